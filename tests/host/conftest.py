@@ -1,0 +1,34 @@
+"""Host tests run against a real ComfyUI: in process (sys.path) or as an HTTP server (fixture `server`)."""
+
+import pytest
+from mos_tests.host.runtime import find_host, start_host_in_process
+
+HOST = find_host()
+if HOST is None:
+    pytest.exit("no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH to a ComfyUI folder", returncode=2)
+start_host_in_process(HOST)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd15():
+    """Random tiny base with SD1.5's layer structure: `.model`, `.clip`, `.vae`. Clone before patching."""
+    from mos_tests.host.tiny import tiny_base
+
+    return tiny_base("sd15")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl():
+    """Random tiny base with SDXL's layer structure: `.model`, `.clip`, `.vae`. Clone before patching."""
+    from mos_tests.host.tiny import tiny_base
+
+    return tiny_base("sdxl")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A real ComfyUI server with our pack and the test node `MosTestTinyBase`; see server.py for its methods."""
+    from mos_tests.host.server import start_server
+
+    with start_server(HOST) as running:
+        yield running

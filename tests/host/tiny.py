@@ -1,0 +1,156 @@
+"""Tiny random bases built from the host's own classes: the structure of SD1.5 and SDXL, none of the meaning.
+
+Also a ComfyUI node file: the test server links it into custom_nodes, where it adds `MosTestTinyBase`, so that graphs can
+start from the same models.
+
+Layer counts are the real ones (16 and 70 cross-attention layers); widths are small. With `real_width=True` the text
+towers have their real widths (768, 1280), which costs about 150 MB and 400 MB.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+FAMILIES = ("sd15", "sdxl")
+
+
+@dataclass(frozen=True)
+class TinyBase:
+    model: Any  # comfy.model_patcher.ModelPatcher
+    clip: Any  # comfy.sd.CLIP
+    vae: Any  # comfy.sd.VAE
+
+
+def unet_config(family: str, real_width: bool = False) -> dict:
+    common = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "use_temporal_attention": False,
+        "use_temporal_resblock": False, "use_spatial_transformer": True, "legacy": False, "use_checkpoint": False,
+        "dtype": torch.float32,
+    }  # fmt: skip
+    if family == "sd15":
+        return common | {
+            "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+            "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "num_heads": 4,
+            "num_head_channels": -1, "use_linear_in_transformer": False, "context_dim": 768 if real_width else 64,
+            "adm_in_channels": None,
+        }  # fmt: skip
+    if family == "sdxl":
+        return common | {
+            "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
+            "transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "num_heads": -1,
+            "num_head_channels": 16, "use_linear_in_transformer": True, "context_dim": 2048 if real_width else 128,
+            "adm_in_channels": 2816 if real_width else 64 + 6 * 256, "num_classes": "sequential",
+        }  # fmt: skip
+    raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
+
+
+def _randomise(module: torch.nn.Module, seed: int, std: float = 0.05) -> None:
+    """Every matrix gets small normal noise, every norm weight 1, every bias 0: zero-initialised layers come alive."""
+    generator = torch.Generator().manual_seed(seed)
+    norms = {
+        id(child.weight)
+        for child in module.modules()
+        if "Norm" in type(child).__name__ and getattr(child, "weight", None) is not None
+    }
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if id(parameter) in norms:
+                parameter.fill_(1.0)
+            elif parameter.dim() > 1:
+                parameter.normal_(0.0, std, generator=generator)
+            else:
+                parameter.zero_()
+
+
+def tiny_model(family: str = "sd15", seed: int = 0, real_width: bool = False, prediction: str = "eps"):
+    """ModelPatcher on a random UNet. prediction: "eps" or "v"."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    kind = comfy.model_base.ModelType.V_PREDICTION if prediction == "v" else comfy.model_base.ModelType.EPS
+    classes = {
+        "sd15": (comfy.supported_models.SD15, comfy.model_base.BaseModel),
+        "sdxl": (comfy.supported_models.SDXL, comfy.model_base.SDXL),
+    }
+    config_class, model_class = classes[family]
+    config = config_class(unet_config(family, real_width))
+    config.set_inference_dtype(torch.float32, None)
+    model = model_class(config, model_type=kind, device="cpu")
+    _randomise(model.diffusion_model, seed)
+    model.diffusion_model.eval().requires_grad_(False)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def tiny_clip(family: str = "sd15", seed: int = 3, real_width: bool = False, layers: int = 3):
+    """comfy.sd.CLIP with random text towers and the real CLIP vocabulary and tokenizer."""
+    import comfy.sd
+    import comfy.sd1_clip
+    import comfy.sdxl_clip
+
+    class Target:
+        params: dict = {}
+        clip = comfy.sdxl_clip.SDXLClipModel if family == "sdxl" else comfy.sd1_clip.SD1ClipModel
+        tokenizer = comfy.sdxl_clip.SDXLTokenizer if family == "sdxl" else comfy.sd1_clip.SD1Tokenizer
+
+    small = {"num_hidden_layers": layers, "intermediate_size": 64}
+    if not real_width:
+        small |= {"hidden_size": 64, "num_attention_heads": 4, "projection_dim": 64}
+    options = {
+        "clip_l_model_config": dict(small),
+        "clip_g_model_config": dict(small),
+        "dtype": torch.float32,
+    }
+    clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
+    _randomise(clip.cond_stage_model, seed)
+    clip.cond_stage_model.requires_grad_(False)
+    return clip
+
+
+def tiny_vae(seed: int = 5):
+    """comfy.sd.VAE: random autoencoder, 4 latent channels, downscale 8."""
+    import comfy.ldm.models.autoencoder
+    import comfy.sd
+
+    parameters = {
+        "embed_dim": 4,
+        "ddconfig": {
+            "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+            "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+        },
+    }  # fmt: skip
+    network = comfy.ldm.models.autoencoder.AutoencoderKL(**parameters)
+    _randomise(network, seed)
+    return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters}, dtype=torch.float32)
+
+
+def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> TinyBase:
+    return TinyBase(tiny_model(family, seed, real_width), tiny_clip(family, seed + 3, real_width), tiny_vae(seed + 5))
+
+
+async def comfy_entrypoint():
+    """Lets the server load this file as a node pack with one node."""
+    from comfy_api.latest import ComfyExtension, io
+
+    class MosTestTinyBase(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(
+                node_id="MosTestTinyBase",
+                category="tests",
+                inputs=[io.Combo.Input("family", options=list(FAMILIES)), io.Int.Input("seed", default=0)],
+                outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+            )
+
+        @classmethod
+        def execute(cls, family: str, seed: int) -> io.NodeOutput:
+            base = tiny_base(family, seed)
+            return io.NodeOutput(base.model, base.clip, base.vae)
+
+    class Extension(ComfyExtension):
+        async def get_node_list(self):
+            return [MosTestTinyBase]
+
+    return Extension()
