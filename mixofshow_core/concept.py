@@ -1,0 +1,290 @@
+"""A concept: low-rank deltas for named layers plus layered embeddings for its words.
+
+This is the one data type that training makes, fusion reads and writes, and placing uses. Layers are named by
+their *layer name*: ``diffusion_model.<path>`` or ``text_encoders.<encoder>.<path>``, where ``<path>`` is the host's
+state-dict path without ``.weight`` and ``<encoder>`` is ``clip_l`` or ``clip_g``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .errors import MixOfShowError
+
+KINDS = ("character", "object", "scene", "style")
+ROLES = ("auto", "concept", "style", "add-on")
+NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+WORD_PATTERN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_+-]{0,79}>")
+LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")
+
+
+def _check_matrix(tensor: Tensor, what: str) -> None:
+    if tensor.dim() < 2 or 0 in tensor.shape:
+        raise MixOfShowError(f"{what} has shape {tuple(tensor.shape)}; a matrix without empty sides is needed.")
+    if not tensor.is_floating_point():
+        raise MixOfShowError(f"{what} has dtype {tensor.dtype}; a floating point tensor is needed.")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A low-rank change of one linear layer (or 1x1 convolution): ``delta = scale * up @ down``.
+
+    ``up`` is [out, r], ``down`` is [r, in]; ``alpha`` follows the community's convention, scale = alpha / r
+    (1 when alpha is None).
+    """
+
+    up: Tensor
+    down: Tensor
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_matrix(self.up, "lora_up")
+        _check_matrix(self.down, "lora_down")
+        if self.up.dim() != 2 or self.down.dim() != 2 or self.up.shape[1] != self.down.shape[0]:
+            raise MixOfShowError(
+                f"lora_up {tuple(self.up.shape)} and lora_down {tuple(self.down.shape)} do not share a rank."
+            )
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.up.shape[0], self.down.shape[1]
+
+    def dense(self) -> Tensor:
+        """The change as one fp32 matrix [out, in]."""
+        return (self.up.float() @ self.down.float()) * self.scale
+
+    def scaled(self, factor: float) -> LowRank:
+        """The same change times ``factor``, with every scale folded into ``up`` (alpha None)."""
+        total = self.scale * factor
+        return LowRank(self.up if total == 1.0 else self.up * total, self.down, None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        stored = {"lora_up.weight": self.up, "lora_down.weight": self.down}
+        if self.alpha is not None:
+            stored["alpha"] = torch.tensor(float(self.alpha))
+        return stored
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A full-rank change of one layer, ``diff`` of the layer's own shape ([out, in] for linears)."""
+
+    diff: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.diff.is_floating_point() or self.diff.numel() == 0:
+            raise MixOfShowError(f"diff has shape {tuple(self.diff.shape)} and dtype {self.diff.dtype}.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.diff.shape)
+
+    def dense(self) -> Tensor:
+        return self.diff.float()
+
+    def scaled(self, factor: float) -> Dense:
+        return self if factor == 1.0 else Dense(self.diff * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"diff": self.diff}
+
+
+Delta = LowRank | Dense
+
+
+@dataclass(frozen=True)
+class Word:
+    """One concept word as the tokenizer sees it (``<mara-1>``) and how its embedding was started."""
+
+    text: str
+    init: str = ""
+
+    def __post_init__(self) -> None:
+        if not WORD_PATTERN.fullmatch(self.text):
+            raise MixOfShowError(f"Concept word {self.text!r} must look like <name-1>: letters, digits, - _ + in <>.")
+
+
+@dataclass(frozen=True)
+class LayeredEmbedding:
+    """The embedding of one concept word for every cross-attention layer (P+, extended textual inversion).
+
+    ``rows`` maps a text encoder to [R, D]; ``index`` maps cross-attention layer -> row, so that one row may serve
+    all layers (textual inversion), a group of layers, or a single one.
+    """
+
+    rows: Mapping[str, Tensor]
+    index: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.index:
+            raise MixOfShowError("A layered embedding needs at least one text encoder and one layer.")
+        for encoder, rows in self.rows.items():
+            _check_matrix(rows, f"embedding rows of {encoder}")
+            if min(self.index) < 0 or max(self.index) >= rows.shape[0]:
+                raise MixOfShowError(f"Embedding index needs row {max(self.index)} of {rows.shape[0]} in {encoder}.")
+
+    @property
+    def layers(self) -> int:
+        return len(self.index)
+
+    def per_layer(self, encoder: str) -> Tensor:
+        """[layers, D]: the row that each cross-attention layer sees."""
+        return self.rows[encoder][list(self.index)]
+
+    def mean(self, encoder: str) -> Tensor:
+        """[D]: the mean over layers, for text nodes that know nothing of layers."""
+        return self.per_layer(encoder).mean(0)
+
+
+@dataclass(frozen=True)
+class ConceptEntry:
+    """One named concept inside a file: the plain ``name`` a person types, and the words it expands to."""
+
+    id: str
+    name: str
+    class_word: str = ""
+    kind: str = "character"
+    words: tuple[Word, ...] = ()
+    embeddings: tuple[LayeredEmbedding, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise MixOfShowError(f"Concept name {self.name!r} must be letters, digits, - or _, starting with a letter.")
+        if self.kind not in KINDS:
+            raise MixOfShowError(f"Concept kind {self.kind!r} is unknown; use one of {', '.join(KINDS)}.")
+        if len(self.words) != len(self.embeddings):
+            raise MixOfShowError(
+                f"Concept {self.name!r} has {len(self.words)} words but {len(self.embeddings)} embeddings."
+            )
+
+    @property
+    def expansion(self) -> str:
+        """What the plain name stands for in a prompt."""
+        return " ".join(word.text for word in self.words) or self.name
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """The base model a concept was trained on; ``fingerprint`` None means unknown."""
+
+    family: str
+    fingerprint: str | None = None
+    layers: int = 0
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One concept file: entries (several after a fusion), deltas by layer name, base, training facts."""
+
+    entries: tuple[ConceptEntry, ...]
+    deltas: Mapping[str, Delta]
+    base: BaseInfo
+    training: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.deltas:
+            if not LAYER_PATTERN.fullmatch(name):
+                raise MixOfShowError(f"Layer name {name!r} is not diffusion_model.<path> or text_encoders.clip_x.<path>.")
+        check_unique_names(self.entries, "this file")
+
+    @property
+    def name(self) -> str:
+        return self.entries[0].name if self.entries else ""
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over entries, base family and every tensor's bytes; training facts do not count."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.base.family, *map(describe_entry, self.entries)], sort_keys=True).encode())
+        for key, tensor in sorted(concept_tensors(self).items()):
+            digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def renamed(self, name: str) -> Concept:
+        """The same single concept under another plain name; its words stay what they were."""
+        if len(self.entries) != 1:
+            raise MixOfShowError(f"Only a file with one concept can be renamed; this one holds {len(self.entries)}.")
+        return replace(self, entries=(replace(self.entries[0], name=name),))
+
+
+@dataclass(frozen=True)
+class ConceptUse:
+    """One element of the MIXOFSHOW_CONCEPTS wire: a concept, how strongly and in which role it is used."""
+
+    concept: Concept
+    strength: float = 1.0
+    role: str = "auto"
+    trigger: str = ""
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise MixOfShowError(f"Role {self.role!r} is unknown; use one of {', '.join(ROLES)}.")
+        if not -10.0 <= self.strength <= 10.0:
+            raise MixOfShowError(f"Strength {self.strength} of concept {self.concept.name!r} is outside -10..10.")
+
+    @property
+    def resolved_role(self) -> str:
+        if self.role != "auto":
+            return self.role
+        if not self.concept.entries and not self.trigger:
+            return "add-on"
+        return "style" if any(entry.kind == "style" for entry in self.concept.entries) else "concept"
+
+    @property
+    def label(self) -> str:
+        return self.concept.name or self.path or "unnamed LoRA"
+
+
+def check_unique_names(entries: Iterable[ConceptEntry], where: str) -> None:
+    """Raise MixOfShowError when two entries share a plain name or a concept word."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        for token in (entry.name.lower(), *(word.text for word in entry.words)):
+            if token in seen:
+                raise MixOfShowError(
+                    f"{where}: concepts {seen[token]!r} and {entry.name!r} both use {token!r}; "
+                    f"change the `name` field of one of them."
+                )
+            seen[token] = entry.name
+
+
+def describe_entry(entry: ConceptEntry) -> dict:
+    """The JSON form of an entry without its tensors."""
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "class": entry.class_word,
+        "kind": entry.kind,
+        "words": [
+            {"text": word.text, "init": word.init, "index": list(embedding.index)}
+            for word, embedding in zip(entry.words, entry.embeddings, strict=True)
+        ],
+    }
+
+
+def concept_tensors(concept: Concept) -> dict[str, Tensor]:
+    """Every tensor of a concept under its key in the native file; embeddings are numbered in entry, word order."""
+    tensors = {f"{name}.{key}": t for name, delta in concept.deltas.items() for key, t in delta.tensors().items()}
+    embeddings = [embedding for entry in concept.entries for embedding in entry.embeddings]
+    for number, embedding in enumerate(embeddings):
+        for encoder, rows in embedding.rows.items():
+            tensors[f"mixofshow.embedding.{number}.{encoder}"] = rows
+    return tensors
