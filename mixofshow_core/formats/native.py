@@ -12,14 +12,25 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..concept import BaseInfo, Concept, ConceptEntry, Delta, Dense, LayeredEmbedding, LowRank, Word
-from ..concept import concept_tensors, describe_entry
+from ..concept import (
+    BaseInfo,
+    Concept,
+    ConceptEntry,
+    Delta,
+    Dense,
+    LayeredEmbedding,
+    LowRank,
+    Word,
+    concept_tensors,
+    describe_entry,
+)
 from ..errors import MixOfShowError
 
 FORMAT_VERSION = 1
@@ -38,6 +49,8 @@ def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
         plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         save_file(plain, temporary, metadata=dict(metadata))
         with open(temporary, "rb+") as written:
+            _sort_header(written)
+            written.flush()
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -45,6 +58,16 @@ def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """Put the header's keys in order: the library writes metadata in random order, and same content is same bytes."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    ordered = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(ordered) <= length:  # shorter is padded with spaces, as the format allows
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -41,7 +41,7 @@ def text_models_of(clip) -> dict[str, nn.Module]:
     """The CLIP text encoders by name, ``clip_l`` and (SDXL) ``clip_g``."""
     found = {name: getattr(clip.cond_stage_model, name) for name in ENCODERS if hasattr(clip.cond_stage_model, name)}
     if not found:
-        raise MixOfShowError(f"CLIP holds {type(clip.cond_stage_model).__name__}; a clip_l or clip_g encoder is needed.")
+        raise MixOfShowError(f"CLIP holds {type(clip.cond_stage_model).__name__}; clip_l or clip_g is needed.")
     return found
 
 
