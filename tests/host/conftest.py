@@ -26,7 +26,7 @@ def tiny_sdxl():
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def server():
     """A real ComfyUI server with our pack and the test node `MosTestTinyBase`; see server.py for its methods."""
     from mos_tests.host.server import start_server
 

@@ -1,6 +1,6 @@
 """The real ComfyUI inside the test process: where it is, and how it is made importable.
 
-The same preparation serves the server's launcher (launcher.py) and the tests that run in process.
+dev.py imports this file too, so it needs the standard library only until a host is started.
 """
 
 import os
@@ -19,38 +19,12 @@ def find_host() -> Path | None:
     return folder if (folder / "main.py").is_file() else None
 
 
-def declare_torchvision_ops() -> None:
-    """torchvision has no CPU build for every torch: its import stops when its compiled operators are unknown.
-
-    Declaring their signatures is enough, because nothing here calls them. A working torchvision is left alone.
-    """
-    import torch
-
-    for name, signature in {
-        "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    }.items():
-        try:
-            torch.ops.torchvision.__getattr__(name)
-        except AttributeError:
-            _library().define(f"{name}{signature}")
-
-
-_LIBRARIES: list = []  # torch.library.Library objects: their definitions live as long as they do
-
-
-def _library():
-    import torch
-
-    if not _LIBRARIES:
-        _LIBRARIES.append(torch.library.Library("torchvision", "FRAGMENT"))
-    return _LIBRARIES[0]
-
-
 def start_host_in_process(host: Path) -> None:
     """Puts the host on sys.path and parses its options as `--cpu` with an empty base directory."""
     if "comfy.cli_args" in sys.modules:
         return
+    from mos_tests.host.launcher import declare_torchvision_ops
+
     declare_torchvision_ops()
     base = tempfile.mkdtemp(prefix="mixofshow-host-")
     for folder in ("input", "output", "temp", "user", "models/loras", "custom_nodes"):
