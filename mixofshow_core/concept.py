@@ -200,7 +200,7 @@ class Concept:
     def __post_init__(self) -> None:
         for name in self.deltas:
             if not LAYER_PATTERN.fullmatch(name):
-                raise MixOfShowError(f"Layer name {name!r} is not diffusion_model.<path> or text_encoders.clip_x.<path>.")
+                raise MixOfShowError(f"Layer {name!r} is not diffusion_model.<path> or text_encoders.clip_x.<path>.")
         check_unique_names(self.entries, "this file")
 
     @property

@@ -67,7 +67,7 @@ def test_names_and_words_are_checked():
 
 
 def test_layer_names_are_checked():
-    with pytest.raises(MixOfShowError, match="Layer name"):
+    with pytest.raises(MixOfShowError, match="Layer .unet.to_q"):
         make_concept(deltas={"unet.to_q": LowRank(torch.ones(2, 1), torch.ones(1, 2))})
 
 
