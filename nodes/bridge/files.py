@@ -100,7 +100,7 @@ def resolve_concept_file(name: str) -> Path:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """True if the path, as written, is below the folder. Links that the user made inside his own folder are followed."""
+    """True if the path as written is below the folder; links that the user made inside the folder are followed."""
     if ".." in path.parts:
         return False
     return any(_below(os.path.normpath(path), root) for root in (os.path.normpath(folder), os.path.realpath(folder)))

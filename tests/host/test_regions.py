@@ -1,0 +1,329 @@
+"""Regional and layered sampling on tiny random models of both families, through the host's own sampler."""
+
+import json
+
+import comfy.sample
+import pytest
+import torch
+from mos_pack.mixofshow_core.regional.raster import make_map
+from mos_pack.mixofshow_core.regional.schema import parse_regions
+from mos_pack.nodes.bridge.region_attention import KEY, Payload
+from mos_pack.nodes.bridge.regions import patch_model, with_payload
+
+FAMILIES = ("sd15", "sdxl")
+SIZE = {"sd15": (9, 13), "sdxl": (8, 10)}  # latent rows, columns: odd on purpose
+LAYERS = {"sd15": 16, "sdxl": 70}
+NEAR = 5e-5  # float error after two sampling steps, relative
+
+
+@pytest.fixture(params=FAMILIES)
+def case(request):
+    return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
+
+
+@pytest.fixture
+def sd15(tiny_sd15):
+    return Case("sd15", tiny_sd15.model)
+
+
+class Case:
+    """One tiny model with random texts A, B, C, negative N, and a sampler call."""
+
+    def __init__(self, family, model):
+        self.family, self.model, self.patched = family, model, patch_model(model)
+        self.rows, self.columns = SIZE[family]
+        width = model.model.model_config.unet_config["context_dim"]
+        generator = torch.Generator().manual_seed(5)
+        self.a, self.b, self.c, self.n = (torch.randn(1, 77, width, generator=generator) for _ in range(4))
+        pooled = 1280 if family == "sdxl" and width == 2048 else 64
+        self.extras = {"pooled_output": torch.randn(1, pooled, generator=generator)}
+
+    def map(self, *regions, **top):
+        entries = [{"id": f"r{n}", **region} for n, region in enumerate(regions)]
+        document = {"version": 1, "regions": entries, **top}
+        return make_map(parse_regions(json.dumps(document), 8 * self.columns, 8 * self.rows))
+
+    def cond(self, text, layers=None, texts=(), placed=None, **extras):
+        payload = None
+        if layers is not None or texts:
+            payload = Payload(text.shape[1], layers, tuple(texts), placed)
+        return with_payload(text, {**self.extras, **extras}, payload)
+
+    def sample(self, model, positive, negative=None, batch=1, steps=2, cfg=5.0, seed=1, sampler="euler"):
+        latent = torch.zeros(batch, 4, self.rows, self.columns)
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
+        negative = negative or self.cond(self.n)
+        with torch.inference_mode():
+            return comfy.sample.sample(
+                model, noise, steps, cfg, sampler, "normal", positive, negative, latent, seed=seed, disable_pbar=True
+            )
+
+
+def rect(x=0.0, y=0.0, width=1.0, height=1.0, **more):
+    return {"shape": {"type": "rect", "x": x, "y": y, "width": width, "height": height}, **more}
+
+
+def gap(one, other):
+    """Largest difference, relative to the largest value."""
+    assert torch.isfinite(one).all()
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def test_no_regions_is_vanilla_bit_for_bit(case):
+    plain = case.sample(case.model, case.cond(case.a), batch=2)
+    assert torch.equal(case.sample(case.patched, case.cond(case.a), batch=2), plain)
+
+
+def test_full_region_is_that_prompt(case):
+    plain = case.sample(case.model, case.cond(case.b), batch=2)
+    full = case.cond(case.a, texts=[case.b], placed=case.map(rect()))
+    assert gap(case.sample(case.patched, full, batch=2), plain) < NEAR
+    assert gap(case.sample(case.model, case.cond(case.a), batch=2), plain) > 100 * NEAR
+
+
+def test_full_region_with_the_same_prompt_changes_nothing(case):
+    full = case.cond(case.a, texts=[case.a], placed=case.map(rect()))
+    assert gap(case.sample(case.patched, full), case.sample(case.model, case.cond(case.a))) < NEAR
+
+
+def test_constant_layers_are_the_plain_prompt(case):
+    plain = case.sample(case.model, case.cond(case.b))
+    constant = case.cond(case.a, layers=case.b.expand(LAYERS[case.family], -1, -1))
+    assert torch.equal(case.sample(case.patched, constant), plain)
+
+
+def test_every_layer_reads_its_own_context(sd15):
+    plain = sd15.sample(sd15.patched, sd15.cond(sd15.a, layers=sd15.a.repeat(16, 1, 1)))
+    for layer in (0, 6, 15):
+        texts = sd15.a.repeat(16, 1, 1)
+        texts[layer] = sd15.b[0]
+        assert gap(sd15.sample(sd15.patched, sd15.cond(sd15.a, layers=texts)), plain) > NEAR
+
+
+def test_layers_are_told_apart_from_their_neighbours(sd15):
+    """Record the context that each attention module receives: layer k reads text k, in execution order."""
+    from mos_pack.mixofshow_core.topology import cross_attention_layers
+
+    layers = sd15.a.repeat(16, 1, 1)
+    layers[:, 0, 0] = torch.arange(16.0)
+    seen = []
+    modules = [layer.module for layer in cross_attention_layers(sd15.model.model.diffusion_model)]
+    hooks = [
+        module.to_k.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, 0].max().item()))
+        for module in modules
+    ]
+    try:
+        sd15.sample(sd15.patched, sd15.cond(torch.full_like(sd15.a, -9), layers=layers), steps=1, cfg=1.0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert seen == [float(n) for n in range(16)]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 5.0])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_longer_layered_prompt_beside_short_negative(sd15, cfg, batch):
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), cfg=cfg, batch=batch)
+    double = sd15.b.repeat(16, 2, 1)
+    layered = sd15.cond(sd15.a.repeat(1, 2, 1), layers=double)
+    assert gap(sd15.sample(sd15.patched, layered, cfg=cfg, batch=batch), plain) < NEAR
+
+
+def test_cfg_rows_are_batched_together(sd15):
+    """Payloads must not cost the host its joint pass of positive and negative."""
+    sizes = []
+    hook = sd15.model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    try:
+        sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(width=0.5))), steps=1)
+    finally:
+        hook.remove()
+    assert sizes == [2]
+
+
+def test_negative_regions(case):
+    placed = case.map(rect(), rect(width=0.5))
+    plain = case.sample(case.model, case.cond(case.a), case.cond(case.c))
+    region = case.cond(case.n, texts=[case.c, case.c], placed=placed)
+    assert gap(case.sample(case.patched, case.cond(case.a), region), plain) < NEAR
+
+
+def test_positive_and_negative_regions_in_one_pass(sd15):
+    placed = sd15.map(rect())
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), sd15.cond(sd15.c), batch=2)
+    positive = sd15.cond(sd15.a, texts=[sd15.b], placed=placed)
+    negative = sd15.cond(sd15.n, texts=[sd15.c.repeat(1, 2, 1)], placed=placed)
+    assert gap(sd15.sample(sd15.patched, positive, negative, batch=2), plain) < NEAR
+
+
+def test_two_halves_of_the_same_text_are_that_text(case):
+    plain = case.sample(case.model, case.cond(case.b), batch=2)
+    halves = case.map(rect(width=0.4, feather=0.2), rect(x=0.4, width=0.6, feather=0.2))
+    found = case.sample(case.patched, case.cond(case.a, texts=[case.b, case.b], placed=halves), batch=2)
+    assert gap(found, plain) < 1e-2  # feathered seams round to eight bits, so the sum of weights is 1 - 1/255 at worst
+
+
+def test_strength_zero_is_the_background(sd15):
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.a))
+    off = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(strength=0)))
+    assert torch.equal(sd15.sample(sd15.patched, off), plain)
+
+
+def test_priority_gives_the_pixel_to_the_upper_region(sd15):
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.c))
+    both = sd15.map(rect(), rect(), overlap="priority")
+    found = sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b, sd15.c], placed=both))
+    assert gap(found, plain) < NEAR
+
+
+def test_start_and_end(sd15):
+    first, second = sd15.map(rect(end=0.5)), sd15.map(rect(start=0.5))
+    always = sd15.sample(sd15.model, sd15.cond(sd15.b), steps=4)
+    never = sd15.sample(sd15.model, sd15.cond(sd15.a), steps=4)
+    early = sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b], placed=first), steps=4)
+    assert min(gap(early, always), gap(early, never)) > NEAR
+    swapped = sd15.sample(sd15.patched, sd15.cond(sd15.b, texts=[sd15.a], placed=second), steps=4)
+    assert gap(early, swapped) < NEAR
+
+
+def test_uncovered_tokens_keep_the_output_of_attention(sd15):
+    """Compare inside the first cross-attention: beyond the region every bit of its output is the unpatched one."""
+    seen = {}
+
+    def spy(name):
+        def remember(out, options):
+            if options["block"] == ("input", 1):
+                seen[name] = out.clone()
+            return out
+
+        return remember
+
+    results = []
+    placed = sd15.map(rect(width=0.4))
+    for name, model in (("plain", sd15.model.clone()), ("ours", sd15.patched.clone())):
+        model.set_model_attn2_output_patch(spy(name))
+        results.append(sd15.sample(model, sd15.cond(sd15.a, texts=[sd15.b], placed=placed), steps=1))
+    plain, ours = (seen[name].view(2, sd15.rows, sd15.columns, -1) for name in ("plain", "ours"))
+    edge = round(0.4 * sd15.columns) + 1
+    assert torch.equal(plain[:, :, edge:], ours[:, :, edge:])
+    assert not torch.equal(plain[:, :, : edge - 2], ours[:, :, : edge - 2])
+
+
+def test_second_queue_is_the_first_and_leaves_nothing(case):
+    regions = case.cond(case.a, texts=[case.b], placed=case.map(rect(width=0.5)))
+    before = case.sample(case.patched, case.cond(case.a))
+    first = case.sample(case.patched, regions)
+    assert torch.equal(case.sample(case.patched, regions), first)
+    assert torch.equal(case.sample(case.patched, case.cond(case.a)), before)
+    kept = set(case.patched.model_options["transformer_options"])
+    assert kept <= {"patches", "patches_replace", "wrappers", "callbacks"}
+
+
+def test_patching_twice_is_patching_once(sd15):
+    again = patch_model(sd15.patched)
+    assert again is sd15.patched
+    assert patch_model(sd15.patched.clone()).model_options["transformer_options"]["patches"]["attn2_patch"] == (
+        sd15.patched.model_options["transformer_options"]["patches"]["attn2_patch"]
+    )
+    assert KEY not in sd15.model.attachments
+
+
+def test_area_conditioning(sd15):
+    area = {"area": (6, 8, 2, 3), "strength": 1.0}
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.b, **area))
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()), **area)
+    assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
+
+
+def tiled(apply, args):
+    """A TiledDiffusion-like wrapper: two overlapping tiles, tile-major rows, every 4-d argument cut like the latent."""
+    x, given = args["input"], dict(args["c"])
+    slices = [slice(0, 7), slice(6, 13)]
+    for key, value in given.items():
+        if isinstance(value, torch.Tensor):
+            cut = torch.cat([value[..., s] for s in slices]) if value.ndim == 4 else torch.cat([value] * 2)
+            given[key] = cut
+    rows = torch.cat([x[..., s] for s in slices])
+    left, right = apply(rows, torch.cat([args["timestep"]] * 2), **given).chunk(2)
+    return torch.cat([left[..., :6], (left[..., 6:] + right[..., :1]) / 2, right[..., 1:]], -1)
+
+
+def test_tiles(sd15):
+    def with_tiles(model):
+        model = model.clone()
+        model.set_model_unet_function_wrapper(tiled)
+        return model
+
+    plain = sd15.sample(with_tiles(sd15.model), sd15.cond(sd15.b))
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
+    assert gap(sd15.sample(with_tiles(sd15.patched), full), plain) < NEAR
+    half = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(width=6 / 13)))
+    assert gap(sd15.sample(with_tiles(sd15.patched), half, steps=1), plain) > NEAR
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_sde", "uni_pc"])
+def test_other_samplers(sd15, sampler):
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), sampler=sampler)
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
+    assert gap(sd15.sample(sd15.patched, full, sampler=sampler), plain) < 10 * NEAR
+
+
+def test_composes_with_an_attn2_replace_patch(sd15):
+    """Beside an IPAdapter-like patch our region is a difference: what the other one added stays."""
+
+    def replace(model, scale):
+        def attend(q, k, v, options):
+            from comfy.ldm.modules.attention import optimized_attention
+
+            return optimized_attention(q, k, v, options["n_heads"]) + scale * q
+
+        model = model.clone()
+        for block in (("input", 1), ("middle", 0), ("output", 5)):
+            model.set_model_attn2_replace(attend, *block)
+        return model
+
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
+    plain = sd15.sample(replace(sd15.model, 0.5), sd15.cond(sd15.b))
+    assert gap(sd15.sample(replace(sd15.patched, 0.5), full), plain) < NEAR
+    assert gap(sd15.sample(replace(sd15.model, 0.0), sd15.cond(sd15.b)), plain) > NEAR
+
+
+def test_a_patch_that_rebatches_attention_is_named(sd15, caplog):
+    def couple(n, context, value, options):
+        return n.repeat(2, 1, 1), context.repeat(2, 1, 1), value.repeat(2, 1, 1)
+
+    model = sd15.model.clone()
+    model.set_model_attn2_patch(couple)
+    model = patch_model(model)
+    model.set_model_attn2_output_patch(lambda out, options: out.chunk(2)[0])
+    with caplog.at_level("WARNING", logger="mixofshow"):
+        sd15.sample(model, sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect())), steps=1)
+    assert sum("changed the attention batch" in message for message in caplog.messages) == 1
+
+
+def test_text_joined_by_another_node_drops_the_layers_and_says_so(sd15, caplog):
+    joined = sd15.cond(sd15.a, layers=sd15.b.repeat(16, 1, 1))
+    joined = [[torch.cat([joined[0][0], sd15.c], 1), joined[0][1]]]
+    with caplog.at_level("WARNING", logger="mixofshow"):
+        found = sd15.sample(sd15.patched, joined, steps=1)
+    assert "joined with another text" in caplog.text
+    plain = sd15.sample(sd15.model, [[joined[0][0], dict(sd15.extras)]], steps=1)
+    assert torch.equal(found, plain)
+
+
+def test_wrong_number_of_layers_is_an_error(sd15):
+    with pytest.raises(ValueError, match="encoded for 70 cross-attention layers, this MODEL has 16"):
+        sd15.sample(sd15.patched, sd15.cond(sd15.a, layers=sd15.a.repeat(70, 1, 1)), steps=1)
+
+
+def test_projections_are_made_once_per_sampling(sd15):
+    from mos_pack.mixofshow_core.topology import cross_attention_layers
+
+    module = cross_attention_layers(sd15.model.model.diffusion_model)[3].module
+    calls = []
+    hook = module.to_v.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    try:
+        placed = sd15.map(rect(width=0.5), rect(x=0.5, width=0.5), rect(y=0.5, height=0.5))
+        sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b, sd15.c, sd15.b], placed=placed), steps=3)
+    finally:
+        hook.remove()
+    assert sorted(calls) == [2, 2, 2, 3]
