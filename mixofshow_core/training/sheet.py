@@ -1,0 +1,40 @@
+"""A labelled sheet of training pictures, for a person to check before a run."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .dataset import Picture, TrainingSet
+
+CELL, TEXT, COLUMNS, MOST = 192, 44, 4, 16
+
+
+def _cell(picture: Picture) -> Image.Image:
+    cell = Image.new("RGB", (CELL, CELL + TEXT), "white")
+    image = Image.fromarray(picture.pixels)
+    if picture.mask is not None:
+        # What the mask leaves out is dimmed, so that a wrong mask is seen at once.
+        image = Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.6),
+                                Image.fromarray(picture.mask))
+    image.thumbnail((CELL, CELL))
+    cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
+    lines = textwrap.wrap(picture.caption, 30)[:3] or [""]
+    # The built-in font draws Latin letters only; others are shown as "?" and trained as they are.
+    text = "\n".join(lines).encode("latin-1", "replace").decode("latin-1")
+    ImageDraw.Draw(cell).multiline_text((4, CELL + 2), text, fill="black", font=ImageFont.load_default(), spacing=2)
+    return cell
+
+
+def contact_sheet(training_set: TrainingSet) -> np.ndarray:
+    """[H, W, 3] float32 in 0..1: up to 16 pictures with the captions they will be trained with."""
+    pictures: Sequence[Picture] = [p for concept in training_set.concepts for p in concept.pictures][:MOST]
+    columns = min(COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * CELL, rows * (CELL + TEXT)), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(_cell(picture), (number % columns * CELL, number // columns * (CELL + TEXT)))
+    return np.asarray(sheet, dtype=np.float32) / 255.0

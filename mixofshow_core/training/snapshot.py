@@ -1,0 +1,88 @@
+"""The state of a running training on disk, so that a killed run ends in the same bytes as an uninterrupted one.
+
+Random numbers need no storing: every step seeds its own generators (loop.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import MixOfShowError
+
+PARAMETER, MOMENT = "parameter.", "optimizer."
+
+
+@dataclass
+class RunState:
+    """How far a run is: ``step`` steps are done, ``losses`` holds one value for each, ``frozen`` stopped concepts."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
+
+
+def write_snapshot(
+    path: Path,
+    request: str,
+    state: RunState,
+    named: Sequence[tuple[str, torch.nn.Parameter]],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write parameters, AdamW moments and progress in one atomic file. ``request`` identifies the run's inputs."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in named:
+        tensors[PARAMETER + name] = parameter.detach().cpu().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{MOMENT}{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    losses = torch.tensor(state.losses, dtype=torch.float64)
+    if losses.numel():
+        tensors["losses"] = losses
+    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        save_file(tensors, str(part), metadata={"mixofshow.run": json.dumps(info)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise MixOfShowError(f"Could not write the training snapshot {path}: {error}. Free some space.") from error
+
+
+def read_snapshot(
+    path: Path,
+    request: str,
+    named: Sequence[tuple[str, torch.nn.Parameter]],
+    optimizer: torch.optim.Optimizer,
+) -> RunState | None:
+    """Fill parameters and optimiser from a snapshot; None when there is none, it is damaged, or of other inputs."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            info = json.loads((file.metadata() or {}).get("mixofshow.run", "{}"))
+            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if info.get("request") != request or any(PARAMETER + name not in stored for name, _ in named):
+        return None
+    with torch.no_grad():
+        for name, parameter in named:
+            parameter.copy_(stored[PARAMETER + name])
+            moments = {}
+            for key, value in stored.items():
+                if key.startswith(MOMENT) and key.endswith("." + name):
+                    kind = key[len(MOMENT) : -len(name) - 1]
+                    moments[kind] = value if kind == "step" else value.to(parameter.device)
+            if moments:
+                optimizer.state[parameter] = moments
+    losses = stored.get("losses", torch.zeros(0)).tolist()
+    return RunState(int(info["step"]), [float(loss) for loss in losses], set(info["frozen"]))

@@ -1,0 +1,323 @@
+"""One training run inside the host: facts, encoded pictures, loop with progress and cancel, files, samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import latent_preview
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...mixofshow_core.concept import BaseInfo, Concept, ConceptUse
+from ...mixofshow_core.errors import MixOfShowError
+from ...mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
+from ...mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
+from ...mixofshow_core.training.adapters import (
+    ConceptPlan,
+    Trainables,
+    WordEmbeddings,
+    export_concept,
+    seeded,
+    start_vectors,
+)
+from ...mixofshow_core.training.augment import placements, to_cells
+from ...mixofshow_core.training.captions import expand_plain
+from ...mixofshow_core.training.dataset import Picture, TrainingSet
+from ...mixofshow_core.training.loop import Sample, StepReport, make_optimizer, sample_ddim, train
+from ...mixofshow_core.training.settings import ModelFacts, TrainSettings, resolve
+from ...mixofshow_core.training.snapshot import RunState, read_snapshot, write_snapshot
+from . import model as bridge_model
+from .files import concept_folder, concept_save_path, safe_name, work_folder
+from .progress import Progress
+from .training import HostDenoiser, class_vector, embedding_index, host_for_training, prediction_of, vocabulary_norm
+
+log = logging.getLogger("mixofshow")
+
+TRAINER_VERSION = 1  # raised when the same request would give another result
+ENCODE_BATCH = 8
+PREVIEW_STEPS = 8
+UNHASHED = ("snapshot_every", "preview_every")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """Everything a run depends on. ``settings`` are resolved: no autos left."""
+
+    model: object
+    clip: object
+    vae: object
+    data: TrainingSet
+    settings: TrainSettings
+    seed: int
+    save_as: str
+    base: BaseInfo
+
+    @property
+    def plans(self) -> tuple[ConceptPlan, ...]:
+        return tuple(ConceptPlan(c.name, c.class_word.strip(), c.kind) for c in self.data.concepts)
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        layers = cross_attention_layers(bridge_model.unet_of(self.model))
+        return embedding_index(layers, self.settings.embedding_rows)
+
+    @property
+    def stem(self) -> str:
+        return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
+
+    def fingerprint(self) -> str:
+        """The same for runs that would end in the same file."""
+        settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
+        facts = [
+            TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
+            sample_weights(self.model, self.clip), getattr(self.clip, "layer_idx", None),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    concept: Concept
+    path: Path
+    losses: tuple[float, ...]
+
+
+def sample_weights(model, clip) -> str:
+    """Hash of a few weights of both models with the LoRAs that are patched onto them."""
+    spatial = layer_groups_unet(bridge_model.unet_of(model))
+    names = [spatial[0].members[0], spatial[len(spatial) // 2].members[0], spatial[-1].members[0]]
+    text = [
+        group.members[0]
+        for encoder, module in bridge_model.text_models_of(clip).items()
+        for group in layer_groups_text(module, encoder)[:1]
+    ]
+    digest = hashlib.sha256()
+    for patcher, chosen in ((model, names), (clip.patcher, text)):
+        for name, weight in sorted(bridge_model.effective_weights(patcher, chosen).items()):
+            digest.update(name.encode())
+            digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def prepare(
+    model, clip, vae, data: TrainingSet, settings: TrainSettings, quality: str, steps: int, seed: int, save_as: str
+) -> tuple[TrainRequest, tuple[str, ...]]:
+    """Check everything that can be checked before long work, and choose what was left on auto."""
+    prediction_of(model)
+    base = bridge_model.describe_base(model)
+    size = bridge_model.native_size(model)
+    norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
+    facts = ModelFacts(base.family, size, sum(norms) / len(norms), str(model.load_device.type))
+    chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
+    for concept in data.concepts:
+        for encoder in bridge_model.text_models_of(clip):
+            class_vector(clip, encoder, concept.class_word)
+        small = [p.source for p in concept.pictures if min(p.pixels.shape[:2]) < size]
+        if small:
+            notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
+    return TrainRequest(model, clip, vae, data, chosen, seed, save_as, base), notes
+
+
+def encode_pictures(request: TrainRequest) -> list[Sample]:
+    """Every picture in all its placements through the VAE, once."""
+    size = bridge_model.native_size(request.model)
+    total = request.data.pictures
+    progress = Progress(total)
+    samples = []
+    for concept, plan in zip(request.data.concepts, request.plans, strict=True):
+        for picture in concept.pictures:
+            latents, masks = encode_placements(request, picture, size, len(samples))
+            caption = picture.caption
+            if not request.settings.trains_embeddings:
+                caption = expand_plain(caption, plan.name, plan.class_word)
+            samples.append(Sample(plan, caption, latents, masks))
+            progress.step(len(samples))
+    return samples
+
+
+def encode_placements(request: TrainRequest, picture: Picture, size: int, number: int) -> tuple[Tensor, Tensor]:
+    """Latents [V, C, h, w] in the model's own scale and masks [V, 1, h, w] of the cells that count."""
+    settings = request.settings
+    placed = list(placements(picture, size, settings, request.seed * 1_000_003 + number))
+    batches = []
+    for first in range(0, len(placed), ENCODE_BATCH):
+        pixels = np.stack([one.canvas for one in placed[first : first + ENCODE_BATCH]])
+        batches.append(request.vae.encode(torch.from_numpy(pixels)).float().cpu())
+    latents = request.model.model.process_latent_in(torch.cat(batches)).float().cpu()
+    rows, columns = latents.shape[-2:]
+    masks = []
+    for one in placed:
+        valid = to_cells(one.valid, rows, columns)
+        whole = (valid >= 0.999).astype(np.float32)
+        mask = whole * to_cells(one.subject, rows, columns) if settings.loss_mask == "object" else whole
+        masks.append(mask if mask.sum() > 0.5 else (valid > 0.5).astype(np.float32))
+    return latents, torch.from_numpy(np.stack(masks))[:, None]
+
+
+def make_trainables(request: TrainRequest) -> Trainables:
+    """Fresh adapters and words, on the CPU; the same for the same seed, whatever the device."""
+    settings, trainables = request.settings, Trainables()
+    linears = bridge_model.named_linears(request.model, request.clip)
+    names = [n for g in layer_groups_unet(bridge_model.unet_of(request.model)) for n in g.members]
+    names = names if settings.unet_lora else []
+    if settings.text_lora:
+        for encoder, module in bridge_model.text_models_of(request.clip).items():
+            names += [n for group in layer_groups_text(module, encoder) for n in group.members]
+    shapes = {name: tuple(linears[name].weight.shape[:2]) for name in names}
+    trainables.add_adapters(shapes, settings.rank, settings.scale, settings.dropout, request.seed)
+    if settings.trains_embeddings:
+        for plan in request.plans:
+            starts = {}
+            for encoder in bridge_model.text_models_of(request.clip):
+                noun = class_vector(request.clip, encoder, plan.class_word)
+                norm = vocabulary_norm(request.clip, encoder)
+                generator = seeded(request.seed, f"{plan.name}.{encoder}.words")
+                starts[encoder] = start_vectors(noun, settings.words, norm, generator)
+            trainables.add_words(WordEmbeddings(plan.name, starts, max(request.index) + 1, request.seed))
+    return trainables
+
+
+def find_finished(request: TrainRequest, fingerprint: str) -> Path | None:
+    """A file that an earlier run with identical inputs left under this name."""
+    for path in sorted(concept_folder().glob("*.safetensors")):
+        if not path.stem.startswith(request.stem):
+            continue
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        except (SafetensorError, OSError, ValueError):
+            continue
+        training = header.get("training", {})
+        if training.get("request") == fingerprint and training.get("steps_done") == request.settings.steps:
+            return path
+    return None
+
+
+def facts_for_file(request: TrainRequest, fingerprint: str, state: RunState) -> dict[str, object]:
+    """What the file says about its training; nothing that differs between two equal runs, so no times."""
+    return {
+        "request": fingerprint,
+        "steps_done": state.step,
+        "settings": request.settings.to_json(),
+        "seed": request.seed,
+        "pictures": request.data.pictures,
+        "dataset": request.data.content_hash,
+        "losses": [round(loss, 6) for loss in state.losses[:: max(1, len(state.losses) // 100)]],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "frozen": sorted(state.frozen),
+    }
+
+
+class Preview:
+    """Small pictures while training, by the host's latent previewer (or its factors where previews are off)."""
+
+    def __init__(self, host: HostDenoiser, request: TrainRequest, latent_shape: tuple[int, ...]):
+        self.host, self.request, self.shape = host, request, (1, *latent_shape)
+        latent_format = request.model.model.latent_format
+        self.previewer = latent_preview.get_previewer(host.device, latent_format)
+        factors = getattr(latent_format, "latent_rgb_factors", None)
+        if self.previewer is None and factors is not None:
+            bias = getattr(latent_format, "latent_rgb_factors_bias", None)
+            self.previewer = latent_preview.Latent2RGBPreviewer(factors, bias)
+
+    @torch.no_grad()
+    def draw(self, trainables: Trainables):
+        """A PIL image of the first concept, or None where the host knows no way to show latents."""
+        if self.previewer is None:
+            return None
+        plan = self.request.plans[0]
+        name = plan.name if self.request.settings.trains_embeddings else f"{plan.name} {plan.class_word}"
+        trainables.eval()
+        try:
+            text = self.host.encode(["", f"a photo of {name}"], trainables.vectors())
+            latent = sample_ddim(self.host, text, self.shape, 0, PREVIEW_STEPS, 3.0)
+        finally:
+            trainables.train()
+        return self.previewer.decode_latent_to_preview_image("JPEG", latent)[1]
+
+
+def run_training(request: TrainRequest) -> TrainResult:
+    """Train, or load what an identical run left. Whatever stops it, the last finished step is saved and named."""
+    fingerprint = request.fingerprint()
+    finished = find_finished(request, fingerprint)
+    if finished is not None:
+        log.info("An identical run is finished: loading %s instead of training again.", finished)
+        concept = read_concept(finished)
+        return TrainResult(concept, finished, tuple(concept.training.get("losses", ())))
+    samples = encode_pictures(request)
+    size = bridge_model.native_size(request.model)
+    snapshot = work_folder("training") / f"{fingerprint[:24]}.safetensors"
+    settings = request.settings
+    with host_for_training(request.model, request.clip, settings, request.index, (size, size)) as host:
+        samples = [replace(s, latents=s.latents.clone(), masks=s.masks.clone()) for s in samples]
+        trainables = make_trainables(request).to(host.device)
+        host.learn_words(trainables)
+        optimizer = make_optimizer(trainables, settings)
+        named = list(trainables.named_parameters())
+        state = read_snapshot(snapshot, fingerprint, named, optimizer) or RunState()
+        if state.step:
+            log.info("Continuing the run that stopped at step %d of %d.", state.step, settings.steps)
+        progress, preview = Progress(settings.steps), Preview(host, request, tuple(samples[0].latents.shape[1:]))
+
+        def on_step(report: StepReport) -> None:
+            for note in report.notes:
+                log.info("Training: %s.", note)
+            if report.step % settings.snapshot_every == 0 and report.step < report.total:
+                write_snapshot(snapshot, fingerprint, state, named, optimizer)
+            shown = settings.preview_every and report.step % settings.preview_every == 0
+            if shown or report.step == report.total:
+                recent = state.losses[-settings.preview_every or -25 :]
+                log.info("Training step %d of %d, loss %.4f.", report.step, report.total, sum(recent) / len(recent))
+            progress.step(report.step, preview.draw(trainables) if shown else None)
+
+        def save(path: Path) -> Concept:
+            facts = facts_for_file(request, fingerprint, state)
+            concept = export_concept(trainables, request.plans, request.index, request.base, facts)
+            write_concept(path, concept)
+            return concept
+
+        modules = bridge_model.named_linears(request.model, host.clip)
+        try:
+            with trainables.attached(modules):
+                train(host, samples, trainables, optimizer, settings, request.seed, state, on_step)
+        except BaseException as stopped:
+            # The host's interrupt is no Exception in newer versions.
+            if state.step and state.step < settings.steps:
+                save_stopped(request, state, save, stopped)
+                if not isinstance(stopped, MixOfShowError):
+                    write_snapshot(snapshot, fingerprint, state, named, optimizer)
+            raise
+        path = concept_save_path(request.stem)
+        concept = save(path)
+    snapshot.unlink(missing_ok=True)
+    log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
+    return TrainResult(concept, path, tuple(state.losses))
+
+
+def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
+    """Save a run that did not reach its end; a failure here must not hide why it stopped."""
+    path = concept_save_path(f"{request.stem}-step{state.step}")
+    try:
+        save(path)
+        log.warning(
+            "Training stopped at step %d of %d (%s). What it learned so far is usable: %s. "
+            "Queue the same settings again to continue from there.",
+            state.step, request.settings.steps, type(reason).__name__, path,
+        )
+    except MixOfShowError as error:
+        log.error("Training stopped at step %d and could not be saved: %s", state.step, error)
+
+
+def used_concepts(result: TrainResult) -> tuple[ConceptUse, ...]:
+    """The value of the CONCEPTS wire."""
+    triggers = [] if any(entry.words for entry in result.concept.entries) else [
+        f"{entry.name} {entry.class_word}" for entry in result.concept.entries
+    ]
+    return (ConceptUse(result.concept, trigger=", ".join(triggers), path=str(result.path)),)

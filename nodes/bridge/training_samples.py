@@ -1,0 +1,42 @@
+"""Pictures of a trained concept at several strengths, by the host's real sampler."""
+
+from __future__ import annotations
+
+import comfy.sample
+import torch
+from torch import Tensor
+
+from ...mixofshow_core.concept import ConceptUse
+from ...mixofshow_core.topology import cross_attention_layers
+from . import model as bridge_model
+from .regions import Payload, patch_model, with_payload
+from .text import encode_layered, register_concepts
+
+STRENGTHS = (0.0, 0.7, 1.0)
+STEPS = 20
+SAMPLER, SCHEDULER = "dpmpp_2m", "normal"
+
+
+def sample_strengths(model, clip, vae, use: ConceptUse, seed: int) -> Tensor:
+    """IMAGE [3, S, S, 3]: the first concept at LoRA strength 0 (embeddings only), 0.7 and 1, from the same noise."""
+    concept, size = use.concept, bridge_model.native_size(model)
+    entry, layers = concept.entries[0], len(cross_attention_layers(bridge_model.unet_of(model)))
+    prompt = f"a photo of {entry.name if entry.words else use.trigger or entry.name}"
+    pictures = []
+    for strength in STRENGTHS:
+        patched, text_model = bridge_model.apply_deltas(model, clip, concept.deltas, strength)
+        text_model = register_concepts(text_model, (use,))
+        positive = encode_layered(text_model, prompt, layers)
+        negative = encode_layered(text_model, "", layers)
+        payload = Payload(positive.context.shape[1], positive.layers) if positive.layers is not None else None
+        channels = model.model.latent_format.latent_channels
+        latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, channels, size // 8, size // 8))
+        result = comfy.sample.sample(
+            patch_model(patched), comfy.sample.prepare_noise(latent, seed), STEPS,
+            4.0 if size < 256 else 7.0, SAMPLER, SCHEDULER,
+            with_payload(positive.context, dict(positive.extras), payload),
+            with_payload(negative.context, dict(negative.extras), None),
+            latent, seed=seed, disable_pbar=True,
+        )
+        pictures.append(vae.decode(result))
+    return torch.cat(pictures).float().cpu()
