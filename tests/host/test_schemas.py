@@ -1,0 +1,153 @@
+"""The node contract: what the real server lists is what the design promised, in order, with the same defaults.
+
+Ids, input names, their order and defaults are public API: append only. A change here needs a decision in
+docs/decisions/.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from mos_tests.host.runtime import ROOT
+
+
+@dataclass(frozen=True)
+class Contract:
+    """required, optional: input name -> type, in order. defaults: of visible widgets (... = any default)."""
+
+    outputs: tuple[str, ...]
+    required: dict[str, str] = field(default_factory=dict)
+    optional: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, object] = field(default_factory=dict)
+
+
+CONTRACTS = {
+    "MixOfShowDemoModel": Contract(("MODEL", "CLIP", "VAE")),
+    "MixOfShowDataset": Contract(
+        ("MIXOFSHOW_DATASET", "IMAGE", "STRING"),
+        {"name": "STRING", "class_word": "STRING", "kind": "COMBO", "folder": "STRING", "captions": "COMBO"},
+        {"images": "IMAGE", "masks": "MASK", "dataset": "MIXOFSHOW_DATASET"},
+        {"kind": "character", "captions": "auto"},
+    ),
+    "MixOfShowTrain": Contract(
+        ("MIXOFSHOW_CONCEPTS", "IMAGE", "LOSS_MAP", "STRING"),
+        {
+            "model": "MODEL", "clip": "CLIP", "vae": "VAE", "dataset": "MIXOFSHOW_DATASET", "preset": "COMBO",
+            "quality": "COMBO", "steps": "INT", "seed": "INT", "save_as": "STRING",
+        },
+        {"settings": "MIXOFSHOW_SETTINGS"},
+        {"preset": "ED-LoRA", "quality": "standard", "steps": 0, "seed": 0, "save_as": ""},
+    ),
+    "MixOfShowLoadConcept": Contract(
+        ("MIXOFSHOW_CONCEPTS", "STRING"),
+        {"file": "COMBO", "trigger": "STRING", "name": "STRING", "strength": "FLOAT", "role": "COMBO"},
+        {"concepts": "MIXOFSHOW_CONCEPTS"},
+        {"trigger": "", "name": "", "strength": 1.0, "role": "auto"},
+    ),
+    "MixOfShowFuse": Contract(
+        ("MODEL", "CLIP", "MIXOFSHOW_CONCEPTS", "STRING", "IMAGE"),
+        {
+            "model": "MODEL", "clip": "CLIP", "concepts": "MIXOFSHOW_CONCEPTS", "method": "COMBO",
+            "calibration": "COMBO", "save_as": "STRING",
+        },
+        {"settings": "MIXOFSHOW_SETTINGS"},
+        {"method": "exact", "calibration": "standard", "save_as": ""},
+    ),
+    "MixOfShowRegions": Contract(
+        ("MIXOFSHOW_REGIONS", "MASK", "IMAGE", "INT", "INT"),
+        {"editor": "STRING", "width": "INT", "height": "INT"},
+        {"concepts": "MIXOFSHOW_CONCEPTS", "backdrop": "IMAGE", "masks": "MASK"},
+    ),
+    "MixOfShowPlace": Contract(
+        ("MODEL", "CONDITIONING", "CONDITIONING"),
+        {"model": "MODEL", "clip": "CLIP", "prompt": "STRING", "negative": "STRING"},
+        {"regions": "MIXOFSHOW_REGIONS", "concepts": "MIXOFSHOW_CONCEPTS"},
+    ),
+}  # fmt: skip
+SETTINGS_NODES = {"MixOfShowTrainSettings": ("MIXOFSHOW_SETTINGS",)}  # any number of widgets, one output
+MAX_WIDGETS = 9
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+@pytest.fixture(scope="module")
+def listed(server) -> dict:
+    """Our nodes as the server describes them to the front end."""
+    return {name: info for name, info in server.object_info().items() if name.startswith("MixOfShow")}
+
+
+def kind_of(spec: list) -> str:
+    return "COMBO" if isinstance(spec[0], list) else spec[0]
+
+
+def options_of(spec: list) -> dict:
+    return spec[1] if len(spec) > 1 else {}
+
+
+def inputs_of(info: dict) -> dict[str, list]:
+    return info["input"].get("required", {}) | info["input"].get("optional", {})
+
+
+@pytest.mark.parametrize("name", [*CONTRACTS, *SETTINGS_NODES])
+def test_the_server_lists_the_node(name, listed):
+    assert name in listed, f"{name} is not registered; the server lists {sorted(listed)}"
+
+
+def test_no_node_is_outside_the_contract(listed):
+    unknown = sorted(set(listed) - set(CONTRACTS) - set(SETTINGS_NODES))
+    assert not unknown, f"{unknown}: a node beyond the design's table needs a decision file and a line here"
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_inputs_outputs_and_defaults_are_the_contract(name, listed):
+    info, contract = listed[name], CONTRACTS[name]
+    for group, wanted in (("required", contract.required), ("optional", contract.optional)):
+        found = {key: kind_of(spec) for key, spec in info["input"].get(group, {}).items()}
+        assert list(found.items()) == list(wanted.items()), f"{name}: {group} inputs differ"
+    assert tuple(info["output"]) == contract.outputs
+    specs = inputs_of(info)
+    for key, default in contract.defaults.items():
+        options = options_of(specs[key])
+        assert options.get("default") == default, f"{name}.{key}"
+        if kind_of(specs[key]) == "COMBO":
+            assert default in (options.get("options") or specs[key][0])
+
+
+@pytest.mark.parametrize("name", SETTINGS_NODES)
+def test_settings_nodes_give_settings(name, listed):
+    assert tuple(listed[name]["output"]) == SETTINGS_NODES[name]
+
+
+def test_nodes_show_at_most_nine_widgets(listed):
+    for name in set(listed) - set(SETTINGS_NODES):
+        widgets = [key for key, spec in inputs_of(listed[name]).items() if kind_of(spec) in WIDGETS]
+        assert len(widgets) <= MAX_WIDGETS, f"{name}: {widgets}"
+
+
+def test_every_input_has_a_tooltip_and_every_node_a_description(listed):
+    missing = [
+        f"{name}.{key}"
+        for name, info in listed.items()
+        for key, spec in inputs_of(info).items()
+        if not options_of(spec).get("tooltip")
+    ]
+    missing += [name for name, info in listed.items() if not info.get("description") or not info.get("display_name")]
+    assert not missing
+
+
+def test_every_node_has_a_help_page(listed):
+    missing = [name for name in listed if not (ROOT / "web" / "docs" / f"{name}.md").is_file()]
+    assert not missing
+
+
+def test_nodes_stand_in_our_menu(listed):
+    assert {info["category"] for info in listed.values()} == {"Mix-of-Show"}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_translations_name_nodes_and_inputs_that_exist(language, listed):
+    path = ROOT / "locales" / language / "nodeDefs.json"
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    for name, texts_of_node in texts.items():
+        assert name in listed, f"{path.name}: no node {name}"
+        unknown = set(texts_of_node.get("inputs", {})) - set(inputs_of(listed[name]))
+        assert not unknown, f"{path.name}: {name} has no inputs {sorted(unknown)}"
