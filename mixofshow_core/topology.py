@@ -5,7 +5,8 @@ Everything is read off the modules, never off constants, so lean, SD1.5 and SDXL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -103,3 +104,215 @@ def role_of(layer_name: str) -> str:
     if layer_name.startswith(TEXT_PREFIX):
         return ROLE_TEXT
     return ROLE_CROSS_KV if layer_name.endswith((".attn2.to_k", ".attn2.to_v")) else ROLE_SPATIAL
+
+
+@dataclass(frozen=True)
+class UNetLayout:
+    """How many transformer blocks follow each residual block; all names in every dialect follow from it.
+
+    ``down`` has one tuple per resolution, top first; ``up`` one per resolution, deepest first (execution order), each
+    one entry longer. An entry 0 is a residual block without attention.
+    """
+
+    down: tuple[tuple[int, ...], ...]
+    middle: int
+    up: tuple[tuple[int, ...], ...]
+
+    def blocks(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yield (host block, diffusers block, kind, depth) in execution order; kind is res, attn, down or up."""
+        number = 1
+        for level, depths in enumerate(self.down):
+            for i, depth in enumerate(depths):
+                yield f"input_blocks.{number}.0", f"down_blocks.{level}.resnets.{i}", "res", 0
+                if depth:
+                    yield f"input_blocks.{number}.1", f"down_blocks.{level}.attentions.{i}", "attn", depth
+                number += 1
+            if level < len(self.down) - 1:
+                yield f"input_blocks.{number}.0", f"down_blocks.{level}.downsamplers.0", "down", 0
+                number += 1
+        yield "middle_block.0", "mid_block.resnets.0", "res", 0
+        if self.middle:
+            yield "middle_block.1", "mid_block.attentions.0", "attn", self.middle
+        yield f"middle_block.{2 if self.middle else 1}", "mid_block.resnets.1", "res", 0
+        number = 0
+        for level, depths in enumerate(self.up):
+            for i, depth in enumerate(depths):
+                yield f"output_blocks.{number}.0", f"up_blocks.{level}.resnets.{i}", "res", 0
+                if depth:
+                    yield f"output_blocks.{number}.1", f"up_blocks.{level}.attentions.{i}", "attn", depth
+                if i == len(depths) - 1 and level < len(self.up) - 1:
+                    yield f"output_blocks.{number}.{2 if depth else 1}", f"up_blocks.{level}.upsamplers.0", "up", 0
+                number += 1
+
+    @property
+    def cross_attention_count(self) -> int:
+        return sum(depth for _, _, kind, depth in self.blocks() if kind == "attn")
+
+
+SD15_LAYOUT = UNetLayout(((1, 1), (1, 1), (1, 1), (0, 0)), 1, ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)))
+SDXL_LAYOUT = UNetLayout(((0, 0), (2, 2), (10, 10)), 10, ((10, 10, 10), (2, 2, 2), (0, 0, 0)))
+TEXT_LAYERS = {"sd15": {"clip_l": 12}, "sdxl": {"clip_l": 12, "clip_g": 32}}
+
+MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd names cannot ask for a giant table
+
+# Names inside a block, host -> diffusers. Whatever is not listed has the same name on both sides.
+_OUTER_NAMES = {
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2",
+    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+}  # fmt: skip
+_BLOCK_NAMES = {
+    "res": {
+        "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
+        "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+    },
+    "attn": {"norm": "norm", "proj_in": "proj_in", "proj_out": "proj_out"},
+    "down": {"op": "conv"},
+    "up": {"conv": "conv"},
+}  # fmt: skip
+_TRANSFORMER_NAMES = (
+    *(f"norm{n}" for n in (1, 2, 3)),
+    *(f"attn{n}.{slot}" for n in (1, 2) for slot in ("to_q", "to_k", "to_v", "to_out.0")),
+    "ff.net.0.proj", "ff.net.2",
+)  # fmt: skip
+_TEXT_NAMES = (*(f"self_attn.{s}_proj" for s in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2", "layer_norm1",
+               "layer_norm2")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModuleName:
+    """One module in every dialect: our layer name, diffusers' component and path in it, and kohya's flat name."""
+
+    layer: str
+    part: str
+    path: str
+    kohya: str
+
+
+class NameTable:
+    """Layer name <-> diffusers path <-> kohya name for every module with weights, made from a topology.
+
+    Some rows name modules that a given net lacks (shortcuts between equal widths, label inputs): names, not claims.
+    """
+
+    def __init__(self, layout: UNetLayout, text_layers: Mapping[str, int]):
+        self.layout = layout
+        rows = [*_unet_names(layout), *_text_names(text_layers)]
+        self.by_layer = {row.layer: row for row in rows}
+        self.by_diffusers = {(row.part, row.path): row for row in rows}
+        self.by_kohya = {row.kohya: row for row in rows}
+
+    def of(self, layer: str, where: str = "the concept") -> ModuleName:
+        """The row of a layer name; MixOfShowError when this topology has no such layer."""
+        if layer not in self.by_layer:
+            raise MixOfShowError(f"{where}: layer {layer!r} does not exist in a net with "
+                                 f"{self.layout.cross_attention_count} cross-attention layers of this shape.")
+        return self.by_layer[layer]
+
+
+def _unet_names(layout: UNetLayout) -> Iterator[ModuleName]:
+    pairs = list(_OUTER_NAMES.items())
+    for host, theirs, kind, depth in layout.blocks():
+        pairs += [(f"{host}.{ours}", f"{theirs}.{name}") for ours, name in _BLOCK_NAMES[kind].items()]
+        pairs += [
+            (f"{host}.transformer_blocks.{t}.{name}", f"{theirs}.transformer_blocks.{t}.{name}")
+            for t in range(depth) for name in _TRANSFORMER_NAMES
+        ]  # fmt: skip
+    for ours, name in pairs:
+        yield ModuleName(UNET_PREFIX + ours, "unet", name, "lora_unet_" + name.replace(".", "_"))
+
+
+def _text_names(text_layers: Mapping[str, int]) -> Iterator[ModuleName]:
+    for encoder, count in text_layers.items():
+        part = "text_encoder_2" if encoder == "clip_g" else "text_encoder"
+        flat = {"clip_g": "lora_te2_"}.get(encoder, "lora_te1_" if "clip_g" in text_layers else "lora_te_")
+        paths = [f"text_model.encoder.layers.{n}.{name}" for n in range(count) for name in _TEXT_NAMES]
+        paths += [f"text_model.{name}" for name in ("embeddings.token_embedding", "embeddings.position_embedding",
+                                                    "final_layer_norm")] + ["text_projection"]  # fmt: skip
+        for path in paths:
+            yield ModuleName(f"{TEXT_PREFIX}{encoder}.transformer.{path}", part, path, flat + path.replace(".", "_"))
+
+
+def unet_layout(unet: nn.Module) -> UNetLayout:
+    """The layout of a live UNet of the host's kind."""
+    down, level = [], []
+    for stage in list(unet.input_blocks)[1:]:
+        if hasattr(stage[0], "op"):
+            down.append(tuple(level))
+            level = []
+        else:
+            level.append(_depth(stage))
+    down.append(tuple(level))
+    up, level = [], []
+    for stage in unet.output_blocks:
+        level.append(_depth(stage))
+        if type(stage[-1]).__name__ == "Upsample":
+            up.append(tuple(level))
+            level = []
+    up.append(tuple(level))
+    return UNetLayout(tuple(down), _depth(unet.middle_block), tuple(up))
+
+
+def _depth(stage: nn.Module) -> int:
+    return max((len(getattr(layer, "transformer_blocks", ())) for layer in stage), default=0)
+
+
+def guess_layout(paths: Iterable[str], context_width: int | None = None) -> UNetLayout:
+    """The layout that a file's own UNet paths imply, in host or diffusers dialect.
+
+    SD1.5 and SDXL are recognised by the width of their text context (768, 1024 for SD2, 2048). For any other width all
+    attention layers must be in the file, and all levels must have equally many residual blocks.
+    """
+    found: dict[tuple[str, int, int], int] = {}
+    for path in paths:
+        match = _ATTENTION_PATH.match(path)
+        if match:
+            kind, level, index, depth = match.groups()
+            key = (kind, int(level or 0), int(index or 0))
+            found[key] = max(found.get(key, 0), int(depth) + 1)
+            if found[key] > MAX_DEPTH:
+                raise MixOfShowError(f"Layer {path!r} names transformer block {depth}; no such net is known.")
+    guessed = SD15_LAYOUT
+    if found:
+        theirs = any(kind in ("down_blocks", "up_blocks") for kind, _, _ in found)
+        guessed = _layout_of_diffusers(found) if theirs else _layout_of_host(found)
+    known = {768: SD15_LAYOUT, 1024: SD15_LAYOUT, 2048: SDXL_LAYOUT}.get(context_width or 0)
+    if known is None or guessed.cross_attention_count > known.cross_attention_count:
+        return guessed
+    return known
+
+
+_ATTENTION_PATH = re.compile(
+    r"(down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)"
+    r"(?:\.(\d{1,2}))?(?:\.attentions)?\.(\d{1,2})\.transformer_blocks\.(\d{1,2})\."
+)
+
+
+def _layout_of_diffusers(found: Mapping[tuple[str, int, int], int]) -> UNetLayout:
+    levels = 1 + max(level for kind, level, _ in found if kind in ("down_blocks", "up_blocks"))
+    last = max((index for kind, _, index in found if kind == "up_blocks"), default=0)
+    blocks = max(last, 1 + max((index for kind, _, index in found if kind == "down_blocks"), default=0))
+    return _filled(levels, blocks, lambda kind, level, i: found.get((f"{kind}_blocks", level, i), 0),
+                   max((depth for (kind, _, _), depth in found.items() if kind == "mid_block"), default=0))
+
+
+def _layout_of_host(found: Mapping[tuple[str, int, int], int]) -> UNetLayout:
+    inputs = {number for kind, number, _ in found if kind == "input_blocks"}
+    outputs = {number for kind, number, _ in found if kind == "output_blocks"}
+    step = next(step for step in range(2, 101) if all(number % step for number in inputs))
+    levels = -(-(max(inputs | outputs, default=0) + 1) // step)
+
+    def depth(kind: str, level: int, i: int) -> int:
+        number = 1 + level * step + i if kind == "down" else level * step + i
+        return found.get(("input_blocks" if kind == "down" else "output_blocks", number, 1), 0)
+
+    middle = max((d for (kind, _, _), d in found.items() if kind == "middle_block"), default=0)
+    return _filled(levels, step - 1, depth, middle)
+
+
+def _filled(levels: int, blocks: int, depth: Callable[[str, int, int], int], middle: int) -> UNetLayout:
+    if levels > MAX_LEVELS or blocks > MAX_BLOCKS:
+        raise MixOfShowError(f"Layer names speak of {levels} resolutions with {blocks} blocks each; no net is.")
+    down = tuple(tuple(depth("down", level, i) for i in range(blocks)) for level in range(levels))
+    up = tuple(tuple(depth("up", level, i) for i in range(blocks + 1)) for level in range(levels))
+    return UNetLayout(down, middle, up)

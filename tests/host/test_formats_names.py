@@ -68,7 +68,8 @@ def test_the_layer_index_goes_down_middle_up(nets):
     """diffusers' own module walk goes down, up, middle: an index taken from it would put the middle last."""
     family, unet, theirs, texts = nets
     names = names_of(unet, texts)
-    ours = [names.of(topology.UNET_PREFIX + layer.path).path for layer in topology.cross_attention_layers(unet)]
+    queries = [f"{topology.UNET_PREFIX}{layer.path}.to_q" for layer in topology.cross_attention_layers(unet)]
+    ours = [names.of(query).path.removesuffix(".to_q") for query in queries]
     walk = [name for name, _ in theirs.named_modules() if name.endswith(".attn2")]
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
     assert len(walk) == LAYERS[family]
