@@ -1,0 +1,55 @@
+"""The real front end in Chromium, served by the real server. Skipped, loudly, where there is no Chromium."""
+
+import json
+
+import pytest
+from mos_tests.browser.chromium import FLAGS, find_chromium
+from mos_tests.host.runtime import find_host
+
+CHROMIUM = find_chromium()
+
+
+def pytest_collection_modifyitems(items):
+    if CHROMIUM is None:
+        reason = "NO CHROMIUM: install it (python dev.py test --system) or set CHROMIUM to its path"
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def server():
+    from mos_tests.host.server import start_server
+
+    host = find_host()
+    assert host is not None, "no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH"
+    with start_server(host) as running:
+        settings = running.base / "user" / "default" / "comfy.settings.json"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}))
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A loaded front end that can reach our server and nothing else. `page.problems`: errors of its own console."""
+    context = browser.new_context(viewport={"width": 1500, "height": 950})
+    context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
+    tab = context.new_page()
+    tab.problems = []
+    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
+    tab.goto(server.url, timeout=120_000)
+    tab.wait_for_function("() => window.app?.graph && window.app.extensionManager && window.LiteGraph", timeout=120_000)
+    tab.wait_for_function("() => 'PreviewImage' in window.LiteGraph.registered_node_types", timeout=120_000)
+    tab.wait_for_timeout(500)
+    yield tab
+    context.close()
