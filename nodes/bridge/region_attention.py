@@ -1,0 +1,242 @@
+"""The attention patches that act on payloads: layered contexts before, regions after cross-attention.
+
+Nothing is replaced, so other attention patches still work. State lives in one Sampling object per sampling run and
+one Batch object per UNet call; both are made in regions.py and travel in transformer_options.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from comfy.ldm.modules import attention as host_attention
+from torch import Tensor
+
+from ...mixofshow_core.errors import MixOfShowError
+from ...mixofshow_core.regional import attention as regional
+from ...mixofshow_core.regional.raster import RegionMap
+from ...mixofshow_core.topology import CrossAttention, cross_attention_layers
+
+log = logging.getLogger("mixofshow")
+
+KEY = "mixofshow_regions"
+STASH = f"{KEY}_stash"
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What one conditioning entry adds to plain cross-attention.
+
+    ``tokens``: length of the plain context it belongs to. ``layers``: [L, T, C], one context per cross-attention layer
+    for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
+    """
+
+    tokens: int
+    layers: Tensor | None = None
+    texts: tuple[Tensor, ...] = ()
+    placed: RegionMap | None = None
+
+    def __post_init__(self) -> None:
+        regions = len(self.placed.regions.regions) if self.placed is not None else 0
+        if len(self.texts) != regions:
+            raise MixOfShowError(f"A payload has {len(self.texts)} region texts for {regions} regions.")
+
+
+def payload_of(cond: dict) -> Payload | None:
+    found = cond.get("model_conds", {}).get(KEY)
+    return found.cond if found is not None else None
+
+
+@dataclass(eq=False)
+class Sampling:
+    """Memory of one sampling run: resized masks, projected region texts, and what was already said in the log."""
+
+    keep_projections: bool = False
+    masks: dict = field(default_factory=dict)
+    projections: dict = field(default_factory=dict)
+    addresses: dict = field(default_factory=dict)
+    plain: dict = field(default_factory=dict)
+    said: set = field(default_factory=set)
+
+    def usable(self, cond: dict) -> Payload | None:
+        """The payload of a conditioning; without its layers when another node joined more text to it."""
+        payload = payload_of(cond)
+        text = cond.get("model_conds", {}).get("c_crossattn")
+        if payload is None or payload.layers is None or text is None or text.cond.shape[1] == payload.tokens:
+            return payload
+        self.warn(
+            f"A conditioning of Mix-of-Show was joined with another text ({text.cond.shape[1]} tokens instead of "
+            f"{payload.tokens}); its layered embeddings are not used. Write everything into Place's prompt."
+        )
+        return self.plain.setdefault(id(payload), replace(payload, layers=None))
+
+    def warn(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            log.warning(text)
+
+    def layers_of(self, unet) -> dict[tuple, CrossAttention]:
+        """Cross-attention layers by the host's address (block name, number, block_index)."""
+        if id(unet) not in self.addresses:
+            layers = cross_attention_layers(unet)
+            # the module is kept beside its layers, so that its id cannot be given to another one meanwhile
+            self.addresses[id(unet)] = unet, {(*layer.block, layer.block_index): layer for layer in layers}
+        return self.addresses[id(unet)][1]
+
+
+@dataclass(eq=False)
+class Batch:
+    """One UNet call: which payload each row has, and the masks of each row [B, R, H, W]."""
+
+    sampling: Sampling
+    payloads: tuple[Payload, ...]
+    ids: list[int]
+    masks: Tensor
+    layers: dict[tuple, CrossAttention]
+    shared: bool
+    replaced: frozenset
+    plans: dict = field(default_factory=dict)
+
+    def layer(self, options: dict) -> CrossAttention | None:
+        return self.layers.get((*options.get("block", ()), options.get("block_index")))
+
+    def is_shared(self, options: dict) -> bool:
+        """Whether something else works on cross-attention in this block."""
+        block = tuple(options.get("block", ()))
+        return self.shared or block in self.replaced or (*block, options.get("block_index")) in self.replaced
+
+    def groups(self) -> dict[int, list[int]]:
+        """Rows that share the same placed regions, by id of those."""
+        found: dict[int, list[int]] = {}
+        for row, number in enumerate(self.ids):
+            if number and self.payloads[number - 1].placed is not None:
+                found.setdefault(id(self.payloads[number - 1].placed), []).append(row)
+        return found
+
+    def plan(self, rows: list[int], size: tuple[int, int]) -> regional.TokenPlan | None:
+        key = (tuple(rows), size)
+        if key not in self.plans:
+            spec = self.payloads[self.ids[rows[0]] - 1].placed.regions
+            masks = self.masks[rows, : len(spec.regions)]
+            strength = torch.tensor([region.strength for region in spec.regions])
+            weight = torch.tensor([region.weight for region in spec.regions])
+            covered = regional.cover(masks, size, spec.edges)
+            weights = regional.blend_weights(covered, strength.to(covered), weight.to(covered), spec.overlap)
+            self.plans[key] = regional.plan_tokens(weights)
+        return self.plans[key]
+
+
+def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
+    """attn2_patch: rows with a layered payload read the context of their layer."""
+    batch = options.get(KEY)
+    if not isinstance(batch, Batch) or not any(batch.ids):
+        return n, context, value
+    if n.shape[0] != len(batch.ids):
+        batch.sampling.warn(
+            f"Another node changed the attention batch from {len(batch.ids)} to {n.shape[0]} rows (attention couple?); "
+            f"regions and layered embeddings are left out. Remove that node."
+        )
+        return n, context, value
+    layer = batch.layer(options)
+    if layer is None:
+        return n, context, value
+    layered = {number for number in set(batch.ids) if number and batch.payloads[number - 1].layers is not None}
+    if layered and value is not context:
+        batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
+    elif layered:
+        context = value = _layered_context(batch, layer.index, context, layered)
+    options[STASH] = layer, n, context, value
+    return n, context, value
+
+
+def _at_layer(text: Tensor, index: int, count: int) -> Tensor:
+    """One layer [T, C] of a text [1 or L, T, C]."""
+    if text.shape[0] not in (1, count):
+        raise MixOfShowError(
+            f"A text was encoded for {text.shape[0]} cross-attention layers, this MODEL has {count}; "
+            f"give Place the MODEL that is sampled."
+        )
+    return text[index if text.shape[0] > 1 else 0]
+
+
+def _layered_context(batch: Batch, index: int, context: Tensor, layered: set[int]) -> Tensor:
+    texts = {number: _at_layer(batch.payloads[number - 1].layers, index, len(batch.layers)) for number in layered}
+    length = math.lcm(context.shape[1], *(text.shape[0] for text in texts.values()))
+    context = regional.repeat_tokens(context, length).clone()
+    for number, text in texts.items():
+        rows = [row for row, found in enumerate(batch.ids) if found == number]
+        context[rows] = regional.repeat_tokens(text.to(context), length)
+    return context
+
+
+def add_regions(out: Tensor, options: dict) -> Tensor:
+    """attn2_output_patch: at covered tokens, blend in what each region's text would have given."""
+    batch, stash = options.get(KEY), options.pop(STASH, None)
+    if stash is None or not isinstance(batch, Batch):
+        return out
+    layer, n, context, value = stash
+    if out.shape[:2] != n.shape[:2]:
+        batch.sampling.warn("Another node changed the size of the attention output; regions are left out.")
+        return out
+    size = tuple(options["activations_shape"][-2:])
+    for rows in batch.groups().values():
+        plan = batch.plan(rows, size)
+        if plan is None:
+            continue
+        every = len(rows) == out.shape[0]
+        part = _region_output(batch, layer, options, plan, rows, n if every else n[rows])
+        own = out if every else out[rows]
+        if batch.is_shared(options):
+            base = _base_output(layer, options, n[rows][:, plan.union], context[rows], value[rows])
+            own = regional.add_difference(own, part, base, plan)
+        else:
+            own = regional.blend(own, part, plan)
+        if every:
+            return own
+        out = out.clone()
+        out[rows] = own
+    return out
+
+
+def _attend(layer: CrossAttention, options: dict):
+    module = layer.module
+
+    def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return host_attention.optimized_attention(
+            query, keys, values, module.heads, attn_precision=module.attn_precision, transformer_options=options
+        )
+
+    return attend
+
+
+def _region_output(batch: Batch, layer: CrossAttention, options: dict, plan, rows: list[int], n: Tensor) -> Tensor:
+    module = layer.module
+    query = module.to_q(n[:, plan.union])
+    pairs = {number: _project(batch, number, layer, query) for number in {batch.ids[row] for row in rows}}
+    length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
+    keys, values = (
+        torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)
+    )
+    return module.to_out(regional.attend_regions(query, keys, values, plan, _attend(layer, options)))
+
+
+def _base_output(layer: CrossAttention, options: dict, n: Tensor, context: Tensor, value: Tensor) -> Tensor:
+    module = layer.module
+    mixed = _attend(layer, options)(module.to_q(n), module.to_k(context), module.to_v(value))
+    return module.to_out(mixed)
+
+
+def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V [R, T, C] of all region texts of one payload at one layer."""
+    payload = batch.payloads[number - 1]
+    key = (id(payload), layer.path, like.device, like.dtype)
+    kept = batch.sampling.projections.get(key)
+    if kept is None:
+        count = len(batch.layers)
+        text = regional.stack_texts([_at_layer(text, layer.index, count) for text in payload.texts]).to(like)
+        kept = layer.module.to_k(text), layer.module.to_v(text)
+        if batch.sampling.keep_projections:
+            batch.sampling.projections[key] = kept
+    return kept

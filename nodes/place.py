@@ -1,0 +1,50 @@
+"""MixOfShowPlace: from prompts and regions to something a sampler can use."""
+
+from comfy_api.latest import io
+
+from .bridge.placing import place
+from .types import CATEGORY, CONCEPTS, REGIONS
+
+
+class MixOfShowPlace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowPlace",
+            display_name="Place",
+            category=CATEGORY,
+            description="Encode the prompt with one embedding per attention layer for each concept word, and put every "
+            "region's text where it belongs, in one pass of the model.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to sample with, usually from Fuse."),
+                io.Clip.Input("clip", tooltip="The CLIP that belongs to it, usually from Fuse; it knows the names."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    tooltip="The whole picture, and everything outside the regions. Write concepts by name.",
+                ),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    tooltip="What to keep out of the whole picture; regions without a negative prompt use it too.",
+                ),
+                REGIONS.Input("regions", optional=True, tooltip="From Regions. Without it only the prompt counts."),
+                CONCEPTS.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="Unfused concepts: each acts only in the regions that name it. Leave open after Fuse.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For the sampler."),
+                io.Conditioning.Output(display_name="positive", tooltip="For the sampler; use it with this model."),
+                io.Conditioning.Output(display_name="negative", tooltip="For the sampler; use it with this model."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, prompt, negative, regions=None, concepts=None) -> io.NodeOutput:
+        return io.NodeOutput(*place(model, clip, prompt, negative, regions, concepts))
+
+
+NODES = [MixOfShowPlace]

@@ -1,0 +1,97 @@
+"""MixOfShowRegions: where things go."""
+
+from comfy_api.latest import io
+
+from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.regional.preview import draw_preview
+from ..mixofshow_core.regional.raster import make_map
+from ..mixofshow_core.regional.schema import parse_regions
+from .types import CATEGORY, CONCEPTS, REGIONS
+
+DEFAULT_REGIONS = """{
+  "version": 1,
+  "regions": [
+    {"id": "left", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}, "prompt": ""},
+    {"id": "right", "shape": {"type": "rect", "x": 0.5, "y": 0, "width": 0.5, "height": 1}, "prompt": ""}
+  ]
+}"""
+
+
+class MixOfShowRegions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowRegions",
+            display_name="Regions",
+            category=CATEGORY,
+            description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
+            inputs=[
+                io.String.Input(
+                    "editor",
+                    multiline=True,
+                    default=DEFAULT_REGIONS,
+                    tooltip="The regions as JSON (docs/formats.md): per region an id, a shape in fractions of the"
+                    " canvas, a prompt and, if you like, a concept, a negative prompt, strength and feather.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=64,
+                    max=16384,
+                    step=8,
+                    tooltip="Width of the canvas in pixels. Wire the width output to the empty latent.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=64,
+                    max=16384,
+                    step=8,
+                    tooltip="Height of the canvas in pixels. Wire the height output to the empty latent.",
+                ),
+                CONCEPTS.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="The concepts you mean to place: a region that names another one is then an error here.",
+                ),
+                io.Image.Input(
+                    "backdrop", optional=True, tooltip="A picture to show under the regions in the preview only."
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip='Masks for regions whose shape is {"type": "input", "index": n}; n counts from 0. '
+                    "They are resized to the canvas and must have its proportions.",
+                ),
+            ],
+            outputs=[
+                REGIONS.Output(display_name="regions", tooltip="Wire to Place."),
+                io.Mask.Output(display_name="masks", tooltip="One mask per region, in their order."),
+                io.Image.Output(display_name="preview", tooltip="The regions in colour, with their names."),
+                io.Int.Output(display_name="width", tooltip="Wire to the empty latent."),
+                io.Int.Output(display_name="height", tooltip="Wire to the empty latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, editor, width, height, concepts=None, backdrop=None, masks=None) -> io.NodeOutput:
+        placed = make_map(parse_regions(editor, width, height), () if masks is None else masks)
+        if concepts is not None:
+            _check_names(placed.regions, concepts)
+        shown = placed.masks.float() / 255
+        if not len(shown):
+            shown = shown.new_zeros(1, height, width)
+        return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height)
+
+
+def _check_names(regions, concepts) -> None:
+    entries = [entry for use in concepts for entry in use.concept.entries]
+    known = {name.lower() for entry in entries for name in (entry.name, entry.id)}
+    for region in (*regions.regions, regions.background):
+        if region.concept and region.concept.strip("<>").lower() not in known:
+            where = f"region {region.name!r}" if hasattr(region, "name") else "the background"
+            names = ", ".join(entry.name for entry in entries) or "none"
+            raise MixOfShowError(f"Regions: {where} names concept {region.concept!r}, which is not connected: {names}.")
+
+
+NODES = [MixOfShowRegions]

@@ -1,0 +1,129 @@
+"""MixOfShowRegions and MixOfShowPlace as nodes: from JSON and prompts to MODEL and CONDITIONING."""
+
+import json
+
+import pytest
+import torch
+from mos_pack.mixofshow_core.concept import ConceptUse
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.nodes.bridge import text
+from mos_pack.nodes.bridge.region_attention import KEY
+from mos_pack.nodes.place import MixOfShowPlace
+from mos_pack.nodes.regions import DEFAULT_REGIONS, MixOfShowRegions
+from mos_tests.host.test_text import widths_of
+from mos_tests.unit.builders import make_concept
+
+
+@pytest.fixture
+def base(tiny_sd15):
+    return tiny_sd15
+
+
+@pytest.fixture
+def knowing(base):
+    widths = widths_of(base.clip)
+    uses = [ConceptUse(make_concept(name, seed=n, layers=16, widths=widths)) for n, name in enumerate(("mara", "tom"))]
+    return text.register_concepts(base.clip, uses)
+
+
+def regions(*entries, **top):
+    filled = [{"id": f"r{n}", "shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1}, **entry}
+              for n, entry in enumerate(entries)]  # fmt: skip
+    return MixOfShowRegions.execute(json.dumps({"version": 1, "regions": filled, **top}), 104, 72)[0]
+
+
+def payload(conditioning):
+    found = conditioning[0][1].get("model_conds", {}).get(KEY)
+    return found and found.cond
+
+
+def stock(clip, prompt):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def test_regions_node_outputs():
+    placed, masks, preview, width, height = MixOfShowRegions.execute(DEFAULT_REGIONS, 104, 72).result
+    assert (width, height) == (104, 72) and masks.shape == (2, 72, 104) and preview.shape == (1, 72, 104, 3)
+    assert masks[0, :, :52].min() == 1 and masks[0, :, 52:].max() == 0
+    assert [region.id for region in placed.regions.regions] == ["left", "right"]
+
+
+def test_regions_node_without_regions_gives_an_empty_mask():
+    _, masks, *_ = MixOfShowRegions.execute('{"version": 1}', 104, 72).result
+    assert masks.shape == (1, 72, 104) and masks.max() == 0
+
+
+def test_regions_node_checks_concepts():
+    document = json.dumps({"version": 1, "regions": [{"id": "a", "concept": "zoe", "shape": {
+        "type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}}]})  # fmt: skip
+    with pytest.raises(MixOfShowError, match="region 'a' names concept 'zoe'.*mara"):
+        MixOfShowRegions.execute(document, 104, 72, concepts=(ConceptUse(make_concept("mara")),))
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_without_regions_everything_is_stock(family, request):
+    base = request.getfixturevalue(f"tiny_{family}")
+    model, positive, negative = MixOfShowPlace.execute(base.model, base.clip, "a red cat", "bad").result
+    assert model is base.model
+    for found, prompt in ((positive, "a red cat"), (negative, "bad")):
+        wanted = stock(base.clip, prompt)
+        assert torch.equal(found[0][0], wanted[0][0])
+        assert found[0][1].keys() == wanted[0][1].keys()
+        assert torch.equal(found[0][1]["pooled_output"], wanted[0][1]["pooled_output"])
+
+
+def test_texts_of_regions(base, knowing):
+    placed = regions({"prompt": "in a hat", "concept": "mara"}, {"prompt": "TOM running", "concept": "tom"}, suffix="4k")
+    model, positive, negative = MixOfShowPlace.execute(base.model, knowing, "two people", "bad", placed).result
+    assert KEY in model.attachments and KEY not in base.model.attachments
+    found = payload(positive)
+    assert found.layers is None and payload(negative) is None
+    wanted = ("mara, in a hat, 4k", "TOM running, 4k")
+    for region_text, prompt in zip(found.texts, wanted, strict=True):
+        assert torch.equal(region_text, text.encode_layered(knowing, prompt, 16).layers)
+    assert torch.equal(positive[0][0], stock(knowing, "two people")[0][0])
+
+
+def test_negatives_and_empty_regions_fall_back_to_place(base, knowing):
+    placed = regions({"negative": "hat"}, {"prompt": "a dog"})
+    _, positive, negative = MixOfShowPlace.execute(base.model, knowing, "mara and a dog", "bad", placed).result
+    positive, negative = payload(positive), payload(negative)
+    assert torch.equal(positive.texts[0], positive.layers)
+    assert torch.equal(positive.texts[1], stock(knowing, "a dog")[0][0])
+    assert torch.equal(negative.texts[0], stock(knowing, "hat")[0][0])
+    assert torch.equal(negative.texts[1], stock(knowing, "bad")[0][0])
+
+
+def test_background_concept(base, knowing):
+    placed = regions({"prompt": "a dog"}, background={"concept": "tom"})
+    _, positive, _ = MixOfShowPlace.execute(base.model, knowing, "a lake", "", placed).result
+    assert torch.equal(payload(positive).layers, text.encode_layered(knowing, "tom, a lake", 16).layers)
+
+
+@pytest.mark.parametrize("field", ["concept", "prompt", "negative"])
+def test_unknown_concept_names_are_errors_that_list_the_known(base, knowing, field):
+    value = "zoe" if field == "concept" else "a photo of <zoe>"
+    with pytest.raises(MixOfShowError, match="region 'r0'.*zoe.*Known: mara, tom"):
+        MixOfShowPlace.execute(base.model, knowing, "people", "", regions({field: value}))
+    with pytest.raises(MixOfShowError, match="Known: mara, tom"):
+        MixOfShowPlace.execute(base.model, knowing, "people and <zoe>", "")
+
+
+def test_every_input_and_output_explains_itself():
+    for node in (MixOfShowRegions, MixOfShowPlace):
+        schema = node.define_schema()
+        for socket in (*schema.inputs, *schema.outputs):
+            assert len(socket.tooltip or "") > 10, socket
+    names = [socket.id for socket in MixOfShowRegions.define_schema().inputs]
+    assert names == ["editor", "width", "height", "concepts", "backdrop", "masks"]
+    names = [socket.id for socket in MixOfShowPlace.define_schema().inputs]
+    assert names == ["model", "clip", "prompt", "negative", "regions", "concepts"]
+
+
+def test_thin_regions_are_named_with_whole_token_edges(base, caplog):
+    thin = {"id": "thin", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.05, "height": 1}, "prompt": "x"}
+    with caplog.at_level("WARNING", logger="mixofshow"):
+        MixOfShowPlace.execute(base.model, base.clip, "a", "", regions(thin))
+        assert not caplog.messages
+        MixOfShowPlace.execute(base.model, base.clip, "a", "", regions(thin, edges="paper"))
+    assert "'thin' covers no whole" in caplog.text

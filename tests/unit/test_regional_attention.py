@@ -1,0 +1,131 @@
+"""Regional attention on plain tensors, against the paper's formula written out."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mos_pack.mixofshow_core.regional import attention as regional
+
+HEADS = 2
+
+
+def attend(q, k, v):
+    q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def paper_tokens(box, height, width):
+    """Token set of a fractional box (top, left, bottom, right), as the reference's rounding gives it."""
+    top, left, bottom, right = box
+    mask = torch.zeros(height, width)
+    mask[math.ceil(top * height) : math.floor(bottom * height), math.ceil(left * width) : math.floor(right * width)] = 1
+    return mask
+
+
+def box_mask(box, height, width):
+    top, left, bottom, right = (round(v * s) for v, s in zip(box, (height, width) * 2, strict=True))
+    mask = torch.zeros(height, width)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 0.5), (0.1, 0.2, 0.9, 0.7), (0.25, 0.13, 1, 0.61), (0, 0, 0.1, 0.1)])
+@pytest.mark.parametrize("level", [1, 2, 4, 8])
+def test_paper_membership_is_the_references_token_set(box, level):
+    height, width = 512, 1024
+    box = tuple(round(v * s) / s for v, s in zip(box, (height, width) * 2, strict=True))
+    latent = F.interpolate(box_mask(box, height, width)[None, None], size=(height // 8, width // 8), mode="area")
+    size = (height // 8 // level, width // 8 // level)
+    assert torch.equal(regional.cover(latent, size, "paper")[0, 0], paper_tokens(box, *size).flatten())
+
+
+def test_paper_formula():
+    """Overlapping hard regions: the mean of their attention; elsewhere the context's; to 1e-5."""
+    torch.manual_seed(0)
+    tokens, channels, texts = 48, 8, 3
+    n, out_proj = torch.randn(2, tokens, channels), torch.nn.Linear(channels, channels)
+    q, base_k, base_v = n, torch.randn(2, 7, channels), torch.randn(2, 7, channels)
+    keys, values = torch.randn(2, texts, 7, channels), torch.randn(2, texts, 7, channels)
+    covered = torch.zeros(1, texts, tokens)
+    covered[:, 0, :20], covered[:, 1, 10:30], covered[:, 2, 15:18] = 1, 1, 1
+    plain = out_proj(attend(q, base_k, base_v))
+
+    count = covered.sum(1)[0]
+    summed = sum(covered[0, r, :, None] * attend(q, keys[:, r], values[:, r]) for r in range(texts))
+    mixed = torch.where(count[:, None] > 0, summed / count.clamp(min=1)[:, None], attend(q, base_k, base_v))
+    wanted = out_proj(mixed)
+
+    ones = torch.ones(texts)
+    plan = regional.plan_tokens(regional.blend_weights(covered, ones, ones).expand(2, -1, -1))
+    assert plan.union.tolist() == list(range(30))
+    part = out_proj(regional.attend_regions(q[:, plan.union], keys, values, plan, attend))
+    blended = regional.blend(plain, part, plan)
+    assert torch.allclose(blended, wanted, rtol=1e-5, atol=1e-6)
+    assert torch.equal(blended[:, 30:], plain[:, 30:])
+    difference = regional.add_difference(plain, part, plain[:, plan.union], plan)
+    assert torch.allclose(difference, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(10, 12), (40, 3), (48, 0)])
+def test_batched_and_looped_regions_agree(sizes):
+    torch.manual_seed(1)
+    q, keys, values = torch.randn(2, 48, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    covered = torch.zeros(2, 2, 48)
+    covered[0, 0, : sizes[0]], covered[1, 1, 48 - sizes[1] :] = 0.7, 0.4
+    ones = torch.ones(2)
+    plan = regional.plan_tokens(regional.blend_weights(covered, ones, ones))
+    found = regional.attend_regions(q[:, plan.union], keys, values, plan, attend)
+    wanted = torch.zeros(2, 48, 8)
+    wanted[0, : sizes[0]] = attend(q, keys[:, 0], values[:, 0])[0, : sizes[0]]
+    if sizes[1]:
+        wanted[1, 48 - sizes[1] :] = attend(q, keys[:, 1], values[:, 1])[1, 48 - sizes[1] :]
+    counts = (plan.total > 0)[..., None]  # where a row is not covered the value is never used
+    assert torch.allclose(found * counts, wanted[:, plan.union], atol=1e-6)
+
+
+def test_average_weights():
+    covered = torch.tensor([[[1.0, 1.0, 0.5, 0.0], [0.0, 1.0, 0.5, 0.0]]])
+    ones = torch.ones(2)
+    assert torch.allclose(
+        regional.blend_weights(covered, ones, ones)[0], torch.tensor([[1, 0.5, 0.5, 0], [0, 0.5, 0.5, 0]])
+    )
+    weighted = regional.blend_weights(covered, torch.tensor([0.5, 1.0]), torch.tensor([3.0, 1.0]))[0]
+    assert torch.allclose(weighted, torch.tensor([[0.5, 0.375, 0.375, 0], [0, 0.25, 0.25, 0]]))
+
+
+def test_priority_weights():
+    covered = torch.tensor([[[1.0, 1.0], [0.5, 0.0], [0.25, 0.0]]])
+    found = regional.blend_weights(covered, torch.ones(3), torch.ones(3), "priority")[0]
+    assert torch.allclose(found, torch.tensor([[0.375, 1.0], [0.375, 0], [0.25, 0]]))
+
+
+def test_soft_weights_move_from_background_to_region():
+    torch.manual_seed(2)
+    out, part = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
+    plan = regional.plan_tokens(torch.tensor([[[0.0, 0.25, 0.5, 1.0]]]))
+    found = regional.blend(out, part[:, plan.union], plan)
+    share = torch.tensor([0.0, 0.25, 0.5, 1.0])[:, None]
+    assert torch.allclose(found, (1 - share) * out + share * part, atol=1e-6)
+
+
+def test_nothing_covered_has_no_plan():
+    assert regional.plan_tokens(torch.zeros(2, 3, 5)) is None
+
+
+def test_odd_sizes_follow_the_hosts_rounding():
+    masks = torch.zeros(1, 1, 9, 13)
+    masks[..., :7] = 1
+    for size in ((5, 7), (3, 4), (2, 2)):
+        covered = regional.cover(masks, size)
+        assert covered.shape == (1, 1, size[0] * size[1])
+        assert 0.3 < covered.mean() < 0.7
+
+
+def test_texts_of_different_length_are_repeated():
+    texts = regional.stack_texts([torch.randn(77, 4), torch.randn(154, 4)])
+    assert texts.shape == (2, 154, 4)
+    assert torch.equal(texts[0, :77], texts[0, 77:])
+    q = torch.randn(1, 3, 4)
+    one = texts[:1, :77]
+    assert torch.allclose(attend(q, one, one), attend(q, texts[:1], texts[:1]), atol=1e-6)
