@@ -1,0 +1,174 @@
+"""The numerical kernels of the product: sums in a fixed order, ridge solves, weighted truncation.
+
+Everything here is plain linear algebra on torch tensors in the dtype it is given (fusion passes float64).
+The formulas are written out with the same symbols in docs/maths.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import MixOfShowError
+
+log = logging.getLogger("mixofshow")
+
+# A float64 Cholesky loses about log10(condition) of its 16 digits. Past this the answer keeps fewer than four, so more
+# ridge (or the pseudo-inverse, when no ridge was asked for) is the honest choice.
+MAX_CONDITION = 1e12
+
+
+@dataclass(frozen=True)
+class RidgeFactor:
+    """A factored symmetric matrix A [d, d]; `apply_right(C)` is C A^-1 (or C A^+ when `inverse` is set).
+
+    ridge: what was really added to the diagonal, as a multiple of trace/d.
+    condition: estimate of the spectral condition number of what is inverted.
+    reason: why the ridge or the method differs from what was asked; empty if it does not.
+    """
+
+    cholesky: Tensor | None
+    inverse: Tensor | None
+    ridge: float
+    condition: float
+    reason: str = ""
+
+    def apply_right(self, rows: Tensor) -> Tensor:
+        """C [m, d] -> C A^-1 [m, d]."""
+        if self.cholesky is not None:
+            # cholesky_solve copies its transposed operand; solving both triangles from the right does not.
+            half = torch.linalg.solve_triangular(self.cholesky.mT, rows, upper=True, left=False)
+            return torch.linalg.solve_triangular(self.cholesky, half, upper=False, left=False)
+        return rows @ self.inverse
+
+
+def tree_sum(terms: Sequence[Tensor]) -> Tensor:
+    """Sum along one fixed binary tree (halves of the list), so that equal lists give equal bytes."""
+    if not terms:
+        raise MixOfShowError("tree_sum needs at least one term")
+    if len(terms) == 1:
+        return terms[0].clone()
+    middle = len(terms) // 2
+    left = tree_sum(terms[:middle])
+    return left.add_(terms[middle] if len(terms) - middle == 1 else tree_sum(terms[middle:]))
+
+
+def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: str = "") -> RidgeFactor:
+    """Factor gram + ridge * scale * I for symmetric positive semi-definite `gram` [d, d].
+
+    `scale` defaults to trace(gram)/d. With ridge = 0 and a rank-deficient gram the pseudo-inverse is used; with
+    ridge > 0 and too large a condition number the ridge grows by factors of ten, and `reason` says so.
+    `gram` is not changed. Raises MixOfShowError on values that are not finite; never returns NaN.
+    """
+    d = gram.shape[0]
+    trace = float(gram.diagonal().sum())
+    if not math.isfinite(trace) or not bool(torch.isfinite(gram).all()):
+        raise MixOfShowError(f"the statistics of {where or 'a layer'} are not finite numbers; collect them again")
+    scale = trace / d if scale is None else scale
+    if trace <= 0 or scale <= 0:
+        return RidgeFactor(None, torch.zeros_like(gram), ridge, math.inf, "no input was recorded: nothing is changed")
+    if ridge == 0:
+        chol, info = torch.linalg.cholesky_ex(gram)
+        condition = math.inf if int(info) else _condition(gram, chol)
+        if condition <= MAX_CONDITION:
+            return RidgeFactor(chol, None, 0.0, condition)
+        return _pseudo_inverse(gram)
+    used = ridge
+    while True:
+        shifted = gram.clone()
+        shifted.diagonal().add_(used * scale)
+        chol, info = torch.linalg.cholesky_ex(shifted)
+        condition = math.inf if int(info) else _condition(shifted, chol)
+        if condition <= MAX_CONDITION:
+            break
+        used = max(used * 10, 1e-12)
+    reason = "" if used == ridge else f"ridge raised from {ridge:g} to {used:g}: the matrix was too near singular"
+    if reason:
+        log.warning("%s: %s", where or "a layer", reason)
+    return RidgeFactor(chol, None, used, condition, reason)
+
+
+def truncate_weighted(
+    up: Tensor, down: Tensor, gram: Tensor, rank: int | None = None, error: float = 0.0
+) -> tuple[Tensor, Tensor, float]:
+    """Best low-rank stand-in for up @ down when errors are measured on inputs with second moment `gram`.
+
+    Minimises ||(W - W') X||_F over rank <= `rank`; the smallest rank whose relative squared error is at most `error`
+    is taken when that is smaller. up [o, R], down [R, d] -> up' [o, r], down' [r, d], relative squared error.
+    No inverse is needed: W' = U U^T W with U the leading left singular vectors of W gram^(1/2).
+    """
+    q, r = torch.linalg.qr(up)
+    core = r @ down
+    values, vectors = torch.linalg.eigh((core @ gram) @ core.mT)
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    total = float(values.sum())
+    if total <= 0:
+        return up[:, :1] * 0, down[:1] * 0, 0.0
+    lost = 1 - values.cumsum(0) / total
+    enough = int((lost > error).sum()) + 1
+    keep = min(enough, rank or enough, len(values))
+    basis = vectors[:, :keep]
+    return q @ basis, basis.mT @ core, max(float(lost[keep - 1]), 0.0)
+
+
+def energy(delta: Tensor, gram: Tensor) -> float:
+    """tr(D gram D^T): the mean squared norm of D x over the inputs behind `gram`. delta [o, d], gram [d, d]."""
+    return float(((delta @ gram) * delta).sum())
+
+
+def inner(first: Tensor, second: Tensor, gram: Tensor) -> float:
+    """tr(first gram second^T): how far two changes of one layer agree on the inputs behind `gram`."""
+    return float(((first @ gram) * second).sum())
+
+
+def pack_symmetric(matrix: Tensor) -> Tensor:
+    """[d, d] -> [d (d+1) / 2], the lower triangle row by row."""
+    rows, cols = torch.tril_indices(*matrix.shape)
+    return matrix[rows, cols].contiguous()
+
+
+def unpack_symmetric(packed: Tensor) -> Tensor:
+    """Inverse of pack_symmetric; raises MixOfShowError on a length no triangle has."""
+    d = (math.isqrt(8 * packed.numel() + 1) - 1) // 2
+    if d * (d + 1) // 2 != packed.numel() or packed.dim() != 1:
+        raise MixOfShowError(f"a packed matrix has {tuple(packed.shape)} values, which is no triangle")
+    rows, cols = torch.tril_indices(d, d)
+    matrix = packed.new_zeros(d, d)
+    matrix[rows, cols] = packed
+    matrix[cols, rows] = packed
+    return matrix
+
+
+def _condition(matrix: Tensor, chol: Tensor, rounds: int = 6) -> float:
+    """Power iteration on A and on A^-1 (through the factor): O(d^2), from a fixed start."""
+    d = matrix.shape[0]
+    start = torch.cos(torch.arange(1, d + 1, dtype=matrix.dtype, device=matrix.device))[:, None]
+    high = low = start / start.norm()
+    top = bottom = 0.0
+    for _ in range(rounds):
+        high = matrix @ high
+        top = float(high.norm())
+        low = torch.linalg.solve_triangular(chol, low, upper=False)
+        low = torch.linalg.solve_triangular(chol.mT, low, upper=True)
+        bottom = float(low.norm())
+        if not (math.isfinite(bottom) and math.isfinite(top) and top > 0 and bottom > 0):
+            return math.inf
+        high, low = high / top, low / bottom
+    return top * bottom
+
+
+def _pseudo_inverse(gram: Tensor) -> RidgeFactor:
+    values, vectors = torch.linalg.eigh(gram)
+    # Rounding leaves eigenvalues of about eps * top where there should be none.
+    cutoff = float(values[-1]) * gram.shape[0] * torch.finfo(gram.dtype).eps * 4
+    kept = values > cutoff
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].mT
+    condition = float(values[-1] / values[kept][0])
+    missing = int((~kept).sum())
+    reason = f"pseudo-inverse: {missing} of {len(values)} directions were never seen" if missing else "pseudo-inverse"
+    return RidgeFactor(None, inverse, 0.0, condition, reason)

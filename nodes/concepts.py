@@ -1,0 +1,85 @@
+"""MixOfShowLoadConcept: a concept file or a community LoRA onto the CONCEPTS wire."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..mixofshow_core.concept import ROLES, ConceptUse
+from ..mixofshow_core.errors import MixOfShowError
+from .bridge.concept_card import describe_use
+from .bridge.files import list_concept_files, resolve_concept_file
+from .bridge.foreign import read_any
+from .bridge.fusion import check_list
+from .types import CATEGORY, CONCEPTS
+
+NO_FILE = "(no file yet)"
+
+
+class MixOfShowLoadConcept(io.ComfyNode):
+    """Load one file; chain several nodes by `concepts`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowLoadConcept",
+            display_name="Mix-of-Show: Load Concept",
+            category=CATEGORY,
+            description="Loads a concept file, or any LoRA for SD1.5 or SDXL, for Fuse and Place.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=list_concept_files() or [NO_FILE],
+                    tooltip="From models/loras/mixofshow, output/mixofshow and the whole loras folder.",
+                ),
+                io.String.Input(
+                    "trigger", default="",
+                    tooltip="Words that call a community LoRA up. Empty: the concept's own name from the file.",
+                ),
+                io.String.Input(
+                    "name", default="",
+                    tooltip="Another plain name for this concept in prompts. Empty: the name from the file.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="How strongly the concept acts. It becomes part of the fusion.",
+                ),
+                io.Combo.Input(
+                    "role", options=list(ROLES), default="auto",
+                    tooltip="concept: kept on its own words. style: kept on general text. "
+                            "add-on (speed, detail, slider LoRAs): added as it is, not solved.",
+                ),
+                CONCEPTS.Input("concepts", optional=True, tooltip="Concepts loaded before: this one joins them."),
+            ],
+            outputs=[
+                CONCEPTS.Output(display_name="CONCEPTS"),
+                io.String.Output(display_name="card", tooltip="What the file holds."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        """Our own message instead of the host's: it names the folder to put the file in."""
+        try:
+            resolve_concept_file(file)
+        except MixOfShowError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_) -> tuple:
+        try:
+            facts = resolve_concept_file(file).stat()
+        except MixOfShowError:
+            return (file,)
+        return file, facts.st_mtime_ns, facts.st_size
+
+    @classmethod
+    def execute(cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None) -> io.NodeOutput:
+        found = read_any(resolve_concept_file(file), name.strip())
+        use = ConceptUse(found.concept, strength, role, trigger.strip(), file)
+        uses = (*(concepts or ()), use)
+        check_list(uses)
+        card = describe_use(use, found)
+        return io.NodeOutput(uses, card, ui=ui.PreviewText(card))
+
+
+NODES = [MixOfShowLoadConcept]

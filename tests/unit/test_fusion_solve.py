@@ -1,0 +1,257 @@
+"""The closed form against direct least squares, and its invariants, on small random layers (float64)."""
+
+import itertools
+
+import pytest
+import torch
+from mos_pack.mixofshow_core import linalg
+from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.fusion.baselines import fit_lbfgs, merge_average, merge_sum
+from mos_pack.mixofshow_core.fusion.fuse import FusionSettings, Source, choose_groups, fuse
+from mos_pack.mixofshow_core.fusion.solve import GroupProblem, as_matrix, solve_group
+from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
+from mos_pack.mixofshow_core.topology import LayerGroup
+
+D, OUT = 24, 16
+NAME = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
+MEMBERS = (f"{NAME}.to_k", f"{NAME}.to_v")
+GROUP = LayerGroup(f"{NAME}.kv", "cross_kv", MEMBERS)
+
+
+def rows(seed, n=200, shared=0.5):
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(n, D, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    return (1 - shared) * torch.randn(n, D, generator=generator, dtype=torch.float64) + shared * common
+
+
+def low_rank(seed, rank=3, alpha=None):
+    generator = torch.Generator().manual_seed(1000 + seed)
+    return LowRank(torch.randn(OUT, rank, generator=generator), torch.randn(rank, D, generator=generator), alpha)
+
+
+def gram_of(x):
+    accumulator = GramAccumulator()
+    accumulator.add(x)
+    return accumulator.finish()
+
+
+def problem(inputs, deltas, weights=None, prior=None):
+    weights = weights or (1.0,) * len(inputs)
+    return GroupProblem(GROUP.name, "cross_kv", MEMBERS, tuple(map(gram_of, inputs)), tuple(deltas), weights, prior)
+
+
+def least_squares(inputs, deltas, member):
+    """The direct answer on stored rows: every concept's rows weighted by 1 / their number."""
+    x = torch.cat([part / len(part) ** 0.5 for part in inputs])
+    wanted = torch.cat([
+        (part @ as_matrix(delta[member]).mT if member in delta else torch.zeros(len(part), OUT)) / len(part) ** 0.5
+        for part, delta in zip(inputs, deltas, strict=True)
+    ])
+    return torch.linalg.lstsq(x, wanted, driver="gelsd").solution.mT
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("n", [200, 5])  # more rows than inputs; fewer (pseudo-inverse, minimum norm)
+def test_exact_against_direct_least_squares(n):
+    inputs = [rows(i, n) for i in range(3)]
+    deltas = [{m: low_rank(10 * i + j, alpha=2.0) for j, m in enumerate(MEMBERS)} for i in range(3)]
+    solution = solve_group(problem(inputs, deltas), 0.0, 0.0)
+    for member in MEMBERS:
+        answer = solution.deltas[member]
+        assert isinstance(answer, LowRank) and answer.rank == 9
+        assert relative(answer.dense().double(), least_squares(inputs, deltas, member)) < 1e-6
+    assert ("pseudo-inverse" in solution.reason) == (n == 5)
+
+
+def test_concept_without_delta_keeps_its_gram():
+    inputs = [rows(0), rows(1)]
+    deltas = [{MEMBERS[0]: low_rank(0)}, {MEMBERS[1]: low_rank(1)}]
+    solution = solve_group(problem(inputs, deltas), 0.0, 0.0)
+    for member in MEMBERS:
+        assert relative(solution.deltas[member].dense().double(), least_squares(inputs, deltas, member)) < 1e-6
+
+
+def test_one_concept_is_reproduced():
+    delta = {m: low_rank(j) for j, m in enumerate(MEMBERS)}
+    solution = solve_group(problem([rows(0)], [delta]), 0.0, 0.0)
+    for member in MEMBERS:
+        assert relative(solution.deltas[member].dense(), delta[member].dense()) < 1e-5
+
+
+def test_dense_deltas_give_the_same_answer():
+    inputs = [rows(i) for i in range(2)]
+    low = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
+    mixed = [low[0], {MEMBERS[0]: Dense(low[1][MEMBERS[0]].dense())}]
+    answer = solve_group(problem(inputs, mixed), 1e-2, 0.0).deltas[MEMBERS[0]]
+    assert isinstance(answer, Dense)
+    assert relative(answer.dense(), solve_group(problem(inputs, low), 1e-2, 0.0).deltas[MEMBERS[0]].dense()) < 1e-5
+
+
+def test_ridge_and_prior_pull_towards_the_base():
+    inputs = [rows(i) for i in range(3)]
+    deltas = [{MEMBERS[0]: low_rank(i)} for i in range(3)]
+    prior = gram_of(rows(7))
+    norms = [solve_group(problem(inputs, deltas), r, 0.0).deltas[MEMBERS[0]].dense().norm() for r in (0, 1e-2, 1, 1e3)]
+    assert all(a > b for a, b in itertools.pairwise(norms)) and norms[-1] < 0.01 * norms[0]
+    drifts = [
+        linalg.energy(as_matrix(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]]),
+                      prior.matrix)
+        for mu in (0.0, 1.0, 100.0)
+    ]  # fmt: skip
+    assert drifts[0] > drifts[1] > drifts[2]
+
+
+def test_ridge_solves_the_regularised_problem():
+    inputs, ridge, mu = [rows(0), rows(1)], 0.3, 0.7
+    deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
+    prior = rows(5)
+    p = problem(inputs, deltas, (2.0, 0.5), gram_of(prior))
+    scale = sum(w * float(g.matrix.trace()) for w, g in zip(p.weights, p.grams, strict=True)) / D
+    x = torch.cat([inputs[0] * (2 / 200) ** 0.5, inputs[1] * (0.5 / 200) ** 0.5, prior * (mu / 200) ** 0.5,
+                   torch.eye(D, dtype=torch.float64) * (ridge * scale) ** 0.5])  # fmt: skip
+    wanted = torch.cat([
+        inputs[0] @ as_matrix(deltas[0][MEMBERS[0]]).mT * (2 / 200) ** 0.5,
+        inputs[1] @ as_matrix(deltas[1][MEMBERS[0]]).mT * (0.5 / 200) ** 0.5,
+        torch.zeros(200 + D, OUT, dtype=torch.float64),
+    ])
+    direct = torch.linalg.lstsq(x, wanted).solution.mT
+    assert relative(solve_group(p, ridge, mu).deltas[MEMBERS[0]].dense().double(), direct) < 1e-6
+
+
+def test_agrees_with_converged_lbfgs():
+    inputs = [rows(i, 100) for i in range(2)]
+    deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
+    targets = [x @ as_matrix(d[MEMBERS[0]]).mT for x, d in zip(inputs, deltas, strict=True)]
+    fitted, _ = fit_lbfgs(inputs, targets, 300)
+    exact = solve_group(problem(inputs, deltas), 0.0, 0.0).deltas[MEMBERS[0]].dense().double()
+    assert relative(fitted, exact) < 1e-5
+
+
+def test_constrained_merge_is_the_limit_of_a_small_prior():
+    """Custom Diffusion's merge (arXiv 2212.04488, eq. 6): meet the targets, change the prior outputs least."""
+    inputs = [rows(i, 3) for i in range(2)]
+    deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
+    prior = gram_of(rows(8))
+    x = torch.cat(inputs)
+    wanted = torch.cat([p @ as_matrix(d[MEMBERS[0]]).mT for p, d in zip(inputs, deltas, strict=True)])
+    d = torch.linalg.solve(prior.matrix, x.mT).mT
+    direct = (torch.linalg.solve(d @ x.mT, d).mT @ wanted).mT
+    gaps = [relative(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].dense().double(),
+                     direct) for mu in (1e-2, 1e-4)]  # fmt: skip
+    assert gaps[1] < 1e-2 * gaps[0] * 2 and gaps[1] < 1e-2
+
+
+def source(i, members=MEMBERS, weight=1.0):
+    deltas = {m: low_rank(10 * i + j) for j, m in enumerate(members)}
+    return Source(f"c{i}", f"{i:04d}", deltas, Statistics({GROUP.name: gram_of(rows(i))}), weight)
+
+
+def fused_bytes(sources):
+    result = fuse(sources, [GROUP], (), FusionSettings(), Statistics({GROUP.name: gram_of(rows(50))}))
+    return {k: (v.up.numpy().tobytes(), v.down.numpy().tobytes()) for k, v in result.deltas.items()}
+
+
+def test_order_changes_no_byte_and_removal_is_a_refit():
+    sources = [source(i) for i in range(4)]
+    wanted = fused_bytes(sources)
+    for order in ([3, 1, 0, 2], [2, 3, 1, 0]):
+        assert fused_bytes([sources[i] for i in order]) == wanted
+    assert fused_bytes([s for s in sources if s.label != "c2"]) == fused_bytes([source(i) for i in (0, 1, 3)]) != wanted
+
+
+def test_report_figures_match_their_definition():
+    sources = [source(0), source(1, MEMBERS[:1])]
+    prior = Statistics({GROUP.name: gram_of(rows(50))})
+    settings = FusionSettings()
+    result = fuse(sources, [GROUP], (), settings, prior)
+    row = result.report.groups[0]
+    zero = torch.zeros(OUT, D, dtype=torch.float64)
+    for i, s in enumerate(sources):
+        gram = s.statistics.grams[GROUP.name].matrix
+        own = [as_matrix(s.deltas[m]) if m in s.deltas else zero for m in MEMBERS]
+        fused = [as_matrix(result.deltas[m]) for m in MEMBERS]
+        plain = [as_matrix(v) for _, v in sorted(merge_sum([x.deltas for x in sources], [1, 1]).items())]
+        wanted = [
+            sum(linalg.energy(d, gram) for d in own),
+            sum(linalg.energy(f - d, gram) for f, d in zip(fused, own, strict=True)),
+            sum(linalg.inner(f, d, gram) for f, d in zip(fused, own, strict=True)),
+            sum(linalg.energy(f - d, gram) for f, d in zip(plain, own, strict=True)),
+        ]
+        energies = row.energies[i]
+        got = [energies.own, energies.residual, energies.overlap, energies.sum_residual]
+        assert got == pytest.approx(wanted, rel=1e-3)
+    drift = sum(linalg.energy(as_matrix(d), prior.grams[GROUP.name].matrix) for d in result.deltas.values())
+    assert row.drift[0] == pytest.approx(drift, rel=1e-3)
+    free = FusionSettings({r: 0.0 for r in settings.ridge}, {r: 0.0 for r in settings.ridge})
+    energies = fuse(sources, [GROUP], (), free, prior).report.groups[0].energies
+    total = {key: sum(getattr(e, key) for e in energies) for key in ("residual", "sum_residual", "average_residual")}
+    assert total["residual"] < total["average_residual"] and total["residual"] < total["sum_residual"]
+
+
+def test_baselines_are_what_they_say():
+    parts = [{MEMBERS[0]: low_rank(0, alpha=1.5)}, {MEMBERS[0]: low_rank(1), MEMBERS[1]: low_rank(2)}]
+    summed = merge_sum(parts, [1.0, 2.0])
+    assert relative(summed[MEMBERS[0]].dense(), parts[0][MEMBERS[0]].dense() + 2 * parts[1][MEMBERS[0]].dense()) < 1e-6
+    mean = merge_average(parts, [1.0, 1.0])
+    assert relative(mean[MEMBERS[1]].dense(), parts[1][MEMBERS[1]].dense() / 2) < 1e-6
+
+
+def test_layers_that_cannot_be_solved_are_listed_and_averaged():
+    kernel = "diffusion_model.input_blocks.1.0.in_layers.2"
+    feed = f"{NAME.removesuffix('.attn2')}.ff.net.2"
+    deltas = [{MEMBERS[0]: low_rank(0), kernel: low_rank(5), feed: low_rank(6)}, {MEMBERS[0]: low_rank(1)}]
+    groups, unsolved = choose_groups([GROUP], {*MEMBERS, feed}, deltas)
+    assert [g.name for g in groups] == [GROUP.name, feed] and unsolved == (kernel,)
+    sources = [Source(f"c{i}", str(i), d, Statistics({GROUP.name: gram_of(rows(i))})) for i, d in enumerate(deltas)]
+    result = fuse(sources, groups, unsolved, FusionSettings())
+    assert relative(result.deltas[kernel].dense(), deltas[0][kernel].dense() / 2) < 1e-6
+
+
+def test_near_singular_input_raises_the_ridge_and_says_so():
+    gram = torch.ones(D, D, dtype=torch.float64)
+    factor = linalg.factor_ridge(gram, 1e-15, where="layer x")
+    assert factor.ridge > 1e-15 and "ridge raised" in factor.reason
+    assert bool(torch.isfinite(factor.apply_right(torch.ones(2, D, dtype=torch.float64))).all())
+
+
+def test_condition_estimate_is_close():
+    values = torch.logspace(0, -5, D, dtype=torch.float64)
+    q = torch.linalg.qr(rows(3, D)).Q
+    estimate = linalg.factor_ridge(q @ torch.diag(values) @ q.mT, 0.0).condition
+    assert 3e4 < estimate < 1.1e5
+
+
+def test_bad_numbers_are_errors():
+    with pytest.raises(MixOfShowError, match="not finite"):
+        Gram(torch.full((3, 3), float("nan"), dtype=torch.float64), 1.0)
+    with pytest.raises(MixOfShowError, match="positive"):
+        problem([rows(0)], [{MEMBERS[0]: low_rank(0)}], (0.0,))
+    with pytest.raises(MixOfShowError, match="of 5 inputs"):
+        problem([rows(0)], [{MEMBERS[0]: LowRank(torch.ones(OUT, 1), torch.ones(1, 5))}])
+    with pytest.raises(MixOfShowError, match="listed twice"):
+        fuse([source(0), source(0)], [GROUP], (), FusionSettings())
+
+
+def test_weighted_truncation_is_optimal_and_states_its_error():
+    gram = gram_of(rows(0)).matrix
+    generator = torch.Generator().manual_seed(0)
+    up = torch.randn(OUT, 10, generator=generator, dtype=torch.float64)
+    down = torch.randn(10, D, generator=generator, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(gram)
+    singular = torch.linalg.svdvals(up @ down @ vectors * values.sqrt())
+    short_up, short_down, error = linalg.truncate_weighted(up, down, gram, rank=4)
+    left = linalg.energy(short_up @ short_down - up @ down, gram) / linalg.energy(up @ down, gram)
+    wanted = float((singular[4:] ** 2).sum() / (singular**2).sum())
+    assert error == pytest.approx(wanted, rel=1e-6) and left == pytest.approx(wanted, rel=1e-6)
+    assert linalg.truncate_weighted(up, down, gram, error=1.1 * wanted)[0].shape[1] == 4
+
+
+def test_packing_round_trip():
+    matrix = gram_of(rows(0)).matrix
+    assert torch.equal(linalg.unpack_symmetric(linalg.pack_symmetric(matrix)), (matrix.tril() + matrix.tril(-1).mT))
+    with pytest.raises(MixOfShowError, match="no triangle"):
+        linalg.unpack_symmetric(torch.zeros(4))
