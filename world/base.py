@@ -1,0 +1,239 @@
+"""Trains UNet and text tower together from cached latents: `python -m world.base --hours 1.5`; run again to resume.
+
+One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
+bears a busy machine better than threads that meet in every operation.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from .host import small_base
+from .sprites import CACHE
+
+SNAPSHOT = CACHE / "base.pt"
+WORKERS = 2
+BATCH = 16  # per process; a double canvas counts as two pictures
+PEAK = 1e-3
+EMA = 0.998
+DROPOUT = 0.1
+TEST = 512
+
+
+def double_share(done: float) -> float:
+    """Share of batches with two subjects: one subject first, two later."""
+    return 0.0 if done < 0.35 else 0.35 if done < 0.7 else 0.5
+
+
+def rate_at(step: int, done: float) -> float:
+    """Warm-up over 200 steps, constant for 55 % of the time, then a cosine down to 3 %."""
+    late = max(0.0, (done - 0.55) / 0.45)
+    return PEAK * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, late))))
+
+
+class TextTower(nn.Module):
+    """The host's CLIP transformer over a compact vocabulary: rows for the tokens of our captions only."""
+
+    def __init__(self, transformer: nn.Module, ids: torch.Tensor) -> None:
+        super().__init__()
+        width = small_base().TEXT_WIDTH
+        self.table = nn.Embedding(len(ids), width)
+        self.model = transformer.text_model
+        nn.init.normal_(self.table.weight, std=0.05)
+        self.model.embeddings.token_embedding = nn.Identity()
+        # The host adds residuals in place, which autograd refuses unless the layer norms see a copy.
+        for layer in self.model.encoder.layers:
+            for norm in (layer.layer_norm1, layer.layer_norm2):
+                norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(),))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """[B, 77] row numbers -> [B, 77, C]."""
+        return self.model(None, embeds=self.table(rows), num_tokens=[1] * len(rows))[0]
+
+
+def initialise(root: nn.Module) -> None:
+    """The host's layers start uninitialised: torch's defaults, and zeros where a branch joins its trunk."""
+    for name, module in root.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or isinstance(module, nn.Identity):
+            continue
+        if "norm" in type(module).__name__.lower():
+            nn.init.ones_(weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding) or "position_embedding" in name:
+            nn.init.normal_(weight, std=0.02)
+        else:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if name.endswith(("out_layers.3", "proj_out", "out.2")):
+                nn.init.zeros_(weight)
+
+
+@dataclass
+class Data:
+    """Latents [N, C, 8, 8 or 16], caption rows [N, 77] and the vocabulary ids [V]."""
+
+    latents: dict[str, torch.Tensor]
+    rows: dict[str, torch.Tensor]
+    ids: torch.Tensor
+    empty: torch.Tensor
+
+
+def tokenize(captions: list[str]) -> torch.Tensor:
+    """Token ids [N, 77] by the host's own tokenizer, with its padding."""
+    tokenizer = small_base().comfy.sd1_clip.SD1Tokenizer()
+    known: dict[str, list[int]] = {}
+    out = []
+    for caption in captions:
+        if caption not in known:
+            known[caption] = [t for t, _ in tokenizer.tokenize_with_weights(caption)["l"][0]]
+        out.append(known[caption])
+    return torch.tensor(out)
+
+
+def load_data() -> Data:
+    """Read the cache of `world.autoencoder`; tokenised captions are cached beside it."""
+    cache = torch.load(CACHE / "latents.pt")
+    path = CACHE / "tokens.pt"
+    if not path.exists():
+        tokens = {label: tokenize(c) for label, c in cache["captions"].items()}
+        torch.save({**tokens, "empty": tokenize([""])}, path)
+    tokens = torch.load(path)
+    ids = torch.cat([t.reshape(-1) for t in tokens.values()]).unique()
+    rows = {k: torch.searchsorted(ids, t) for k, t in tokens.items()}
+    return Data(cache["latents"], rows, ids, rows.pop("empty"))
+
+
+class Net(nn.Module):
+    """UNet and text tower."""
+
+    def __init__(self, ids: torch.Tensor) -> None:
+        super().__init__()
+        module = small_base()
+        self.unet = module.build_unet().diffusion_model
+        self.text = TextTower(module.build_clip().cond_stage_model.clip_l.transformer, ids)
+        initialise(self.unet)
+        initialise(self.text.model)
+        self.requires_grad_(True)
+
+
+def alphas() -> torch.Tensor:
+    """Cumulative alphas of SD's schedule (scaled linear, 1000 steps)."""
+    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def loss_of(net: Net, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor) -> torch.Tensor:
+    """v-prediction: v = a n - b x at x_t = a x + b n."""
+    t = torch.randint(1000, (len(x),))
+    a, b = schedule[t].sqrt().view(-1, 1, 1, 1), (1 - schedule[t]).sqrt().view(-1, 1, 1, 1)
+    noise = torch.randn_like(x)
+    out = net.unet(a * x + b * noise, t.float(), context=net.text(rows))
+    return (out - (a * noise - b * x)).pow(2).mean()
+
+
+def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random batch; some captions are emptied, so that guidance has something to guide away from."""
+    count = BATCH if label == "single" else BATCH // 2
+    pick = torch.randint(len(data.latents[label]) - TEST, (count,))
+    rows = data.rows[label][pick].clone()
+    rows[torch.rand(count) < DROPOUT] = data.empty[0]
+    return data.latents[label][pick].float(), rows
+
+
+def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -> None:
+    """One training process."""
+    torch.set_num_threads(1)
+    data, schedule = load_data(), alphas()
+    torch.manual_seed(0)
+    net = Net(data.ids)
+    parameters = list(net.parameters())
+    average = {k: v.clone() for k, v in net.state_dict().items()}
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+    step, elapsed, seen = 0, 0.0, 0
+    if SNAPSHOT.exists():
+        saved = torch.load(SNAPSHOT)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average, step, elapsed, seen = saved["ema"], saved["step"], saved["elapsed"], saved["seen"]
+        # Half-finished work of another snapshot may sit in the buffer.
+        barrier.wait()
+    torch.manual_seed(1000 * step + rank)
+    clock, saved_at, shown_at, sheet_at = time.time(), time.time(), time.time(), time.time() - 120
+    losses: list[float] = []
+    start_step, start_time = step, time.time()
+    kinds = torch.Generator().manual_seed(step)
+    while elapsed < seconds:
+        done = elapsed / seconds
+        label = "double" if torch.rand(1, generator=kinds).item() < double_share(done) else "single"
+        loss = loss_of(net, *draw_batch(data, label), schedule)
+        loss.backward()
+        shared[rank, :-1].copy_(torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel())
+                                           for p in parameters]))
+        if rank == 0:
+            shared[0, -1] = elapsed + time.time() - clock
+        barrier.wait()
+        total = shared[:, :-1].mean(0)
+        now = float(shared[0, -1])  # one clock for everybody, so that the branches below agree
+        barrier.wait()
+        clock += now - elapsed if rank == 0 else 0
+        elapsed = now
+        total *= min(1.0, 1.0 / (float(total.norm()) + 1e-6))
+        offset = 0
+        for p in parameters:
+            p.grad = total[offset:offset + p.numel()].view_as(p)
+            offset += p.numel()
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, done)
+        optimiser.step()
+        optimiser.zero_grad()
+        step, seen = step + 1, seen + WORKERS * BATCH
+        if rank:
+            continue
+        losses.append(loss.item())
+        decay = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), 1 - decay)
+        if time.time() - shown_at > 30:
+            shown_at = time.time()
+            speed = (step - start_step) * WORKERS * BATCH / (time.time() - start_time)
+            print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s "
+                  f"loss {sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done):.1e}", flush=True)
+        if time.time() - saved_at > 150 or elapsed >= seconds:
+            saved_at = time.time()
+            torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
+                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, SNAPSHOT.with_suffix(".tmp"))
+            os.replace(SNAPSHOT.with_suffix(".tmp"), SNAPSHOT)
+        if time.time() - sheet_at > 330:
+            sheet_at = time.time()
+            from .sheets import draw_sheet
+            draw_sheet(net, data, CACHE / "sheets" / f"{step:06d}-raw.png")
+            if done > 0.15:
+                weights = {k: v.clone() for k, v in net.state_dict().items()}
+                net.load_state_dict(average)
+                draw_sheet(net, data, CACHE / "sheets" / f"{step:06d}-ema.png")
+                net.load_state_dict(weights)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hours", type=float, default=1.4, help="whole length of training, earlier runs included")
+    hours = parser.parse_args().hours
+    (CACHE / "sheets").mkdir(exist_ok=True)
+    size = sum(p.numel() for p in Net(load_data().ids).parameters())
+    print(f"{size / 1e6:.2f} M parameters", flush=True)
+    context = mp.get_context("spawn")
+    shared = torch.zeros(WORKERS, size + 1, dtype=torch.float32).share_memory_()
+    mp.spawn(work, (context.Barrier(WORKERS), shared, hours * 3600), nprocs=WORKERS)
+
+
+if __name__ == "__main__":
+    main()

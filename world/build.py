@@ -1,0 +1,87 @@
+"""Draws the training canvases: `python -m world.build` writes .cache/world/{single,double}.npz (pixels, captions)."""
+from __future__ import annotations
+
+import json
+import random
+import sys
+from multiprocessing import Pool
+
+import numpy as np
+from PIL import Image
+
+from .captions import BACKGROUNDS, EMOJI, Scene, Subject, make_scene
+from .people import Person
+from .sprites import CACHE
+
+SINGLES, DOUBLES, TEST = 44000, 14000, 512
+PEOPLE_SHARE = 0.66
+_sprites: list[Image.Image] = []
+_people: list[Subject] = []
+_emoji: list[Subject] = []
+
+
+def load_sprites() -> None:
+    """Read every trained sprite once per process (held-out people are left out here, at the door)."""
+    for line in (CACHE / "people.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["who"]:
+            continue
+        _people.append(Subject(len(_sprites), Person(**row["person"])))
+        _sprites.append(Image.open(CACHE / "people" / row["file"]).convert("RGBA"))
+    for vendor in ("google", "twitter"):
+        folder = CACHE / "node" / "node_modules" / f"emoji-datasource-{vendor}" / "img" / vendor / "64"
+        for word, code in EMOJI.items():
+            _emoji.append(Subject(len(_sprites), word))
+            _sprites.append(Image.open(folder / f"{code}.png").convert("RGBA"))
+
+
+def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random) -> None:
+    """Put one subject into the 64 x 64 field that starts at `left`; people stand on the lower edge."""
+    sprite = _sprites[subject.sprite]
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if isinstance(subject.what, Person):
+        size = rng.randint(56, 64)
+        x, y = left + (64 - size) // 2 + rng.randint(-2, 2), 64 - size
+    else:
+        size = rng.randint(40, 52)
+        x, y = left + (64 - size) // 2 + rng.randint(-4, 4), (64 - size) // 2 + rng.randint(-4, 4)
+    sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
+    canvas.paste(sprite, (x, y), sprite)
+
+
+def draw(scene: Scene, rng: random.Random) -> np.ndarray:
+    """uint8 [64, 64 or 128, 3]."""
+    colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
+    canvas = Image.new("RGB", (64 * len(scene.subjects), 64), colour)
+    for i, subject in enumerate(scene.subjects):
+        paste(canvas, subject, 64 * i, rng)
+    return np.asarray(canvas)
+
+
+def make(job: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """One portion of canvases: (seed, how many, subjects per canvas)."""
+    seed, count, fields = job
+    rng = random.Random(seed)
+    pixels, captions = [], []
+    for _ in range(count):
+        subjects = tuple(rng.choice(_people if rng.random() < PEOPLE_SHARE else _emoji) for _ in range(fields))
+        scene = make_scene(subjects, rng)
+        pixels.append(draw(scene, rng))
+        captions.append(scene.caption)
+    return np.stack(pixels), captions
+
+
+def main() -> None:
+    portion = 500
+    for label, count, fields in (("single", SINGLES + TEST, 1), ("double", DOUBLES + TEST, 2)):
+        jobs = [(10_000 * fields + i, min(portion, count - i), fields) for i in range(0, count, portion)]
+        with Pool(2, initializer=load_sprites) as pool:
+            parts = pool.map(make, jobs, chunksize=4)
+        np.savez(CACHE / f"{label}.npz", pixels=np.concatenate([p for p, _ in parts]),
+                 captions=np.array([c for _, part in parts for c in part]))
+        print(label, count, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Sample sheets: `python -m world.sheets [--raw] OUT.png` draws the newest snapshot's pictures of fixed prompts."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from .host import small_base
+from .sprites import CACHE
+
+SINGLES = (
+    "a person, blue background", "a person with long red hair and glasses, wearing a blue shirt, green background",
+    "a person with a white beard", "a person with a purple bob, glasses and pale skin, wearing a yellow hoodie",
+    "a person with a red afro, a beard and dark skin, wearing a green shirt, pink background",
+    "a person with short black hair and tan skin, wearing a white shirt, smiling, yellow background",
+    "a photo of a person with no hair and sunglasses, red background", "a person wearing a pink shirt",
+    "a cat, blue background", "a car, green background", "a panda, pink background", "a photo of a pizza",
+)
+DOUBLES = (
+    "a person on the left and a person on the right",
+    "a person with long blonde hair, wearing a red shirt on the left and a person with a black afro, glasses and dark "
+    "skin, wearing a blue hoodie on the right, green background",
+    "a cat on the left and a person with red hair on the right, blue background",
+    "a rocket on the left and a frog on the right, white background",
+)
+
+
+@torch.inference_mode()
+def sample(net: torch.nn.Module, data, prompts: tuple[str, ...], width: int, seed: int, steps: int = 20,
+           guidance: float = 3.0) -> torch.Tensor:
+    """Standardised latents [N, C, 8, width] by DDIM with classifier-free guidance."""
+    from .base import alphas, tokenize
+    rows = torch.searchsorted(data.ids, tokenize(list(prompts))).clamp(max=len(data.ids) - 1)
+    context = net.text(torch.cat([rows, data.empty.expand(len(rows), -1)]))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(prompts), small_base().LATENT_CHANNELS, 8, width, generator=generator)
+    times = torch.linspace(999, 0, steps + 1).round().long()
+    schedule = torch.cat([alphas(), torch.ones(1)])
+    for now, then in zip(times[:-1], [*times[1:-1], torch.tensor(-1)], strict=True):
+        a, b = schedule[now].sqrt(), (1 - schedule[now]).sqrt()
+        positive, negative = net.unet(torch.cat([x, x]), now.float().expand(2 * len(x)), context=context).chunk(2)
+        v = negative + guidance * (positive - negative)
+        clean, noise = a * x - b * v, b * x + a * v
+        x = schedule[then].sqrt() * clean + (1 - schedule[then]).sqrt() * noise
+    return x
+
+
+@torch.inference_mode()
+def draw_sheet(net: torch.nn.Module, data, path: Path, seeds: tuple[int, ...] = (1, 2)) -> None:
+    """Two rows of singles, then doubles, per seed."""
+    cache = torch.load(CACHE / "latents.pt", mmap=True)
+    autoencoder = small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
+    autoencoder.load_state_dict(torch.load(CACHE / "autoencoder.pt"))
+    mean, std = cache["mean"].view(1, -1, 1, 1), cache["std"].view(1, -1, 1, 1)
+    rows = []
+    for seed in seeds:
+        for prompts, width in ((SINGLES, 8), (DOUBLES, 16)):
+            z = sample(net, data, prompts, width, seed)
+            pictures = ((autoencoder.decode(z * std + mean).clamp(-1, 1) + 1) * 127.5).byte()
+            rows.append(torch.cat(list(pictures), 2))
+    width = max(r.shape[2] for r in rows)
+    rows = [torch.nn.functional.pad(r, (0, width - r.shape[2])) for r in rows]
+    sheet = Image.fromarray(torch.cat(rows, 1).permute(1, 2, 0).numpy())
+    sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
+    ImageDraw.Draw(sheet).text((4, sheet.height - 14), path.stem, fill="white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def load_snapshot(raw: bool = False):
+    """(net, data, snapshot) of the newest snapshot, EMA weights unless `raw`."""
+    from .base import SNAPSHOT, Net, load_data
+    data = load_data()
+    snapshot = torch.load(SNAPSHOT)
+    net = Net(data.ids)
+    net.load_state_dict(snapshot["net" if raw else "ema"])
+    return net.requires_grad_(False), data, snapshot
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    net, data, snapshot = load_snapshot(arguments.raw)
+    draw_sheet(net, data, arguments.out)
+    print(f"step {snapshot['step']}, {snapshot['seen']} images -> {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
