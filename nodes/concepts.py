@@ -22,7 +22,7 @@ class MixOfShowLoadConcept(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MixOfShowLoadConcept",
-            display_name="Mix-of-Show: Load Concept",
+            display_name="Mix-of-Show Load Concept",
             category=CATEGORY,
             description="Loads a concept file, or any LoRA for SD1.5 or SDXL, for Fuse and Place.",
             inputs=[

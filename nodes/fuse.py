@@ -31,7 +31,7 @@ class MixOfShowFuse(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MixOfShowFuse",
-            display_name="Mix-of-Show: Fuse Concepts",
+            display_name="Mix-of-Show Fuse",
             category=CATEGORY,
             description=(
                 "Computes one set of weights that keeps what every concept does to its own inputs, layer by layer and "

@@ -11,7 +11,7 @@ class MixOfShowPlace(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MixOfShowPlace",
-            display_name="Place",
+            display_name="Mix-of-Show Place",
             category=CATEGORY,
             description="Encode the prompt with one embedding per attention layer for each concept word, and put every "
             "region's text where it belongs, in one pass of the model.",

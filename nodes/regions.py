@@ -22,7 +22,7 @@ class MixOfShowRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MixOfShowRegions",
-            display_name="Regions",
+            display_name="Mix-of-Show Regions",
             category=CATEGORY,
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[

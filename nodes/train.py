@@ -103,10 +103,10 @@ class MixOfShowTrain(io.ComfyNode):
             description="Learns a dataset's concept and saves it as a file. An identical run is loaded, not repeated.",
             is_output_node=True,
             inputs=[
-                io.Model.Input("model"),
-                io.Clip.Input("clip"),
-                io.Vae.Input("vae"),
-                DATASET.Input("dataset"),
+                io.Model.Input("model", tooltip="The base to learn on; it is left as it was. LoRAs on it count as base."),
+                io.Clip.Input("clip", tooltip="The text encoder that belongs to the model; it is left as it was."),
+                io.Vae.Input("vae", tooltip="Encodes the pictures, once."),
+                DATASET.Input("dataset", tooltip="From Mix-of-Show Dataset."),
                 io.Combo.Input("preset", options=list(PRESETS), default="ED-LoRA", tooltip=(
                     "ED-LoRA: layered words and LoRA, made for fusing. P+: layered words only, a tiny file. "
                     "Textual Inversion: one embedding. LoRA: no learned words."

@@ -183,3 +183,10 @@ def test_a_wrong_arrow_is_seen(tmp_path, monkeypatch):
     found = list(imports_of(bad))
     assert (1, "training", None) in found and (2, None, "comfy") in found and (3, "base", None) in found
     assert "training" not in ARROWS["fusion"]
+
+
+def test_decisions_are_numbered_without_gaps():
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    numbers = [int(name[:3]) for name in names]
+    assert numbers == list(range(1, len(names) + 1)), names
+    assert all(re.fullmatch(r"\d{3}-[a-z0-9-]+\.md", name) for name in names), names
