@@ -26,8 +26,8 @@ def collect(raw: bool) -> tuple[dict[str, torch.Tensor], dict]:
     tensors |= {f"latent.{k}": cache[k] for k in ("mean", "std", "rgb", "rgb_bias")}
     tensors = {k: v.half().contiguous() for k, v in tensors.items()}
     tensors["text.vocabulary.ids"] = data.ids.to(torch.int32)
-    return tensors, {"steps": snapshot["step"], "images": snapshot["seen"], "hours": round(snapshot["elapsed"] / 3600, 2),
-                     "average": not raw}
+    hours = round(snapshot["elapsed"] / 3600, 2)
+    return tensors, {"steps": snapshot["step"], "images": snapshot["seen"], "hours": hours, "average": not raw}
 
 
 def main() -> None:

@@ -125,11 +125,13 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
                              "complete archive; the folder assets/demo belongs to it.")
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {k: file.get_tensor(k).float() if file.get_tensor(k).is_floating_point() else file.get_tensor(k)
-                    for k in file.keys()}, dict(file.metadata() or {})
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = dict(file.metadata() or {})
     except Exception as error:
         raise MixOfShowError(f"The small base model's file {path} cannot be read ({error}). It may be cut off: "
                              "reinstall the pack.") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
