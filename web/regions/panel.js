@@ -1,0 +1,160 @@
+/** The list of regions, which mirrors the canvas, and the fields of the chosen one. */
+
+import { el, iconButton } from "./dom.js";
+import { makeBackgroundFields, makeRegionFields } from "./fields.js";
+import { duplicateSelected, removeSelected } from "./keys.js";
+import { tooSmall } from "./measure.js";
+import { reorderRegion } from "./model.js";
+import { colorOf } from "./render.js";
+import { BACKGROUND } from "./state.js";
+import { addRegion } from "./tools.js";
+
+/**
+ * @typedef {import("./state.js").Editor} Editor
+ * @typedef {import("./model.js").Region} Region
+ * @typedef {{names: string[], complete: boolean}} Concepts  `complete` = no other name can be right
+ * @typedef {{translate: import("./texts.js").Translate, concepts: () => Concepts}} PanelContext
+ */
+
+/** The middle third of the canvas, for regions made without a pointer. */
+const MIDDLE = Object.freeze({ x: 0.3125, y: 0.25, width: 0.375, height: 0.5 });
+
+/**
+ * @param {Editor} editor @param {PanelContext} context
+ * @returns {{panel: HTMLElement, update: (figures: import("./measure.js").Figures) => void}}
+ */
+export function makePanel(editor, context) {
+  const t = context.translate;
+  const list = el("ul", { className: "mos-list", role: "listbox", "aria-label": t("regions") });
+  const hint = el("p", { className: "mos-share", textContent: t("empty.pick") });
+  const actions = el("div", { className: "mos-actions" }, [
+    iconButton("rect", t("add.rect"), () => addRegion(editor, { type: "rect", ...MIDDLE })),
+    iconButton("ellipse", t("add.ellipse"), () => addRegion(editor, { type: "ellipse", ...MIDDLE })),
+    el("span", { className: "mos-space" }),
+    iconButton("up", t("up"), () => editor.region && editor.commit(reorderRegion(editor.doc, editor.region.id, 1))),
+    iconButton(
+      "down",
+      t("down"),
+      () => editor.region && editor.commit(reorderRegion(editor.doc, editor.region.id, -1)),
+    ),
+    iconButton("copy", t("duplicate"), () => duplicateSelected(editor)),
+    iconButton("trash", t("delete"), () => removeSelected(editor)),
+  ]);
+  const region = makeRegionFields(editor, context);
+  const background = makeBackgroundFields(editor, context);
+  const fields = el("div", { className: "mos-fields" }, [actions, hint, region.root, background.root]);
+  const panel = el("div", { className: "mos-panel" }, [list, fields]);
+  let drawn = "";
+  /** @type {Map<string, HTMLElement>} */
+  const shares = new Map();
+  const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) =>
+    entry.shape.type !== "input" && (share === 0 || tooSmall(editor.doc, entry));
+
+  return {
+    panel,
+    update(figures) {
+      const { doc, selected } = editor;
+      const shown = JSON.stringify([
+        selected,
+        doc.background.concept,
+        doc.regions.map((entry) => [
+          entry.id,
+          entry.name,
+          entry.ui,
+          entry.shape.type,
+          small(entry, figures.shares.get(entry.id)),
+        ]),
+      ]);
+      if (shown !== drawn) {
+        drawn = shown;
+        const focused = list.contains(document.activeElement)
+          ? document.activeElement?.getAttribute("data-focus")
+          : null;
+        shares.clear();
+        list.replaceChildren(
+          ...doc.regions
+            .map((entry, n) =>
+              row(editor, context, entry, doc.regions.length - n, shares, small(entry, figures.shares.get(entry.id))),
+            )
+            .reverse(),
+          backgroundRow(editor, context),
+        );
+        if (focused)
+          [...list.querySelectorAll("button")]
+            .find((button) => button.dataset.focus === focused)
+            ?.focus({ preventScroll: true });
+        list.querySelector('[aria-selected="true"]')?.scrollIntoView?.({ block: "nearest" });
+      }
+      for (const entry of doc.regions) {
+        const share = shares.get(entry.id);
+        const text = entry.shape.type === "input" ? "" : `${Math.round((figures.shares.get(entry.id) ?? 0) * 100)} %`;
+        if (share && share.textContent !== text) share.textContent = text;
+      }
+      hint.hidden = selected !== null;
+      region.update();
+      background.update();
+    },
+  };
+}
+
+/**
+ * @param {Editor} editor @param {PanelContext} context @param {Region} entry @param {number} number
+ * @param {Map<string, HTMLElement>} shares @param {boolean} warn
+ */
+function row(editor, { translate: t }, entry, number, shares, warn) {
+  const share = el("span", { className: "mos-share" });
+  shares.set(entry.id, share);
+  const flip = (/** @type {"hidden" | "locked"} */ flag) =>
+    editor.edit(entry.id, { ui: { ...entry.ui, [flag]: !entry.ui[flag] } });
+  const { hidden, locked } = entry.ui;
+  const badge = el("span", { className: "mos-number", textContent: String(number) });
+  badge.style.background = colorOf(entry);
+  return el("li", { className: "mos-row", role: "option", "aria-selected": String(entry.id === editor.selected) }, [
+    el(
+      "button",
+      {
+        type: "button",
+        className: `mos-pick${hidden ? " mos-dim" : ""}`,
+        "data-focus": `pick ${entry.id}`,
+        onclick: () => editor.select(entry.id),
+      },
+      [
+        badge,
+        el("span", { textContent: entry.name }),
+        warn ? el("span", { className: "mos-warn", title: t("warn.small", { pixels: 64 }), textContent: "!" }) : null,
+        share,
+      ],
+    ),
+    iconButton(hidden ? "hidden" : "eye", t(hidden ? "show" : "hide"), () => flip("hidden"), {
+      className: `mos-button mos-small${hidden ? "" : " mos-dim"}`,
+      "data-focus": `hide ${entry.id}`,
+    }),
+    iconButton(locked ? "lock" : "open", t(locked ? "unlock" : "lock"), () => flip("locked"), {
+      className: `mos-button mos-small${locked ? "" : " mos-dim"}`,
+      "data-focus": `lock ${entry.id}`,
+    }),
+  ]);
+}
+
+/** @param {Editor} editor @param {PanelContext} context */
+function backgroundRow(editor, { translate: t }) {
+  const { concept } = editor.doc.background;
+  const badge = el("span", { className: "mos-number", textContent: "" });
+  badge.style.background = "repeating-linear-gradient(45deg, #8886 0 3px, transparent 3px 6px)";
+  return el("li", { className: "mos-row", role: "option", "aria-selected": String(editor.selected === BACKGROUND) }, [
+    el(
+      "button",
+      {
+        type: "button",
+        className: "mos-pick",
+        "data-focus": "pick background",
+        onclick: () => editor.select(BACKGROUND),
+      },
+      [
+        badge,
+        el("span", { textContent: t("background") }),
+        el("span", { className: "mos-share", textContent: concept }),
+      ],
+    ),
+  ]);
+}

@@ -1,0 +1,352 @@
+/** Draws the canvas: backdrop, regions, overlap, selection, guides. Reads the editor, changes nothing. */
+
+import { decodeRuns } from "./bitmask.js";
+import { boundsOf } from "./geometry.js";
+import { coarseSize } from "./measure.js";
+import { rasterize } from "./raster.js";
+import { allHandles } from "./tools.js";
+
+/**
+ * @typedef {import("./view.js").Rect} Rect
+ * @typedef {import("./model.js").Region} Region
+ * @typedef {{background: string, canvas: string, line: string, text: string, accent: string}} Theme
+ * @typedef {{rect: Rect, frame: {width: number, height: number}, scale: number, theme: Theme, touch: boolean,
+ *   backdrop: CanvasImageSource | null, masks: Map<number, CanvasImageSource>,
+ *   figures: import("./measure.js").Figures}} Scene
+ */
+
+/** Images made from immutable shapes. @type {WeakMap<object, Map<string, HTMLCanvasElement>>} */
+const images = new WeakMap();
+
+/** @param {object} owner @param {string} key @param {() => HTMLCanvasElement} make */
+function remembered(owner, key, make) {
+  const known = images.get(owner) ?? new Map();
+  images.set(owner, known);
+  const found = known.get(key);
+  if (found) return found;
+  if (known.size > 3) known.clear();
+  const image = make();
+  known.set(key, image);
+  return image;
+}
+
+/** @param {Document} document @param {number} width @param {number} height */
+function newCanvas(document, width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  return canvas;
+}
+
+/**
+ * One colour with the given alpha per cell.
+ * @param {Document} document @param {string} color @param {number} width @param {number} height
+ * @param {Uint8Array} alpha @param {number} top value of full alpha
+ */
+function tinted(document, color, width, height, alpha, top) {
+  const canvas = newCanvas(document, width, height);
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const image = context.createImageData(width, height);
+  const rgb = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  for (let n = 0; n < alpha.length; n += 1) image.data.set([...rgb, (alpha[n] / top) * 255], n * 4);
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** @param {Region} region */
+export const colorOf = (region) => String(region.ui.color ?? "#a3a3b5");
+
+/**
+ * Patterns tell regions apart without colour.
+ * @param {CanvasRenderingContext2D} context @param {string} color @param {string} name @param {number} scale
+ * @returns {CanvasPattern | string}
+ */
+export function makePattern(context, color, name, scale) {
+  const size = Math.max(4, Math.round(10 * scale));
+  const tile = newCanvas(context.canvas.ownerDocument, size, size);
+  const pen = /** @type {CanvasRenderingContext2D} */ (tile.getContext("2d"));
+  pen.strokeStyle = pen.fillStyle = color;
+  pen.lineWidth = Math.max(1, size / 9);
+  pen.beginPath();
+  const line = (/** @type {number[]} */ ...[a, b, c, d]) => {
+    pen.moveTo(a * size, b * size);
+    pen.lineTo(c * size, d * size);
+  };
+  const slant = (/** @type {1 | -1} */ way) =>
+    [-1, 0, 1].forEach((n) => (way > 0 ? line(n, 1, n + 1, 0) : line(n, 0, n + 1, 1)));
+  if (name === "diagonal" || name === "cross") slant(1);
+  if (name === "back" || name === "cross") slant(-1);
+  if (name === "horizontal" || name === "grid") line(0, 0.5, 1, 0.5);
+  if (name === "vertical" || name === "grid") line(0.5, 0, 0.5, 1);
+  if (name === "dots") pen.arc(size / 2, size / 2, size / 6, 0, 7);
+  if (name === "dots") pen.fill();
+  else pen.stroke();
+  return context.createPattern(tile, "repeat") ?? color;
+}
+
+/** @type {WeakMap<CanvasRenderingContext2D, Map<string, CanvasPattern | string>>} */
+const patterns = new WeakMap();
+
+/** @param {CanvasRenderingContext2D} context @param {string} color @param {string} name @param {number} scale */
+function patternOf(context, color, name, scale) {
+  const known = patterns.get(context) ?? new Map();
+  patterns.set(context, known);
+  const key = `${color} ${name} ${scale}`;
+  if (!known.has(key)) {
+    if (known.size > 100) known.clear();
+    const pattern = makePattern(context, color, name, scale);
+    if (typeof pattern !== "string") pattern.setTransform(new DOMMatrix().scale(1 / scale));
+    known.set(key, pattern);
+  }
+  return known.get(key);
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./model.js").Shape} shape @param {Rect} r */
+function tracePath(context, shape, r) {
+  context.beginPath();
+  if (shape.type === "polygon") {
+    for (const [x, y] of shape.points) context.lineTo(r.x + x * r.width, r.y + y * r.height);
+    context.closePath();
+  } else if (shape.type === "ellipse") {
+    const [rx, ry] = [(shape.width * r.width) / 2, (shape.height * r.height) / 2];
+    context.ellipse(r.x + shape.x * r.width + rx, r.y + shape.y * r.height + ry, rx, ry, 0, 0, 7);
+  } else {
+    const box = boundsOf(shape);
+    context.rect(r.x + box.x * r.width, r.y + box.y * r.height, box.width * r.width, box.height * r.height);
+  }
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
+export function draw(context, editor, scene) {
+  const { rect: r, frame, theme } = scene;
+  context.setTransform(scene.scale, 0, 0, scene.scale, 0, 0);
+  context.clearRect(0, 0, frame.width, frame.height);
+  context.fillStyle = theme.canvas;
+  context.fillRect(r.x, r.y, r.width, r.height);
+  if (scene.backdrop) context.drawImage(scene.backdrop, r.x, r.y, r.width, r.height);
+  else drawThirds(context, r, theme);
+  context.save();
+  context.beginPath();
+  context.rect(r.x, r.y, r.width, r.height);
+  context.clip();
+  const { regions } = editor.doc;
+  const before = editor.history.present.doc.regions;
+  for (const region of regions)
+    if (!region.ui.hidden) drawFill(context, region, scene, editor.doc, before.includes(region));
+  if (scene.figures.overlap) drawOverlap(context, scene);
+  context.restore();
+  context.strokeStyle = theme.line;
+  context.lineWidth = 1;
+  context.strokeRect(r.x - 0.5, r.y - 0.5, r.width + 1, r.height + 1);
+  regions.forEach((region, n) => {
+    if (!region.ui.hidden) drawOutline(context, region, scene, region.id === editor.selected, regions.length - n);
+  });
+  drawGuides(context, editor, scene);
+  if (editor.corners) drawCorners(context, editor, scene);
+  const { region } = editor;
+  if (region && !region.ui.locked && !region.ui.hidden && editor.tool === "select") drawHandles(context, region, scene);
+  if (editor.pointer && (editor.tool === "brush" || editor.tool === "eraser")) drawBrush(context, editor, scene);
+}
+
+/** @param {CanvasRenderingContext2D} context @param {Rect} r @param {Theme} theme */
+function drawThirds(context, r, theme) {
+  context.strokeStyle = theme.line;
+  context.globalAlpha = 0.45;
+  context.lineWidth = 1;
+  context.beginPath();
+  for (const part of [1 / 3, 2 / 3]) {
+    context.moveTo(r.x + r.width * part, r.y);
+    context.lineTo(r.x + r.width * part, r.y + r.height);
+    context.moveTo(r.x, r.y + r.height * part);
+    context.lineTo(r.x + r.width, r.y + r.height * part);
+  }
+  context.stroke();
+  context.globalAlpha = 1;
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene
+ * @param {import("./model.js").Doc} doc @param {boolean} still not part of a running gesture
+ */
+function drawFill(context, region, scene, doc, still) {
+  const { rect: r } = scene;
+  const { shape } = region;
+  const color = colorOf(region);
+  const document = context.canvas.ownerDocument;
+  context.globalAlpha = 0.12 + 0.3 * region.strength;
+  if (shape.type === "input") {
+    const mask = scene.masks.get(shape.index);
+    if (mask) context.drawImage(mask, r.x, r.y, r.width, r.height);
+  } else if (region.feather > 0 && still) {
+    const { width, height } = coarseSize(doc);
+    const image = remembered(shape, `${color} ${region.feather} ${width}x${height}`, () => {
+      const alpha = rasterize(shape, width, height, region.feather) ?? new Uint8Array(width * height);
+      return tinted(document, color, width, height, alpha, 255);
+    });
+    context.drawImage(image, r.x, r.y, r.width, r.height);
+  } else if (shape.type === "mask") {
+    const image = remembered(shape, color, () => {
+      const scale = Math.min(1, 512 / Math.max(shape.width, shape.height));
+      const [width, height] = [Math.ceil(shape.width * scale), Math.ceil(shape.height * scale)];
+      return tinted(document, color, width, height, decodeRuns(shape, width, height).cells, 1);
+    });
+    context.imageSmoothingEnabled = false;
+    context.drawImage(image, r.x, r.y, r.width, r.height);
+    context.imageSmoothingEnabled = true;
+  } else {
+    tracePath(context, shape, r);
+    context.fillStyle = color;
+    context.fill();
+  }
+  if (shape.type !== "mask" && shape.type !== "input") {
+    const pattern = patternOf(context, color, String(region.ui.pattern), scene.scale);
+    context.globalAlpha = region.ui.pattern === "plain" ? 0 : 0.35;
+    tracePath(context, shape, r);
+    context.fillStyle = pattern;
+    context.fill();
+  }
+  context.globalAlpha = 1;
+}
+
+/**
+ * Light hatching where two or more regions lie on one another.
+ * @param {CanvasRenderingContext2D} context @param {Scene} scene
+ */
+function drawOverlap(context, scene) {
+  const { rect: r, figures } = scene;
+  const image = remembered(figures, "overlap", () => {
+    const document = context.canvas.ownerDocument;
+    const shared = figures.counts.map((count) => Number(count > 1));
+    const canvas = newCanvas(document, figures.width * 8, figures.height * 8);
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    pen.drawImage(
+      tinted(document, "#ffffff", figures.width, figures.height, shared, 1),
+      0,
+      0,
+      canvas.width,
+      canvas.height,
+    );
+    pen.globalCompositeOperation = "source-in";
+    pen.fillStyle = makePattern(pen, "#ffffff", "back", 1.6);
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas;
+  });
+  context.globalAlpha = 0.55;
+  context.drawImage(image, r.x, r.y, r.width, r.height);
+  context.globalAlpha = 1;
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene @param {boolean} chosen
+ * @param {number} number
+ */
+function drawOutline(context, region, scene, chosen, number) {
+  const { rect: r, theme } = scene;
+  const box = boundsOf(region.shape);
+  const color = colorOf(region);
+  tracePath(context, region.shape, r);
+  if (chosen) {
+    context.strokeStyle = "rgba(0, 0, 0, 0.55)";
+    context.lineWidth = 4;
+    context.stroke();
+  }
+  context.setLineDash(
+    region.ui.locked ? [2, 3] : region.shape.type === "mask" || region.shape.type === "input" ? [6, 4] : [],
+  );
+  context.strokeStyle = chosen ? theme.accent : color;
+  context.lineWidth = chosen ? 2 : 1.5;
+  context.stroke();
+  context.setLineDash([]);
+  const text = region.name;
+  context.font = "600 11px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  const [x, y] = [Math.max(r.x, r.x + box.x * r.width) + 4, Math.max(r.y, r.y + box.y * r.height) + 4];
+  const room = Math.max(0, Math.min(box.width, 1 - Math.max(0, box.x)) * r.width - 34);
+  const shown = fitText(context, text, room);
+  const width = shown ? context.measureText(shown).width + 8 : 0;
+  context.fillStyle = color;
+  context.fillRect(x, y, 18, 17);
+  context.fillStyle = "rgba(12, 12, 16, 0.82)";
+  if (width) context.fillRect(x + 18, y, width, 17);
+  context.fillStyle = "#101014";
+  context.textAlign = "center";
+  context.fillText(String(number), x + 9, y + 9);
+  context.textAlign = "left";
+  context.fillStyle = "#f4f4f6";
+  if (width) context.fillText(shown, x + 22, y + 9);
+}
+
+/** @param {CanvasRenderingContext2D} context @param {string} text @param {number} room */
+function fitText(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  let shown = text.slice(0, 60);
+  while (shown && context.measureText(`${shown}...`).width > room) shown = shown.slice(0, -1);
+  return shown ? `${shown}...` : "";
+}
+
+/** @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene */
+function drawHandles(context, region, scene) {
+  const { rect: r, theme } = scene;
+  for (const { id, x, y } of allHandles(region.shape)) {
+    const middle = id[0] === "m";
+    const size = (scene.touch ? 7 : 4) - (middle ? 1.5 : 0);
+    context.beginPath();
+    if (region.shape.type === "polygon") context.arc(r.x + x * r.width, r.y + y * r.height, size, 0, 7);
+    else context.rect(r.x + x * r.width - size, r.y + y * r.height - size, 2 * size, 2 * size);
+    context.fillStyle = middle ? theme.accent : "#ffffff";
+    context.strokeStyle = middle ? "#ffffff" : theme.accent;
+    context.lineWidth = 1.5;
+    context.globalAlpha = middle ? 0.7 : 1;
+    context.fill();
+    context.stroke();
+    context.globalAlpha = 1;
+  }
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
+function drawGuides(context, editor, { rect: r, theme }) {
+  context.strokeStyle = theme.accent;
+  context.lineWidth = 1;
+  for (const { axis, at } of editor.draft?.guides ?? []) {
+    context.beginPath();
+    context.moveTo(axis === "x" ? r.x + at * r.width : r.x, axis === "x" ? r.y : r.y + at * r.height);
+    context.lineTo(
+      axis === "x" ? r.x + at * r.width : r.x + r.width,
+      axis === "x" ? r.y + r.height : r.y + at * r.height,
+    );
+    context.stroke();
+  }
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
+function drawCorners(context, editor, { rect: r, theme, touch }) {
+  const corners = editor.corners ?? [];
+  context.beginPath();
+  for (const { x, y } of corners) context.lineTo(r.x + x * r.width, r.y + y * r.height);
+  if (editor.pointer) context.lineTo(r.x + editor.pointer.x * r.width, r.y + editor.pointer.y * r.height);
+  context.strokeStyle = theme.accent;
+  context.lineWidth = 2;
+  context.stroke();
+  corners.forEach(({ x, y }, n) => {
+    context.beginPath();
+    context.arc(r.x + x * r.width, r.y + y * r.height, n || corners.length < 3 ? 4 : touch ? 12 : 7, 0, 7);
+    context.fillStyle = n || corners.length < 3 ? theme.accent : "#ffffff";
+    context.fill();
+    context.stroke();
+  });
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
+function drawBrush(context, editor, { rect: r }) {
+  const { x, y } = /** @type {{x: number, y: number}} */ (editor.pointer);
+  for (const [color, width] of /** @type {const} */ ([
+    ["rgba(0, 0, 0, 0.7)", 3],
+    ["#ffffff", 1.5],
+  ])) {
+    context.beginPath();
+    context.arc(r.x + x * r.width, r.y + y * r.height, editor.brush * Math.min(r.width, r.height), 0, 7);
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.stroke();
+  }
+}
