@@ -120,7 +120,7 @@ def _read(folder: Path) -> list[Image.Image]:
     return [Image.open(path) for path in sorted(folder.glob("*.png"))]
 
 
-def _identity(pack: str = "mos_world_core") -> ModuleType:
+def load_identity(pack: str = "mos_world_core") -> ModuleType:
     """mixofshow_core.metrics.identity, imported without the host."""
     import importlib
     if pack not in sys.modules:
@@ -136,7 +136,7 @@ def build_gallery(net: nn.Module) -> tuple[object, dict[str, float]]:
     References are each concept's training pictures and half of every look-alike's; the other pictures are the test.
     Strangers, for "none", are look-alikes that are left out of the gallery one at a time.
     """
-    identity = _identity()
+    identity = load_identity()
     references, tests = {}, {}
     for name in CONCEPTS:
         references[name] = features(net, (p.resize((64, 64), Image.Resampling.LANCZOS) for p in
