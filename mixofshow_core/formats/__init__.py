@@ -1,4 +1,10 @@
-"""Readers and writers of concept files.
+"""Readers and writers of concept files: `read_any` for everything that exists, one module per file dialect.
 
-Lives here: one module per file dialect, each checking sizes, dtypes and finite values. Only pickled.py may unpickle.
+Lives here: dialects, each checking sizes, dtypes and finite values. Only pickled.py may unpickle. The heads of other
+rooms (training, fusion) are never imported here.
 """
+
+from .dialect import ReadResult
+from .read import read_any
+
+__all__ = ["ReadResult", "read_any"]

@@ -32,6 +32,8 @@ from ..concept import (
     describe_entry,
 )
 from ..errors import MixOfShowError
+from .community import community_metadata
+from .header import check_header
 
 FORMAT_VERSION = 1
 METADATA_KEY = "mixofshow"
@@ -75,6 +77,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise MixOfShowError(f"No file {path}. Put it into models/loras or models/loras/mixofshow and refresh.")
+    check_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -107,13 +110,7 @@ def write_concept(path: Path, concept: Concept) -> None:
         "training": dict(concept.training),
         "content_hash": concept.content_hash,
     }
-    title = ", ".join(entry.name for entry in concept.entries)
-    metadata = {
-        METADATA_KEY: json.dumps(header, sort_keys=True),
-        "modelspec.title": title,
-        "modelspec.trigger_phrase": " ".join(entry.expansion for entry in concept.entries),
-        "ss_output_name": title,
-    }
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True), **community_metadata(concept)}
     save_safetensors(path, tensors, metadata)
 
 
@@ -144,7 +141,7 @@ def parse_concept(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
         training = dict(header.get("training", {}))
     except MixOfShowError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise MixOfShowError(f"{file_name}: the {METADATA_KEY!r} header is not readable ({error!r}).") from error
     return Concept(entries, parse_deltas(tensors, file_name), base, training)
 

@@ -1,0 +1,140 @@
+"""Weights of a base model by layer name, read lazily from a checkpoint or a diffusers folder; and fused folders.
+
+Used where a file holds whole weights and the difference to a base is wanted without loading ComfyUI.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import MixOfShowError
+from ..topology import TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
+from .absolute import BaseWeights, read_absolute
+from .dialect import TEXT_LAYER, ReadResult
+from .header import check_header
+from .pickled import load_pickled
+
+CHECKPOINT_PREFIXES = {
+    "model.diffusion_model.": UNET_PREFIX,
+    "cond_stage_model.transformer.": f"{TEXT_PREFIX}clip_l.transformer.",
+    "cond_stage_model.clip_l.transformer.": f"{TEXT_PREFIX}clip_l.transformer.",
+    "conditioner.embedders.0.transformer.": f"{TEXT_PREFIX}clip_l.transformer.",
+}
+CONCEPT_TABLE = "new_concept_cfg.json"
+MAX_TABLE = 2**20  # bytes of that JSON file
+UNET_FILES = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin")
+TEXT_FILES = ("text_encoder/model.safetensors", "text_encoder/pytorch_model.bin")
+TOKENS = "embeddings.token_embedding.weight"
+
+
+class CheckpointWeights(Mapping[str, Tensor]):
+    """Layer name -> weight of a single-file checkpoint (safetensors) or a diffusers folder; tensors load on access.
+
+    SDXL's second text encoder is stored fused in single files and is not offered here.
+    """
+
+    def __init__(self, path: Path):
+        path = Path(path)
+        self._where: dict[str, tuple[Path, str]] = {}
+        if path.is_dir():
+            self._add_folder(path)
+        else:
+            for key in _keys(path):
+                prefix = next((p for p in CHECKPOINT_PREFIXES if key.startswith(p)), None)
+                if prefix and key.endswith(".weight"):
+                    layer = CHECKPOINT_PREFIXES[prefix] + key[len(prefix) :].removesuffix(".weight")
+                    self._where[layer] = (path, key)
+        if not self._where:
+            raise MixOfShowError(f"{path.name} is no base model: no SD1.5 or SDXL weights are in it.")
+
+    def _add_folder(self, path: Path) -> None:
+        unet, text = path / UNET_FILES[0], path / TEXT_FILES[0]
+        if not unet.is_file():
+            raise MixOfShowError(f"{path.name} holds no {UNET_FILES[0]}; a base folder needs safetensors weights.")
+        keys = [key.removesuffix(".weight") for key in _keys(unet) if key.endswith(".weight")]
+        names = NameTable(guess_layout(keys), {})
+        for key in keys:
+            row = names.by_diffusers.get(("unet", key))
+            if row:
+                self._where[row.layer] = (unet, f"{key}.weight")
+        for key in _keys(text) if text.is_file() else ():
+            match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
+            if match and key.endswith(".weight"):
+                self._where[f"{TEXT_PREFIX}clip_l.transformer.text_model.{match[1]}"] = (text, key)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        path, key = self._where[layer]
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.get_tensor(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+def _keys(path: Path) -> list[str]:
+    check_header(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MixOfShowError(f"{path.name} is not a complete safetensors file ({error}).") from error
+
+
+def is_fused_folder(path: Path) -> bool:
+    """True for a diffusers folder with Mix-of-Show's table of concept words."""
+    return (Path(path) / CONCEPT_TABLE).is_file()
+
+
+def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+    """A Concept from a fused diffusers folder: weights minus `base`, word rows from the enlarged token table."""
+    path = Path(path)
+    if base is None:
+        raise MixOfShowError(f"{path.name} is a whole fused model: give the base model it was made from "
+                             "(connect MODEL and CLIP, or --base CHECKPOINT).")  # fmt: skip
+    text = _load_part(path, TEXT_FILES)
+    table = next((value for key, value in text.items() if key.removeprefix("text_model.") == TOKENS), None)
+    if not isinstance(table, Tensor) or table.dim() != 2:
+        raise MixOfShowError(f"{path.name}/text_encoder holds no token table ({TOKENS!r}).")
+    words = {}
+    for word, ids in _concept_ids(path, table.shape[0]).items():
+        words[word] = table[ids].clone()
+    text = {key: value for key, value in text.items() if not key.removeprefix("text_model.").startswith("embeddings.")}
+    tree = {"unet": _load_part(path, UNET_FILES), "text_encoder": text, "new_concept_embedding": words}
+    return read_absolute(tree, path.name, base, name)
+
+
+def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:
+    found = next((folder / choice for choice in choices if (folder / choice).is_file()), None)
+    if found is None:
+        raise MixOfShowError(f"{folder.name} lacks {choices[0]}; it is not a complete diffusers folder.")
+    root, real = folder.resolve(), found.resolve()
+    if root not in real.parents:
+        raise MixOfShowError(f"{folder.name}: {found.name} is a link out of the folder; that is not read.")
+    if found.suffix == ".bin":
+        return load_pickled(found)
+    check_header(found)
+    with safe_open(found, framework="pt", device="cpu") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+
+
+def _concept_ids(folder: Path, rows: int) -> dict[str, list[int]]:
+    where = f"{folder.name}/{CONCEPT_TABLE}"
+    if (folder / CONCEPT_TABLE).stat().st_size > MAX_TABLE:
+        raise MixOfShowError(f"{where} is larger than {MAX_TABLE} bytes; that is no table of words.")
+    try:
+        table = json.loads((folder / CONCEPT_TABLE).read_text(encoding="utf-8"))
+        words = {str(word): [int(n) for n in entry["concept_token_ids"]] for word, entry in table.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MixOfShowError(f"{where} is not readable ({error!r}).") from error
+    for word, ids in words.items():
+        if not 0 < len(ids) <= 1024 or min(ids) < 0 or max(ids) >= rows:
+            raise MixOfShowError(f"{where}: word {word!r} points at token {max(ids, default=0)} of {rows}.")
+    return words

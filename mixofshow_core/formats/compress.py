@@ -1,0 +1,127 @@
+"""Smaller deltas by singular values, with the error that this costs.
+
+Errors are relative Frobenius norms of one layer's change, or of all layers together; no inputs are weighed here (the
+fusion node does that).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..concept import Delta, Dense, LowRank
+from ..errors import MixOfShowError
+
+MAX_AUTO_RANK = 128
+AUTO_ERROR = 0.01  # of the squared norm
+PAPER_SHARE = 0.6  # Custom Diffusion's compression keeps this share of the sum of singular values
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Deltas after compression; ``error`` is the relative norm of what was dropped over all layers."""
+
+    deltas: Mapping[str, Delta]
+    error: float
+    megabytes: float
+
+
+def parse_size(size: str) -> int | str:
+    """``auto``, ``exact``, or a rank from 1 to 1024."""
+    text = str(size).strip().lower().removeprefix("rank").strip()
+    if text in ("auto", "exact"):
+        return text
+    if text.isdecimal() and 1 <= int(text) <= 1024:
+        return int(text)
+    raise MixOfShowError(f"Size {size!r} is unknown: use auto, exact, or a rank from 1 to 1024.")
+
+
+def resize(deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool = False) -> Compressed:
+    """Deltas at a size: ``exact`` keeps all, ``auto`` keeps low rank up to 128 as it is, a number is the largest rank.
+
+    What has to shrink at ``auto`` keeps 99 % of its squared norm, at most 128 ranks. `low_rank_only` turns full-rank
+    changes into factors too, at ``exact`` with every singular value.
+    """
+    wanted = parse_size(size)
+    limit = {"auto": MAX_AUTO_RANK, "exact": math.inf}.get(wanted, wanted)
+    made: dict[str, Delta] = {}
+    lost = total = 0.0
+    for name, delta in deltas.items():
+        made[name] = delta
+        if isinstance(delta, Dense) and delta.diff.dim() != 2 and not _is_pointwise(delta.diff):
+            if low_rank_only:
+                raise MixOfShowError(f"Layer {name!r} is a {tuple(delta.shape)} convolution; this format has no place "
+                                     "for it. Choose the concept or the stock format.")  # fmt: skip
+            total += float(delta.dense().square().sum())
+            continue
+        keeps = delta.rank <= limit if isinstance(delta, LowRank) else wanted == "exact" and not low_rank_only
+        if keeps:
+            total += _squared_norm(delta)
+            continue
+        u, s, v = singular_values(delta)
+        rank = int(min(limit, len(s)))
+        if wanted == "auto":
+            rank = min(rank, rank_for_error(s, AUTO_ERROR))
+        rank = max(1, min(rank, int((s > 0).sum())))
+        made[name] = LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+        lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
+    return Compressed(made, math.sqrt(lost / total) if total else 0.0, megabytes(made))
+
+
+def compress_by_share(deltas: Mapping[str, Delta], share: float = PAPER_SHARE) -> Compressed:
+    """Keep leading singular values while their share of the sum stays at most `share` (at least one is kept).
+
+    Source: the compression step of Custom Diffusion (arXiv 2212.04488); the share is of the sum, not of the energy.
+    """
+    made: dict[str, Delta] = {}
+    lost = total = 0.0
+    for name, delta in deltas.items():
+        u, s, v = singular_values(delta)
+        shares = s.cumsum(0) / s.sum().clamp_min(1e-30)
+        rank = max(1, int((shares <= share).sum()))
+        made[name] = LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+        lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
+    return Compressed(made, math.sqrt(lost / total) if total else 0.0, megabytes(made))
+
+
+def singular_values(delta: Delta) -> tuple[Tensor, Tensor, Tensor]:
+    """u [out, k], s [k], v [k, in] of a change, fp32; low-rank changes are never made dense."""
+    if isinstance(delta, Dense):
+        return torch.linalg.svd(delta.dense().flatten(1), full_matrices=False)
+    q_up, r_up = torch.linalg.qr(delta.up.float())
+    q_down, r_down = torch.linalg.qr(delta.down.float().mT)
+    u, s, v = torch.linalg.svd(r_up @ r_down.mT * delta.scale)
+    count = len(s)
+    return q_up @ u[:, :count], s, v[:count] @ q_down.mT
+
+
+def rank_for_error(s: Tensor, error: float) -> int:
+    """The smallest rank that leaves at most `error` of the squared norm behind."""
+    energy = s.square()
+    left = 1 - energy.cumsum(0) / energy.sum().clamp_min(1e-30)
+    return min(len(s), int((left > error).sum()) + 1)
+
+
+def norm(delta: Delta) -> float:
+    """Frobenius norm of a change."""
+    return math.sqrt(max(_squared_norm(delta), 0.0))
+
+
+def megabytes(deltas: Mapping[str, Delta]) -> float:
+    """Size of the tensors in 10^6 bytes."""
+    return sum(t.numel() * t.element_size() for delta in deltas.values() for t in delta.tensors().values()) / 1e6
+
+
+def _squared_norm(delta: Delta) -> float:
+    if isinstance(delta, Dense):
+        return float(delta.dense().square().sum())
+    up, down = delta.up.float(), delta.down.float()
+    return float(((up.mT @ up) * (down @ down.mT)).sum()) * delta.scale**2
+
+
+def _is_pointwise(weight: Tensor) -> bool:
+    return weight.dim() == 4 and tuple(weight.shape[2:]) == (1, 1)

@@ -1,0 +1,102 @@
+"""One door for every file: what it is is told by its content, never by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..concept import BaseInfo, Concept
+from ..errors import MixOfShowError
+from .absolute import BaseWeights, is_absolute, read_absolute
+from .checkpoint import CONCEPT_TABLE, is_fused_folder, read_fused_folder
+from .dialect import ReadResult, check_concept
+from .edlora import EMBEDDINGS, is_edlora, nest, read_edlora
+from .native import is_native, load_safetensors, parse_concept
+from .pickled import is_archive, load_pickled
+from .textual_inversion import is_textual_inversion, read_bundle, read_textual_inversion
+
+LORA_MARKS = (
+    ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.", ".lora.down.",
+    ".lora_linear_layer.", ".hada_w", ".lokr_w", ".dora_scale", ".lora_magnitude_vector", ".oft_", ".boft_",
+    ".lora_mid.",
+)  # fmt: skip
+LORA_ENDS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
+CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
+
+
+def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+    """Read a file (or a fused diffusers folder) of any dialect we know.
+
+    `base` gives the weights that files with whole weights are compared with; `name` overrides the plain name of a
+    single concept. Kind "lora" means: a foreign LoRA, to be parsed by the host; its `concept` then holds only bundled
+    embeddings, or is None. Raises MixOfShowError with the file, the key and the reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if is_fused_folder(path):
+            return read_fused_folder(path, base, name)
+        raise MixOfShowError(f"{path.name} is a folder without {CONCEPT_TABLE}; give a file, or a fused folder.")
+    if not path.is_file():
+        raise MixOfShowError(f"No file {path.name}. Put it into models/loras or models/loras/mixofshow and refresh.")
+    tree, metadata = load_tree(path)
+    return replace(_dispatch(tree, metadata, path.name, base, name), metadata=metadata)
+
+
+def load_tree(path: Path) -> tuple[dict, dict[str, str]]:
+    """The content of a safetensors file or of a torch archive, and the former's metadata."""
+    if os.path.getsize(path) < 10:
+        raise MixOfShowError(f"{path.name} has {os.path.getsize(path)} bytes; that is no model file.")
+    with open(path, "rb") as file:
+        start = file.read(10)
+    if is_archive(path):
+        return load_pickled(path), {}
+    if start[:1] == b"\x80" and start[8:9] != b"{":
+        raise MixOfShowError(
+            f"{path.name} is a bare pickle (torch before 2020, or plain Python); such files can run code and are not "
+            "read. Load and save it again with a current torch, best as safetensors."
+        )
+    return load_safetensors(path)
+
+
+def _dispatch(
+    tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None, name: str
+) -> ReadResult:
+    if is_native(metadata):
+        concept = parse_concept(tree, metadata, file_name)
+        check_concept(concept, file_name)
+        return ReadResult("Mix-of-Show concept", concept.renamed(name) if name else concept, tuple(sorted(tree)))
+    tree = tree["params"] if isinstance(tree.get("params"), dict) else tree
+    if not tree:
+        raise MixOfShowError(f"{file_name} holds no tensors.")
+    flat = any(key.startswith(tuple(f"{part}." for part in ("params", *EMBEDDINGS))) for key in tree)
+    nested = nest(tree) if flat else tree
+    if is_edlora(nested):
+        return read_edlora(nested, file_name, name)
+    if is_absolute(nested) and not _is_checkpoint(nested):
+        return read_absolute(nested, file_name, base, name)
+    if is_textual_inversion(tree):
+        return read_textual_inversion(tree, file_name, name)
+    if any(key.endswith(LORA_ENDS) or any(mark in key for mark in LORA_MARKS) for key in tree):
+        entries, keys = read_bundle(tree, file_name)
+        concept = Concept(entries, {}, BaseInfo("unknown")) if entries else None
+        return ReadResult("lora", concept, keys, notes=("its weights are read by ComfyUI's own LoRA loader",))
+    if _is_checkpoint(tree):
+        raise MixOfShowError(f"{file_name} is a whole checkpoint; load it with the stock checkpoint loader.")
+    sample = ", ".join(repr(str(key)[:60]) for key in list(tree)[:3])
+    raise MixOfShowError(
+        f"{file_name} is of no kind we know; its first keys are {sample}. Known: concepts of ours, ED-LoRA, Custom "
+        "Diffusion, textual inversion, and every LoRA that ComfyUI reads."
+    )
+
+
+def _is_checkpoint(tree: Mapping) -> bool:
+    """A whole model has an autoencoder, or far more than cross-attention in its UNet, and no words."""
+    state = tree.get("state_dict") if isinstance(tree.get("state_dict"), dict) else tree
+    if any(key.startswith("first_stage_model.") for key in state):
+        return True
+    marked = [key for key in state if isinstance(state[key], Tensor) and key.startswith(CHECKPOINT_MARKS)]
+    return any(".in_layers." in key or "time_embed" in key for key in marked)
