@@ -1,11 +1,12 @@
 """MixOfShowRegions: where things go."""
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
-from ..mixofshow_core.regional.schema import parse_regions
+from ..mixofshow_core.regional.schema import InputMask, parse_regions
 from .types import CATEGORY, CONCEPTS, REGIONS
 
 DEFAULT_REGIONS = """{
@@ -17,6 +18,19 @@ DEFAULT_REGIONS = """{
 }"""
 
 
+def _editor_input() -> io.String.Input:
+    """A STRING by its socket, so that JSON can be wired in; drawn by web/mixofshow.js."""
+    editor = io.String.Input(
+        "editor",
+        multiline=True,
+        default=DEFAULT_REGIONS,
+        tooltip="Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
+        " wired in instead.",
+    )
+    editor.extra_dict["widgetType"] = "MOS_REGIONS"
+    return editor
+
+
 class MixOfShowRegions(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,13 +40,7 @@ class MixOfShowRegions(io.ComfyNode):
             category=CATEGORY,
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[
-                io.String.Input(
-                    "editor",
-                    multiline=True,
-                    default=DEFAULT_REGIONS,
-                    tooltip="The regions as JSON (docs/formats.md): per region an id, a shape in fractions of the"
-                    " canvas, a prompt and, if you like, a concept, a negative prompt, strength and feather.",
-                ),
+                _editor_input(),
                 io.Int.Input(
                     "width",
                     default=512,
@@ -81,7 +89,33 @@ class MixOfShowRegions(io.ComfyNode):
         shown = placed.masks.float() / 255
         if not len(shown):
             shown = shown.new_zeros(1, height, width)
-        return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height)
+        seen = _for_the_editor(placed, concepts, backdrop, masks)
+        return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height, ui=seen)
+
+
+def _for_the_editor(placed, concepts, backdrop, masks) -> dict:
+    """What the editor can only know after a run: the size, the names of the concepts, the backdrop, the masks."""
+    names = [entry.name for use in concepts or () for entry in use.concept.entries]
+    used = [r.shape.index for r in placed.regions.regions if isinstance(r.shape, InputMask)]
+    seen = {
+        "mixofshow_run": [{"width": placed.regions.width, "height": placed.regions.height, "concepts": names}],
+        "mixofshow_backdrop": [],
+        "mixofshow_masks": [],
+    }
+    if backdrop is not None:
+        seen["mixofshow_backdrop"] = _save_temporary(backdrop[:1, ..., :3])
+    if used:
+        cover = masks[: max(used) + 1, ..., None].clamp(0, 1)
+        seen["mixofshow_masks"] = _save_temporary(
+            torch.cat([torch.ones_like(cover).expand(*cover.shape[:3], 3), cover], -1)
+        )
+    return seen
+
+
+def _save_temporary(images: torch.Tensor) -> list[dict]:
+    return list(
+        ui.ImageSaveHelper.save_images(images, "mixofshow_regions", io.FolderType.temp, cls=None, compress_level=1)
+    )
 
 
 def _check_names(regions, concepts) -> None:

@@ -23,7 +23,7 @@ import { addRegion } from "./tools.js";
  * @property {Record<string, string>} [texts] translations
  * @property {(listener: (news: News) => void) => () => void} [subscribe]
  * @typedef {{value?: string, size?: {width: number, height: number}, backdrop?: CanvasImageSource | null,
- *   masks?: CanvasImageSource[]}} News
+ *   masks?: ImageBitmap[]}} News
  */
 
 /** @param {HTMLElement} host @param {Context} ctx @returns {() => void} cleanup */
@@ -32,7 +32,7 @@ export function mount(host, ctx) {
   const editor = new Editor(ctx.value, ctx.size, { changed: ctx.change });
   /** @type {CanvasImageSource | null} */
   let backdrop = null;
-  /** @type {Map<number, CanvasImageSource>} */
+  /** @type {Map<number, ImageBitmap>} */
   const masks = new Map();
   let figures = measure(editor.doc);
   /** @type {unknown} */

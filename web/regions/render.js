@@ -11,7 +11,7 @@ import { allHandles } from "./tools.js";
  * @typedef {import("./model.js").Region} Region
  * @typedef {{background: string, canvas: string, line: string, text: string, accent: string}} Theme
  * @typedef {{rect: Rect, frame: {width: number, height: number}, scale: number, theme: Theme, touch: boolean,
- *   backdrop: CanvasImageSource | null, masks: Map<number, CanvasImageSource>,
+ *   backdrop: CanvasImageSource | null, masks: Map<number, ImageBitmap>,
  *   figures: import("./measure.js").Figures}} Scene
  */
 
@@ -51,6 +51,19 @@ function tinted(document, color, width, height, alpha, top) {
   for (let n = 0; n < alpha.length; n += 1) image.data.set([...rgb, (alpha[n] / top) * 255], n * 4);
   context.putImageData(image, 0, 0);
   return canvas;
+}
+
+/** An incoming mask (white, its cover in the alpha channel) in a region's colour. @param {Document} document @param {ImageBitmap} mask @param {string} color */
+function colored(document, mask, color) {
+  return remembered(mask, color, () => {
+    const canvas = newCanvas(document, mask.width, mask.height);
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    pen.drawImage(mask, 0, 0);
+    pen.globalCompositeOperation = "source-in";
+    pen.fillStyle = color;
+    pen.fillRect(0, 0, mask.width, mask.height);
+    return canvas;
+  });
 }
 
 /** @param {Region} region */
@@ -176,7 +189,7 @@ function drawFill(context, region, scene, doc, still) {
   context.globalAlpha = 0.12 + 0.3 * region.strength;
   if (shape.type === "input") {
     const mask = scene.masks.get(shape.index);
-    if (mask) context.drawImage(mask, r.x, r.y, r.width, r.height);
+    if (mask) context.drawImage(colored(document, mask, color), r.x, r.y, r.width, r.height);
   } else if (region.feather > 0 && still) {
     const { width, height } = coarseSize(doc);
     const image = remembered(shape, `${color} ${region.feather} ${width}x${height}`, () => {

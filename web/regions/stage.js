@@ -10,7 +10,7 @@ import { canvasRect, keepVisible, zoomAt } from "./view.js";
 /**
  * @typedef {import("./state.js").Editor} Editor
  * @typedef {{translate: import("./texts.js").Translate, figures: () => import("./measure.js").Figures,
- *   backdrop: () => CanvasImageSource | null, masks: () => Map<number, CanvasImageSource>}} StageContext
+ *   backdrop: () => CanvasImageSource | null, masks: () => Map<number, ImageBitmap>}} StageContext
  */
 
 const REACH = { mouse: 7, pen: 12, touch: 22 };
