@@ -171,7 +171,7 @@ def resolve(
     if not settings.batch:
         choose("batch", 8 if facts.is_small else (1 if facts.family.startswith("sdxl") else 2), why)
     batch = int(chosen.get("batch", settings.batch))
-    slots = settings.slots or min(batch, 4)
+    slots = settings.slots or math.gcd(batch, 2 if facts.is_small else 4)
     if settings.slots > batch or batch % slots:
         raise MixOfShowError(f"slots is {slots}; it must divide the batch, {batch}.")
     chosen["slots"] = slots

@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from ...mixofshow_core.concept import ConceptEntry, LayeredEmbedding, Word
 from ...mixofshow_core.errors import MixOfShowError
-from ...mixofshow_core.topology import CrossAttention, cross_attention_layers, text_blocks
+from ...mixofshow_core.topology import (
+    CrossAttention,
+    LayerGroup,
+    cross_attention_layers,
+    layer_groups_text,
+    text_blocks,
+)
 from ...mixofshow_core.training.adapters import Trainables
 from ...mixofshow_core.training.loop import TextContexts
 from ...mixofshow_core.training.objectives import NoiseSchedule
@@ -141,6 +147,16 @@ def class_vector(clip, encoder: str, text: str) -> Tensor:
 def vocabulary_norm(clip, encoder: str) -> float:
     """Mean L2 norm of everyday words' input embeddings."""
     return float(torch.stack([class_vector(clip, encoder, word).norm() for word in COMMON_WORDS.split()]).mean())
+
+
+def reachable_text_groups(module: nn.Module, encoder: str, pooled: bool) -> tuple[LayerGroup, ...]:
+    """Text layers whose output is used: clip skip leaves the last ones out, unless the pooled vector needs them."""
+    groups = layer_groups_text(module, encoder)
+    if pooled or module.layer != "hidden":
+        return groups
+    blocks = len(list(text_blocks(module)))
+    used = module.layer_idx % blocks + 1
+    return groups[: used * len(groups) // blocks]
 
 
 def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, ...]:

@@ -35,7 +35,15 @@ from ...mixofshow_core.training.snapshot import RunState, read_snapshot, write_s
 from . import model as bridge_model
 from .files import concept_folder, concept_save_path, safe_name, work_folder
 from .progress import Progress
-from .training import HostDenoiser, class_vector, embedding_index, host_for_training, prediction_of, vocabulary_norm
+from .training import (
+    HostDenoiser,
+    class_vector,
+    embedding_index,
+    host_for_training,
+    prediction_of,
+    reachable_text_groups,
+    vocabulary_norm,
+)
 
 log = logging.getLogger("mixofshow")
 
@@ -167,8 +175,10 @@ def make_trainables(request: TrainRequest) -> Trainables:
     names = [n for g in layer_groups_unet(bridge_model.unet_of(request.model)) for n in g.members]
     names = names if settings.unet_lora else []
     if settings.text_lora:
-        for encoder, module in bridge_model.text_models_of(request.clip).items():
-            names += [n for group in layer_groups_text(module, encoder) for n in group.members]
+        encoders = bridge_model.text_models_of(request.clip)
+        for encoder, module in encoders.items():
+            pooled = request.model.model.adm_channels > 0 and encoder == list(encoders)[-1]
+            names += [n for group in reachable_text_groups(module, encoder, pooled) for n in group.members]
     shapes = {name: tuple(linears[name].weight.shape[:2]) for name in names}
     trainables.add_adapters(shapes, settings.rank, settings.scale, settings.dropout, request.seed)
     if settings.trains_embeddings:

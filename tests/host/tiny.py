@@ -140,13 +140,20 @@ async def comfy_entrypoint():
             return io.Schema(
                 node_id="MosTestTinyBase",
                 category="tests",
-                inputs=[io.Combo.Input("family", options=list(FAMILIES)), io.Int.Input("seed", default=0)],
+                inputs=[
+                    io.Combo.Input("family", options=list(FAMILIES)),
+                    io.Int.Input("seed", default=0),
+                    io.Int.Input("native_size", default=0, optional=True),  # 0: the family's own
+                ],
                 outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
             )
 
         @classmethod
-        def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        def execute(cls, family: str, seed: int, native_size: int = 0) -> io.NodeOutput:
             base = tiny_base(family, seed)
+            if native_size:
+                base.model.model.native_size = native_size
+            base.model.model.native_size = 64  # graphs train and calibrate at this size
             return io.NodeOutput(base.model, base.clip, base.vae)
 
     class Extension(ComfyExtension):

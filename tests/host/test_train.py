@@ -1,0 +1,348 @@
+"""Training through the host's own net and encoders, in process: gradients, isolation, restoration, files, cancel."""
+
+import contextlib
+from dataclasses import replace
+
+import comfy.model_management
+import numpy as np
+import pytest
+import torch
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.formats.native import read_concept
+from mos_pack.mixofshow_core.training import loop
+from mos_pack.mixofshow_core.training.dataset import ConceptPictures, Picture, TrainingSet
+from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings
+from mos_pack.nodes.bridge import files, small_base, training, training_run, training_samples
+from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+from mos_tests.host.tiny import TinyBase, _randomise, tiny_base
+
+SIZE = 64
+
+
+def lean_base() -> TinyBase:
+    """The small base's own lean topology (7 cross-attention layers) with random weights."""
+    import comfy.model_patcher
+
+    model = small_base.build_unet()
+    _randomise(model.diffusion_model, 0, std=0.05)
+    clip = small_base.build_clip()
+    _randomise(clip.cond_stage_model, 1)
+    device = torch.device("cpu")
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+    autoencoder = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS)
+    return TinyBase(patcher, clip, small_base.build_vae(autoencoder))
+
+
+@pytest.fixture(scope="module", params=["lean", "sd15", "sdxl"])
+def base(request):
+    with torch.inference_mode():  # as the executor loads models
+        found = lean_base() if request.param == "lean" else tiny_base(request.param)
+    found.model.model.native_size = SIZE
+    return found
+
+
+@pytest.fixture(scope="module")
+def lean():
+    with torch.inference_mode():
+        return lean_base()
+
+
+@pytest.fixture(autouse=True)
+def clean_folders():
+    for folder in (files.concept_folder(), files.work_folder("training")):
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+
+
+def pictures(name="zorbo", count=3, flat=False):
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        pixels = rng.integers(0, 255, (72, 64, 3)).astype(np.uint8)
+        made.append(Picture(f"{number}.png", pixels // 8 + 100 if flat else pixels, f"{name}, look {number}"))
+    return TrainingSet((ConceptPictures(name, "person", "character", tuple(made)),))
+
+
+def ask(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
+    changes = {"batch": 2, "slots": 1, "variants": 2, "preview_every": 0} | changes
+    settings = replace(PRESETS[preset], **changes)
+    return training_run.prepare(
+        base.model, base.clip, base.vae, data or pictures(), settings, "standard", steps, seed, ""
+    )[0]
+
+
+@contextlib.contextmanager
+def opened(base, **changes):
+    """(host, trainables, samples, settings) with every adapter away from zero, so that all gradients live."""
+    request = ask(base, **changes)
+    with torch.inference_mode():
+        samples = training_run.encode_pictures(request)
+    with training.host_for_training(
+        base.model, base.clip, request.settings, request.index, (SIZE, SIZE)
+    ) as host:
+        samples = [replace(s, latents=s.latents.clone(), masks=s.masks.clone()) for s in samples]
+        trainables = training_run.make_trainables(request)
+        generator = torch.Generator().manual_seed(3)
+        for adapter in trainables.adapters.values():
+            with torch.no_grad():
+                adapter.up.normal_(0, 0.1, generator=generator)
+        host.learn_words(trainables)
+        with trainables.attached(training.bridge_model.named_linears(base.model, host.clip)):
+            yield host, trainables, samples, request.settings
+
+
+def gradients(opened_run):
+    host, trainables, samples, settings = opened_run
+    named = dict(trainables.named_parameters())
+    loss = loop.batch_loss(host, samples, trainables, settings, 0, 0)
+    return named, dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def test_every_gradient_equals_finite_differences(lean):
+    """Central differences along each tensor's own gradient, in fp32: about 0.1 % is what the arithmetic allows."""
+    with opened(lean, seed=1, batch=1) as run:
+        host, trainables, samples, settings = run
+        named, grads = gradients(run)
+        assert {name.split(".")[0] for name in named} == {"adapters", "embeddings"}
+        assert len(named) == 2 * (7 * 8 + 8) + 1
+        for name, parameter in named.items():
+            slope = grads[name].norm()
+            assert slope > 0, f"{name} gets no gradient"
+            direction = grads[name] / slope
+            reach = min(0.05 * float(parameter.detach().norm()), 2e-3 / float(slope))
+            values = []
+            with torch.no_grad():
+                for sign in (1, -1):
+                    parameter.add_(direction, alpha=sign * reach)
+                    values.append(float(loop.batch_loss(host, samples, trainables, settings, 0, 0).double()))
+                    parameter.sub_(direction, alpha=sign * reach)
+            measured = (values[0] - values[1]) / (2 * reach)
+            noise = 4e-7 / reach
+            assert measured == pytest.approx(float(slope), rel=0.02, abs=noise), name
+
+
+def test_checkpointing_changes_no_gradient(base):
+    with opened(base) as run:
+        _, plain = gradients(run)
+    with opened(base, checkpointing="on") as run:
+        host, _, _, settings = run
+        assert settings.checkpointing == "on"
+        _, saved = gradients(run)
+    worst = max(float((plain[name] - saved[name]).norm() / plain[name].norm()) for name in plain)
+    assert worst < 1e-4
+
+
+def test_row_k_of_a_word_changes_only_the_context_of_layer_k(base):
+    with opened(base) as (host, trainables, samples, _), torch.no_grad():
+        before = host.encode(["a photo of zorbo, smiling", "no concept"], trainables.vectors()).layers
+        assert before.shape[:2] == (host.rows, 2)
+        row = host.rows // 2
+        for table in trainables.embeddings["zorbo"].parameters():
+            table[:, row] += torch.randn(table.shape[-1], generator=torch.Generator().manual_seed(0))
+        after = host.encode(["a photo of zorbo, smiling", "no concept"], trainables.vectors()).layers
+        changed = [bool((after[r, 0] - before[r, 0]).abs().max() > 1e-4) for r in range(host.rows)]
+        assert changed == [r == row for r in range(host.rows)]
+        assert torch.equal(after[:, 1], before[:, 1])
+
+
+def test_layer_k_of_the_net_reads_row_k(lean):
+    with opened(lean) as (host, trainables, samples, _):
+        text = host.encode(["zorbo"], trainables.vectors())
+        layers = text.layers.detach().requires_grad_(True)
+        seen = {}
+        names = [layer.path for layer in training.cross_attention_layers(host.model.diffusion_model)]
+        handles = [
+            host.model.diffusion_model.get_submodule(f"{path}.to_k").register_forward_hook(
+                lambda module, args, out, number=number: seen.setdefault(number, args[0])
+            )
+            for number, path in enumerate(names)
+        ]
+        host.predict(samples[0].latents[:1], torch.tensor([500]), loop.TextContexts(layers), torch.tensor([0]))
+        for handle in handles:
+            handle.remove()
+        assert all(torch.equal(seen[number], layers[number]) for number in range(len(names)))
+
+
+def test_the_training_context_is_what_sampling_sees(base):
+    """The trainer's own batched encoding equals encode_layered on the exported concept, pooled vector included."""
+    with opened(base) as (host, trainables, _, _), torch.no_grad():
+        request = ask(base)
+        trained = host.encode(["a photo of zorbo, smiling"], trainables.vectors())
+        concept = training_run.export_concept(trainables, request.plans, request.index, request.base, {})
+    model, clip = training.bridge_model.apply_deltas(base.model, base.clip, concept.deltas)
+    clip = register_concepts(clip, [training_run.ConceptUse(concept)])
+    sampled = encode_layered(clip, "a photo of zorbo, smiling", len(request.index))
+    assert torch.allclose(sampled.layers, trained.layers[:, 0], atol=2e-4)
+    if trained.pooled is not None:
+        assert torch.allclose(sampled.extras["pooled_output"], trained.pooled, atol=2e-4)
+
+
+def weights_of(base):
+    comfy.model_management.unload_all_models()  # an earlier test may have left its LoRA baked in
+    return {
+        f"{number}.{key}": value.clone()
+        for number, module in enumerate((base.model.model, base.clip.cond_stage_model))
+        for key, value in module.state_dict().items()
+    }
+
+
+def test_training_leaves_model_and_clip_as_they_were(base):
+    before = weights_of(base)
+    modules = [*base.model.model.modules(), *base.clip.cond_stage_model.modules()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules]
+    with torch.inference_mode():
+        training_run.run_training(ask(base, steps=2, checkpointing="on"))
+        assert torch.is_inference_mode_enabled()  # the node goes on in the executor's mode
+    after = weights_of(base)
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules]
+    assert not any("forward" in vars(m) for m in modules)
+    assert all(p.grad is None for m in modules for p in m.parameters(recurse=False))
+    assert not base.model.patches and not base.clip.patcher.patches
+
+
+def test_over_fitting_one_flat_picture_lowers_the_loss(lean):
+    """Measured on batches of fixed noise and timesteps, because the loss of single steps jumps with the timestep."""
+    data = pictures(count=1, flat=True)
+    with opened(lean, data=data, steps=16, lr_unet=5e-3, noise_offset=0.0) as (host, trainables, samples, settings):
+        def measure():
+            with torch.no_grad():
+                return sum(float(loop.batch_loss(host, samples, trainables, settings, 1, d)) for d in range(6))
+
+        before = measure()
+        optimizer = loop.make_optimizer(trainables, settings)
+        loop.train(host, samples, trainables, optimizer, settings, 0, training_run.RunState(), lambda report: None)
+        assert measure() < 0.8 * before
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_presets_train_what_they_say_and_equal_seeds_give_equal_bytes(lean, preset):
+    with torch.inference_mode():
+        first = training_run.run_training(ask(lean, preset=preset, seed=4))
+        stored = first.path.read_bytes()
+        first.path.unlink()
+        second = training_run.run_training(ask(lean, preset=preset, seed=4))
+    assert second.path == first.path and second.path.read_bytes() == stored
+    concept = read_concept(second.path)
+    entry = concept.entries[0]
+    rows = [embedding.rows["clip_l"].shape[0] for embedding in entry.embeddings]
+    expected = {"ED-LoRA": ([7, 7], 64), "P+": ([7], 0), "Textual Inversion": ([1], 0), "LoRA": ([], 64)}[preset]
+    assert (rows, len(concept.deltas)) == expected
+    (use,) = training_run.used_concepts(second)
+    assert use.trigger == ("zorbo person" if preset == "LoRA" else "")
+
+
+def test_a_finished_run_is_loaded_and_another_seed_is_not(lean):
+    with torch.inference_mode():
+        first = training_run.run_training(ask(lean))
+        written = first.path.stat().st_mtime_ns
+        again = training_run.run_training(ask(lean))
+        assert again.path == first.path and first.path.stat().st_mtime_ns == written
+        assert again.concept.content_hash == first.concept.content_hash
+        other = training_run.run_training(ask(lean, seed=1))
+    assert other.path != first.path and other.concept.content_hash != first.concept.content_hash
+
+
+def interrupt_at(monkeypatch, step):
+    """Ask the host to cancel, as the Cancel button does, once ``step`` steps are done."""
+    original = training_run.Progress.step
+
+    def count(self, done, preview=None):
+        if self.total > 5 and done == step:
+            comfy.model_management.interrupt_current_processing()
+        original(self, done, preview)
+
+    monkeypatch.setattr(training_run.Progress, "step", count)
+
+
+def test_cancel_saves_a_usable_concept_and_the_next_run_ends_in_the_same_bytes(lean, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="mixofshow")
+    with torch.inference_mode():
+        whole = training_run.run_training(ask(lean, steps=8))
+        expected = whole.path.read_bytes()
+        whole.path.unlink()
+        interrupt_at(monkeypatch, 5)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            training_run.run_training(ask(lean, steps=8))
+        monkeypatch.undo()
+        stopped = files.concept_folder() / "zorbo-step5.safetensors"
+        assert str(stopped) in caplog.text
+        assert read_concept(stopped).training["steps_done"] == 5
+        resumed = training_run.run_training(ask(lean, steps=8))
+    assert "Continuing the run that stopped at step 5" in caplog.text
+    assert resumed.path.read_bytes() == expected
+    assert not list(files.work_folder("training").glob("*"))
+
+
+def test_divergence_names_the_step_and_leaves_a_finite_file(lean, caplog):
+    with torch.inference_mode(), pytest.raises(MixOfShowError, match="diverged at step"):
+        training_run.run_training(ask(lean, steps=30, lr_unet=1.0, lr_text=1.0, lr_embedding=1.0, rank=8, alpha=1024.0))
+    for path in files.concept_folder().glob("*.safetensors"):
+        read_concept(path)
+
+
+def test_two_concepts_are_trained_together(lean):
+    data = pictures("zorbo", 2).joined(pictures("quibb", 2))
+    with torch.inference_mode():
+        result = training_run.run_training(ask(lean, data=data))
+    assert [entry.name for entry in result.concept.entries] == ["zorbo", "quibb"]
+    assert result.path.name == "zorbo+quibb.safetensors" or result.path.stem.startswith("zorbo")
+
+
+def test_masks_and_long_captions_and_odd_settings_run(lean):
+    data = pictures(count=2)
+    mask = np.zeros((72, 64), np.uint8)
+    mask[20:50, 16:48] = 255
+    long = ", ".join(f"phrase number {n} of many" for n in range(30))
+    concept = data.concepts[0]
+    shots = (replace(concept.pictures[0], mask=mask, caption=f"zorbo, {long}"), replace(concept.pictures[1], mask=mask))
+    data = TrainingSet((replace(concept, pictures=shots),))
+    with torch.inference_mode():
+        result = training_run.run_training(ask(
+            lean, data=data, slots=2, loss_mask="object", dropout=0.2, min_snr=5.0, clip_gradient=1.0, accumulation=2,
+            embedding_rows="resolutions", flip=True, schedule="cosine", warmup_steps=1, caption_dropout=0.2,
+        ))
+    assert all(np.isfinite(result.losses))
+    assert result.concept.entries[0].embeddings[0].index == (0, 1, 1, 1, 1, 0, 0)
+
+
+def test_samples_show_three_strengths(lean, monkeypatch):
+    monkeypatch.setattr(training_samples, "STEPS", 3)
+    with torch.inference_mode():
+        result = training_run.run_training(ask(lean, lr_unet=0.05))
+        (use,) = training_run.used_concepts(result)
+        samples = training_samples.sample_strengths(lean.model, lean.clip, lean.vae, use, 0)
+    assert samples.shape == (3, SIZE, SIZE, 3)
+    assert not torch.equal(samples[0], samples[2])
+
+
+def test_previews_are_drawn_while_training(lean, monkeypatch):
+    shown = []
+    original = training_run.Progress.step
+    monkeypatch.setattr(
+        training_run.Progress, "step", lambda self, done, preview=None: (shown.append(preview), original(self, done))
+    )
+    with torch.inference_mode():
+        training_run.run_training(ask(lean, steps=4, preview_every=2))
+    assert [preview.size for preview in shown if preview is not None] == [(8, 8), (8, 8)]
+
+
+def test_a_flow_model_is_refused(lean):
+    model = lean.model.clone()
+    kind = model.model.model_type
+    try:
+        model.model.model_type = training.comfy.model_base.ModelType.FLOW
+        with pytest.raises(MixOfShowError, match="FLOW"):
+            ask(TinyBase(model, lean.clip, lean.vae))
+    finally:
+        model.model.model_type = kind
+
+
+def test_settings_of_the_dataclass_are_all_reachable_or_deliberate():
+    """A new setting must appear in the settings node, or be listed here."""
+    from mos_pack.nodes.train import MixOfShowTrainSettings
+
+    shown = {item.id for item in MixOfShowTrainSettings.define_schema().inputs}
+    hidden = {"method", "words", "text_lora", "unet_lora", "alpha", "weight_decay", "steps", "slots", "variants",
+              "templates", "caption_dropout"}
+    assert shown | hidden == set(TrainSettings().to_json()) and not shown & hidden

@@ -1,0 +1,219 @@
+"""The loop on a toy denoiser: objective, determinism, resume, divergence, freezing, export."""
+
+import math
+
+import pytest
+import torch
+from mos_pack.mixofshow_core.concept import BaseInfo
+from mos_pack.mixofshow_core.training import adapters, loop, objectives, snapshot
+from mos_pack.mixofshow_core.training.settings import TrainSettings
+from torch import nn
+
+NAME = "diffusion_model.net.to_q"
+SIGMAS = torch.linspace(0.03, 14.0, 50)
+
+
+class Toy(nn.Module):
+    """One linear over channels, its input shifted by the mean concept vector of the caption."""
+
+    def __init__(self, prediction="eps"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.to_q = nn.Linear(4, 4)
+        self.requires_grad_(False)
+        self.schedule = objectives.NoiseSchedule(SIGMAS, prediction)
+        self.device = torch.device("cpu")
+        self.captions = []
+
+    def encode(self, captions, vectors):
+        self.captions.append(tuple(captions))
+        rows = torch.stack([table["clip_l"] for table in vectors.values()]).mean(0)  # [rows, D]
+        return loop.TextContexts(rows[:, None, None].expand(-1, len(captions), 1, -1))
+
+    def predict(self, noisy, timesteps, text, which):
+        shift = text.layers.mean(0)[which].mean(1)  # [B, D]
+        return self.to_q((noisy + shift[:, :, None, None]).movedim(1, -1)).movedim(-1, 1)
+
+
+def make_run(steps=12, prediction="eps", **changes):
+    settings = TrainSettings(
+        steps=steps, batch=4, slots=2, lr_embedding=1e-2, lr_text=1e-3, lr_unet=1e-2, norm_stop=-1, text_lora=False,
+        **changes,
+    )
+    trainables = adapters.Trainables()
+    trainables.add_adapters({NAME: (4, 4)}, 2, 1.0, settings.dropout, 7)
+    start = adapters.start_vectors(torch.ones(4), 2, 2.0, adapters.seeded(7, "mara"))
+    trainables.add_words(adapters.WordEmbeddings("mara", {"clip_l": start}, 3, 7))
+    plan = adapters.ConceptPlan("mara", "woman", "character")
+    generator = torch.Generator().manual_seed(1)
+    samples = [
+        loop.Sample(plan, f"mara, look {n}", torch.randn(2, 4, 4, 4, generator=generator), torch.ones(2, 1, 4, 4))
+        for n in range(3)
+    ]
+    return Toy(prediction), samples, trainables, loop.make_optimizer(trainables, settings), settings
+
+
+def run(steps=12, stop_at=None, on_step=None, seed=5, **changes):
+    model, samples, trainables, optimizer, settings = make_run(steps, **changes)
+    state = snapshot.RunState()
+
+    def watch(report):
+        if on_step:
+            on_step(report, trainables, optimizer, state)
+        if report.step == stop_at:
+            raise KeyboardInterrupt
+
+    with trainables.attached({NAME: model.to_q}):
+        loop.train(model, samples, trainables, optimizer, settings, seed, state, watch)
+    return trainables, state, model
+
+
+def flat(trainables):
+    return torch.cat([p.detach().flatten() for p in trainables.parameters()])
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_a_perfect_prediction_gives_back_the_picture(prediction):
+    schedule = objectives.NoiseSchedule(SIGMAS, prediction)
+    x0, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 20, 49])
+    noisy = schedule.noisy(x0, noise, t)
+    assert torch.allclose(schedule.clean(noisy, schedule.target(x0, noise, t), t), x0, atol=1e-4)
+
+
+def test_min_snr_caps_the_weight_of_clean_steps():
+    schedule = objectives.NoiseSchedule(torch.tensor([0.1, 1.0, 10.0]))
+    t = torch.arange(3)
+    assert torch.allclose(schedule.weight(t, 5.0), torch.tensor([0.05, 1.0, 1.0]))
+    assert torch.equal(schedule.weight(t, 0.0), torch.ones(3))
+
+
+def test_masked_cells_do_not_count():
+    output, target = torch.zeros(2, 4, 2, 2), torch.ones(2, 4, 2, 2)
+    target[:, :, 0] = 100.0
+    mask = torch.ones(2, 1, 2, 2)
+    mask[:, :, 0] = 0.0
+    assert objectives.masked_loss(output, target, mask, torch.ones(2)).item() == pytest.approx(1.0)
+
+
+def test_training_lowers_the_loss_and_equal_seeds_give_equal_bytes():
+    first, state, _ = run(150, prediction="v")
+    assert sum(state.losses[-20:]) < 0.9 * sum(state.losses[:20])
+    again, _, _ = run(150, prediction="v")
+    assert torch.equal(flat(first), flat(again))
+    other, _, _ = run(150, prediction="v", seed=6)
+    assert not torch.equal(flat(first), flat(other))
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.3, "accumulation": 2}])
+def test_a_run_cut_off_and_resumed_ends_in_the_same_bytes(tmp_path, changes):
+    path = tmp_path / "snapshot.safetensors"
+    whole, whole_state, _ = run(12, **changes)
+
+    def keep(report, trainables, optimizer, state):
+        if report.step == 5:
+            snapshot.write_snapshot(path, "request", state, list(trainables.named_parameters()), optimizer)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(12, stop_at=7, on_step=keep, **changes)
+    model, samples, trainables, optimizer, settings = make_run(12, **changes)
+    state = snapshot.read_snapshot(path, "request", list(trainables.named_parameters()), optimizer)
+    assert state.step == 5
+    with trainables.attached({NAME: model.to_q}):
+        loop.train(model, samples, trainables, optimizer, settings, 5, state, lambda report: None)
+    assert torch.equal(flat(whole), flat(trainables))
+    assert state.losses == whole_state.losses
+
+
+def test_snapshots_of_other_inputs_or_damaged_ones_are_not_used(tmp_path):
+    _, _, trainables, optimizer, _ = make_run()
+    named, path = list(trainables.named_parameters()), tmp_path / "s.safetensors"
+    assert snapshot.read_snapshot(path, "a", named, optimizer) is None
+    snapshot.write_snapshot(path, "a", snapshot.RunState(3, [1.0, 2.0, 3.0]), named, optimizer)
+    assert snapshot.read_snapshot(path, "b", named, optimizer) is None
+    assert snapshot.read_snapshot(path, "a", named, optimizer).losses == [1.0, 2.0, 3.0]
+    path.write_bytes(path.read_bytes()[:200])
+    assert snapshot.read_snapshot(path, "a", named, optimizer) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_stopping_leaves_the_last_finished_step_and_no_hooks():
+    model, samples, trainables, optimizer, settings = make_run()
+    state = snapshot.RunState()
+
+    def stop(report):
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), trainables.attached({NAME: model.to_q}):
+        loop.train(model, samples, trainables, optimizer, settings, 0, state, stop)
+    assert state.step == 4 and len(state.losses) == 4
+    assert not model.to_q._forward_hooks
+
+
+def test_divergence_is_an_error_and_keeps_the_last_good_state():
+    model, samples, trainables, optimizer, settings = make_run(30)
+    state = snapshot.RunState()
+    kept = {}
+
+    def poison(report):
+        if report.step == 3:
+            kept["before"] = None
+            with torch.no_grad():
+                trainables.adapter(NAME).up.fill_(math.nan)
+
+    with pytest.raises(loop.TrainingDiverged, match="step 4.*learning rates"), \
+            trainables.attached({NAME: model.to_q}):
+        loop.train(model, samples, trainables, optimizer, settings, 0, state, poison)
+    assert torch.isfinite(flat(trainables)).all()
+
+
+def test_embeddings_stop_at_the_norm_and_the_rest_goes_on():
+    model, samples, trainables, optimizer, settings = make_run(10)
+    words = trainables.embeddings["mara"]
+    settings = TrainSettings(**{**settings.to_json(), "norm_stop": words.mean_norm() * 0.5})
+    seen, state = [], snapshot.RunState()
+
+    def watch(report):
+        seen.append((flat(words).clone(), trainables.adapter(NAME).up.detach().clone(), report.notes))
+
+    with trainables.attached({NAME: model.to_q}):
+        loop.train(model, samples, trainables, optimizer, settings, 0, state, watch)
+    assert state.frozen == {"mara"} and "mara" in seen[0][2][0]
+    assert torch.equal(seen[0][0], seen[-1][0]) and not torch.equal(seen[0][1], seen[-1][1])
+
+
+def test_a_step_visits_each_slot_once_and_epochs_visit_every_picture():
+    _, samples, _, _, settings = make_run()
+    visited = []
+    for draw in range(6):
+        _, chosen, which = loop.pick_batch(samples, settings, 0, draw, loop.step_random(0, draw))
+        assert len(chosen) == 4 and set(which) == {0, 1}
+        visited += [chosen[0][0], chosen[2][0]]
+    assert sorted(visited[:3]) == sorted(visited[3:6]) == [0, 1, 2]
+
+
+def test_an_exported_concept_acts_like_the_hooks():
+    trainables, state, model = run(12)
+    plan = adapters.ConceptPlan("mara", "woman", "character")
+    concept = adapters.export_concept(trainables, [plan], (0, 1, 2, 1), BaseInfo("sd15", None, 4), {"steps": 12})
+    x = torch.randn(5, 4)
+    with trainables.attached({NAME: model.to_q}):
+        hooked = model.to_q(x)
+    assert torch.allclose(hooked, model.to_q(x) + x @ concept.deltas[NAME].dense().T, atol=1e-6)
+    entry = concept.entries[0]
+    assert entry.expansion == "<mara-1> <mara-2>" and [word.init for word in entry.words] == ["<rand>", "woman"]
+    rows = trainables.embeddings["mara"].tables["clip_l"].detach()[1]
+    assert torch.equal(entry.embeddings[1].per_layer("clip_l"), rows[[0, 1, 2, 1]])
+
+
+def test_adapters_start_as_the_identity_and_scale():
+    adapter = adapters.LowRankAdapter(4, 6, 2, 0.5, 0.0, adapters.seeded(0, "x"))
+    linear, x = nn.Linear(4, 6), torch.randn(3, 4)
+    handle = linear.register_forward_hook(adapter.hook)
+    handle.remove()
+    assert torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
+    nn.init.ones_(adapter.up)
+    expected = linear(x) + 0.5 * x @ (adapter.up @ adapter.down).T
+    assert torch.allclose(adapter.hook(linear, (x,), linear(x)), expected, atol=1e-6)
+    adapter.strength = 0.0
+    assert torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
