@@ -64,8 +64,8 @@ def fit_lbfgs(
         for rows, wanted in zip(x.split(chunk), v.split(chunk), strict=True):
             loss = loss + ((rows @ weight.mT - wanted) ** 2).sum() / v.numel()
         loss.backward()
-        if float(loss) < best[1]:
-            best[:] = [weight.detach().clone(), float(loss)]
+        if loss.item() < best[1]:
+            best[:] = [weight.detach().clone(), loss.item()]
         return loss
 
     with torch.enable_grad():

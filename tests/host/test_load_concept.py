@@ -1,0 +1,229 @@
+"""Load Concept: native files and community LoRAs in several dialects, against the host's own loader; and mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mos_tests.host.fusing import make_concept
+from safetensors.torch import save_file
+
+RANK = 2
+
+
+def community_names(base, family):
+    """The host's own LoRA names for a tiny base: weight key -> (kohya name, diffusers name)."""
+    import comfy.lora
+
+    keys = comfy.lora.model_lora_keys_unet(base.model.model, {})
+    keys = comfy.lora.model_lora_keys_clip(base.clip.cond_stage_model, keys)
+    names = {}
+    for name, key in keys.items():
+        kohya, diffusers = names.setdefault(key, ["", ""])
+        text = "lora_te1_" if family == "sdxl" and "clip_l" in key else "lora_te2_" if "clip_g" in key else "lora_te_"
+        if name.startswith(("lora_unet_down", "lora_unet_mid", "lora_unet_up", text)):
+            names[key][0] = name
+        if name.startswith(("unet.", "text_encoder.", "text_encoder_2.")):
+            names[key][1] = name
+    return {key: tuple(pair) for key, pair in names.items() if all(pair)}
+
+
+def targets(names, *ends):
+    return [key for key in names if key.removesuffix(".weight").endswith(ends)]
+
+
+def weight_of(base, key):
+    import comfy.utils
+
+    root = base.model.model if key.startswith("diffusion_model.") else base.clip.cond_stage_model
+    return comfy.utils.get_attr(root, key)
+
+
+def file_of(dialect, base, family):
+    """A random LoRA on attention (and 1x1 or 3x3 convolutions where the dialect has them) of a tiny base."""
+    generator = torch.Generator().manual_seed(7)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    names, tensors = community_names(base, family), {}
+    ends = ["attn2.to_k", "attn1.to_q", "attn2.to_out.0", "self_attn.q_proj"]
+    if dialect == "kohya":
+        ends += ["proj_in", "in_layers.2", "ff.net.2"]
+    for key in targets(names, *ends):
+        weight, (kohya, diffusers) = weight_of(base, key), names[key]
+        out, width, kernel = weight.shape[0], weight.shape[1], tuple(weight.shape[2:])
+        if dialect == "kohya":
+            tensors[f"{kohya}.lora_up.weight"] = noise(out, RANK, *(1 for _ in kernel))
+            tensors[f"{kohya}.lora_down.weight"] = noise(RANK, width, *kernel)
+            tensors[f"{kohya}.alpha"] = torch.tensor(1.0)
+        elif dialect == "peft":
+            tensors[f"{diffusers}.lora_B.weight"] = noise(out, RANK)
+            tensors[f"{diffusers}.lora_A.weight"] = noise(RANK, width)
+        elif dialect == "loha":
+            for n in (1, 2):
+                tensors[f"{kohya}.hada_w{n}_a"] = noise(out, RANK)
+                tensors[f"{kohya}.hada_w{n}_b"] = noise(RANK, width)
+            tensors[f"{kohya}.alpha"] = torch.tensor(1.0)
+        elif dialect == "lokr":
+            tensors[f"{kohya}.lokr_w1"] = noise(4, 4)
+            tensors[f"{kohya}.lokr_w2"] = noise(out // 4, width // 4)
+    assert len(tensors) > 20
+    return tensors
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("dialect", ["kohya", "peft", "loha", "lokr"])
+def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
+    import comfy.sd
+    import comfy.utils
+    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.model import apply_deltas, effective_weights, patch_key
+
+    base = request.getfixturevalue(f"tiny_{family}")
+    path = tmp_path / "lora.safetensors"
+    save_file(file_of(dialect, base, family), path)
+    found = read_any(path)
+    assert not found.skipped and not found.concept.entries
+    lora = comfy.utils.load_torch_file(str(path))
+    stock = comfy.sd.load_lora_for_models(base.model, base.clip, lora, 0.7, 0.7)
+    ours = apply_deltas(base.model, base.clip, found.concept.deltas, 0.7)
+    stock_keys = {*stock[0].patches, *stock[1].patcher.patches}
+    assert {patch_key(name) for name in found.concept.deltas} == stock_keys
+    for n, (a, b) in enumerate(zip(stock, ours, strict=True)):
+        a, b = (a, b) if n == 0 else (a.patcher, b.patcher)
+        names = [name for name in found.concept.deltas if patch_key(name) in a.patches]
+        wanted, got = effective_weights(a, names), effective_weights(b, names)
+        assert names and all(torch.allclose(wanted[k], got[k], atol=1e-5) for k in names)
+
+
+def test_family_comes_from_the_width_of_cross_attention(tmp_path):
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    for width, family in ((768, "sd15"), (2048, "sdxl"), (1024, "unknown")):
+        name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+        path, parts = tmp_path / f"{width}.safetensors", {"up": torch.ones(640, 2), "down": torch.ones(2, width)}
+        save_file({f"{name}.lora_{part}.weight": value for part, value in parts.items()}, path)
+        assert read_any(path).concept.base.family == family
+
+
+def bad_file(kind, base, path: Path):
+    from mos_pack.mixofshow_core.formats.native import write_concept
+
+    concept = make_concept(base, "mara", 1)
+    if kind == "truncated":
+        write_concept(path, concept)
+        path.write_bytes(path.read_bytes()[:-500])
+    elif kind == "non-finite":
+        tensors = file_of("kohya", base, "sd15")
+        next(iter(tensors.values())).fill_(float("inf"))
+        save_file(tensors, path)
+    elif kind == "no key":
+        save_file({"some.unknown.key": torch.ones(2, 2), "other": torch.ones(1)}, path)
+    elif kind == "dora":
+        tensors = file_of("kohya", base, "sd15")
+        tensors |= {k.replace(".alpha", ".dora_scale"): torch.ones(4) for k in tensors if k.endswith("alpha")}
+        save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("truncated", "not a complete"), ("non-finite", "NaN or infinity"), ("no key", "some.unknown.key"),
+     ("dora", "DoRA")],
+)  # fmt: skip
+def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    path = tmp_path / "broken-file.safetensors"
+    bad_file(kind, tiny_sd15, path)
+    with pytest.raises(MixOfShowError, match=message) as caught:
+        read_any(path)
+    assert "broken-file" in str(caught.value)
+
+
+@pytest.fixture
+def loras(tiny_sd15):
+    """Two native files and one community file in the real loras folder."""
+    import folder_paths
+    from mos_pack.mixofshow_core.formats.native import write_concept
+
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    for name in ("mara", "finn"):
+        write_concept(folder / "mixofshow" / f"{name}.safetensors", make_concept(tiny_sd15, name, len(name)))
+    tags = {"ss_tag_frequency": json.dumps({"10_ohwx": {"ohwx man": 10, "smile": 3}})}
+    save_file(file_of("kohya", tiny_sd15, "sd15"), folder / "community.safetensors", metadata=tags)
+    return folder
+
+
+def load(file, **facts):
+    from mos_pack.nodes.concepts import MixOfShowLoadConcept
+
+    defaults = {"trigger": "", "name": "", "strength": 1.0, "role": "auto"}
+    return MixOfShowLoadConcept.execute(file, **(defaults | facts)).result
+
+
+def test_chain_rename_roles_and_cards(loras):
+    first, card = load("mixofshow/mara.safetensors", strength=0.8)
+    assert "type `mara` in prompts" in card and "<mara-1> <mara-2>" in card
+    both, _ = load("mixofshow/finn.safetensors", name="bob", concepts=first)
+    assert [use.concept.name for use in both] == ["mara", "bob"] and both[0].strength == 0.8
+    assert [word.text for word in both[1].concept.entries[0].words] == ["<finn-1>", "<finn-2>"]
+    silent, card = load("community.safetensors")
+    assert silent[0].resolved_role == "add-on" and "ohwx man, smile" in card
+    spoken, card = load("community.safetensors", trigger="ohwx man")
+    assert spoken[0].resolved_role == "concept" and spoken[0].label == "community.safetensors"
+
+
+def test_name_collisions_and_doubles_are_errors(loras):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+
+    first, _ = load("mixofshow/mara.safetensors")
+    with pytest.raises(MixOfShowError, match="listed twice"):
+        load("mixofshow/mara.safetensors", concepts=first)
+    with pytest.raises(MixOfShowError, match=r"mara\.safetensors and mixofshow/finn\.safetensors .*`name` field"):
+        load("mixofshow/finn.safetensors", name="mara", concepts=first)
+
+
+def test_missing_file_names_the_folder(loras):
+    from mos_pack.nodes.concepts import MixOfShowLoadConcept
+
+    assert MixOfShowLoadConcept.validate_inputs("mixofshow/mara.safetensors") is True
+    message = MixOfShowLoadConcept.validate_inputs("mixofshow/nobody.safetensors")
+    assert "nobody" in message and str(loras / "mixofshow") in message
+
+
+def test_nodes_run_in_a_real_server(server, tiny_sd15):
+    """Load two concepts, fuse, save, sample with the stock nodes; then the fused file loads again."""
+    from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
+
+    folder = server.base / "models" / "loras" / "mixofshow"
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, name in enumerate(("anna", "ben")):
+        write_concept(folder / f"{name}.safetensors", make_concept(tiny_sd15, name, n))
+    graph = {
+        "1": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
+        "2": {"class_type": "MixOfShowLoadConcept", "inputs": {
+            "file": "mixofshow/anna.safetensors", "trigger": "", "name": "", "strength": 1.0, "role": "auto"}},
+        "3": {"class_type": "MixOfShowLoadConcept", "inputs": {
+            "file": "mixofshow/ben.safetensors", "trigger": "", "name": "", "strength": 0.9, "role": "auto",
+            "concepts": ["2", 0]}},
+        "4": {"class_type": "MixOfShowFuse", "inputs": {
+            "model": ["1", 0], "clip": ["1", 1], "concepts": ["3", 0], "method": "exact", "calibration": "quick",
+            "save_as": "both"}},
+        "5": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4", 1], "text": "anna and ben"}},
+        "6": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "7": {"class_type": "KSampler", "inputs": {
+            "model": ["4", 0], "positive": ["5", 0], "negative": ["5", 0], "latent_image": ["6", 0], "seed": 1,
+            "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": ["1", 2]}},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}},
+        "10": {"class_type": "PreviewImage", "inputs": {"images": ["4", 4]}},
+    }  # fmt: skip
+    outputs = server.run(graph)
+    report = outputs["4"]["text"][0]
+    assert "anna" in report and "kept" in report and "saved:" in report
+    assert outputs["9"]["images"] and outputs["10"]["images"]
+    fused = read_concept(folder / "both.safetensors")
+    assert sorted(entry.name for entry in fused.entries) == ["anna", "ben"]
+    assert fused.training["fusion"]["method"] == "exact"
