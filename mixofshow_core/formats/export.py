@@ -1,0 +1,211 @@
+"""Writing one concept in any dialect: a table of formats, what each cannot hold, and what was written.
+
+Formats that need a whole model (diffusers pipeline, single-file checkpoint) are written by the bridge, which has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..concept import Concept, Dense
+from ..errors import MixOfShowError
+from ..topology import TEXT_LAYERS, NameTable, UNetLayout
+from .absolute import BaseWeights, custom_diffusion_tree
+from .community import community_metadata
+from .compress import Compressed, compress_by_share, resize
+from .dialect import layout_of
+from .edlora import edlora_tree, flatten
+from .lora import diffusers_tensors, kohya_tensors, stock_tensors, write_peft
+from .native import check_finite, save_safetensors, write_concept
+from .pickled import save_pickled
+from .textual_inversion import embedding_file
+
+MAX_TEXT_LAYERS = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Paths that were written (the first is the main one), and sentences on what the format could not hold."""
+
+    paths: tuple[Path, ...]
+    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def report(self) -> str:
+        megabytes = sum(path.stat().st_size for path in self.paths) / 1e6
+        lines = [f"wrote {self.paths[0]} ({len(self.paths)} files, {megabytes:.2f} MB)"]
+        return "\n".join([*lines, *(f"not in this format: {text}" for text in self.lost), *self.notes])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export: the concept with its final deltas, names for its net, the target without suffix, and the base."""
+
+    concept: Concept
+    names: NameTable
+    target: Path
+    base: BaseWeights | None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A dialect we write. ``low_rank``: full-rank changes must be compressed first."""
+
+    title: str
+    write: Callable[[Job], Exported]
+    low_rank: bool = False
+    needs_base: bool = False
+
+
+def export(
+    concept: Concept, kind: str, target: Path, size: str = "auto", strength: float = 1.0,
+    base: BaseWeights | None = None, layout: UNetLayout | None = None,
+) -> Exported:
+    """Write `concept` as `kind` at `target` (a path without suffix; the format adds its own).
+
+    `strength` is folded into the weights; `layout` (from a live model) wins over what the concept's names imply.
+    Raises MixOfShowError for an unknown format, a missing base, and for what a format cannot hold at all.
+    """  # fmt: skip
+    chosen = FORMATS.get(kind)
+    if chosen is None:
+        raise MixOfShowError(f"Format {kind!r} is unknown; use one of {', '.join(FORMATS)}.")
+    if chosen.needs_base and base is None:
+        raise MixOfShowError(f"Format {kind!r} holds whole weights: connect MODEL as the base, or give --base.")
+    deltas = concept.deltas
+    if strength != 1.0:
+        deltas = {name: delta.scaled(strength) for name, delta in deltas.items()}
+    if kind == "custom-diffusion-compressed":
+        kept = {name: d for name, d in deltas.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))}
+        small = compress_by_share(kept) if size == "auto" else resize(kept, size, low_rank_only=True)
+        small = replace(small, deltas={**deltas, **small.deltas})
+    else:
+        small = resize(deltas, size, low_rank_only=chosen.low_rank)
+    final = replace(concept, deltas=small.deltas)
+    check_finite(stock_tensors(final), concept.name or "this LoRA")
+    names = NameTable(layout or layout_of(concept), _text_layers(concept))
+    done = chosen.write(Job(final, names, Path(target), base))
+    return replace(done, notes=(*done.notes, *_notes(small, strength)))
+
+
+def _notes(small: Compressed, strength: float) -> list[str]:
+    notes = [f"weights: {small.megabytes:.2f} MB, relative error of the weights {small.error:.2%}"]
+    return notes if strength == 1.0 else [*notes, f"strength {strength:g} is folded into the weights"]
+
+
+def _text_layers(concept: Concept) -> Mapping[str, int]:
+    family = "sdxl" if any("clip_g" in name for name in concept.deltas) else concept.base.family.removesuffix("-v")
+    known = TEXT_LAYERS.get(family, {"clip_l": MAX_TEXT_LAYERS})
+    return {encoder: max(count, MAX_TEXT_LAYERS) for encoder, count in known.items()}
+
+
+def _lost_words(concept: Concept) -> tuple[str, ...]:
+    words = [word.text for entry in concept.entries for word in entry.words]
+    return (f"the concept words {', '.join(words)} and their embeddings",) if words else ()
+
+
+def _lost_layers(concept: Concept) -> tuple[str, ...]:
+    layered = [
+        word.text for entry in concept.entries
+        for word, embedding in zip(entry.words, entry.embeddings, strict=True) if embedding.layers > 1
+    ]  # fmt: skip
+    return (f"the layers of {', '.join(layered)}: one mean row per word is kept",) if layered else ()
+
+
+def _metadata(concept: Concept) -> dict[str, str]:
+    return {"format": "pt", **community_metadata(concept)}
+
+
+def _write_native(job: Job) -> Exported:
+    path = job.target.with_name(f"{job.target.name}.safetensors")
+    write_concept(path, job.concept)
+    return Exported((path,))
+
+
+def _write_stock(job: Job) -> Exported:
+    path = job.target.with_name(f"{job.target.name}.safetensors")
+    save_safetensors(path, stock_tensors(job.concept), _metadata(job.concept))
+    written = _write_embeddings(job)
+    notes = tuple(f"put {p.name} into models/embeddings and write embedding:{p.stem}" for p in written)
+    return Exported((path, *written), _lost_layers(job.concept), notes)
+
+
+def _write_embeddings(job: Job) -> tuple[Path, ...]:
+    written = []
+    single = len(job.concept.entries) == 1
+    for entry in job.concept.entries:
+        if entry.embeddings:
+            name = job.target.name if single else f"{job.target.name}-{entry.name}"
+            path = job.target.with_name(f"{name}-embedding.safetensors")
+            save_safetensors(path, embedding_file(entry), {"modelspec.title": entry.name, "format": "pt"})
+            written.append(path)
+    return tuple(written)
+
+
+def _write_inversion(job: Job) -> Exported:
+    written = _write_embeddings(job)
+    if not written:
+        raise MixOfShowError(f"{job.concept.name or 'This LoRA'} has no concept words; there is no embedding to write.")
+    lost = (f"the changes of {len(job.concept.deltas)} layers",) if job.concept.deltas else ()
+    return Exported(written, (*lost, *_lost_layers(job.concept)))
+
+
+def _write_kohya(job: Job) -> Exported:
+    path = job.target.with_name(f"{job.target.name}.safetensors")
+    save_safetensors(path, kohya_tensors(job.concept, job.names), _metadata(job.concept))
+    dense = sum(isinstance(delta, Dense) for delta in job.concept.deltas.values())
+    notes = (f"{dense} layers are plain differences (.diff), which ComfyUI reads and few others",) if dense else ()
+    return Exported((path,), _lost_words(job.concept), notes)
+
+
+def _write_diffusers(job: Job) -> Exported:
+    path = job.target.with_name(f"{job.target.name}.safetensors")
+    save_safetensors(path, diffusers_tensors(job.concept, job.names), _metadata(job.concept))
+    return Exported((path,), _lost_words(job.concept))
+
+
+def _write_peft(job: Job) -> Exported:
+    return Exported(tuple(write_peft(job.target, job.concept, job.names)), _lost_words(job.concept))
+
+
+def _edlora(job: Job) -> tuple[dict, tuple[str, ...]]:
+    lost = ["alpha (folded into lora_up)", "plain name, class, kind, base and training settings"]
+    return edlora_tree(job.concept, job.names, where=job.concept.name or "this LoRA"), tuple(lost)
+
+
+def _write_edlora(job: Job) -> Exported:
+    path, (tree, lost) = job.target.with_name(f"{job.target.name}.safetensors"), _edlora(job)
+    save_safetensors(path, flatten(tree), _metadata(job.concept))
+    return Exported((path,), lost)
+
+
+def _write_edlora_pth(job: Job) -> Exported:
+    path, (tree, lost) = job.target.with_name(f"{job.target.name}.pth"), _edlora(job)
+    save_pickled(path, {"params": tree})
+    return Exported((path,), lost)
+
+
+def _write_custom_diffusion(job: Job) -> Exported:
+    path = job.target.with_name(f"{job.target.name}.bin")
+    tree, lost = custom_diffusion_tree(job.concept.deltas, job.concept, job.names, job.base)
+    save_pickled(path, tree)
+    return Exported((path,), tuple(lost))
+
+
+def _write_compressed(job: Job) -> Exported:
+    return _write_custom_diffusion(replace(job, base=None))
+
+
+FORMATS: dict[str, Format] = {
+    "concept": Format("Mix-of-Show concept (ours, complete)", _write_native),
+    "stock": Format("LoRA with ComfyUI's keys, and one embedding file per concept", _write_stock),
+    "kohya": Format("LoRA with kohya's keys", _write_kohya),
+    "diffusers": Format("LoRA for diffusers' load_lora_weights", _write_diffusers, low_rank=True),
+    "peft": Format("PEFT adapter folders", _write_peft, low_rank=True),
+    "embedding": Format("textual inversion only", _write_inversion),
+    "ed-lora": Format("Mix-of-Show's ED-LoRA as safetensors", _write_edlora, low_rank=True),
+    "ed-lora-pth": Format("Mix-of-Show's ED-LoRA as .pth of plain tensors", _write_edlora_pth, low_rank=True),
+    "custom-diffusion": Format("Custom Diffusion (whole keys and values)", _write_custom_diffusion, needs_base=True),
+    "custom-diffusion-compressed": Format("Custom Diffusion, compressed", _write_compressed),
+}
