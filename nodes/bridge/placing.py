@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from ...mixofshow_core.concept import ConceptEntry
+from ...mixofshow_core.concept import ConceptEntry, ConceptUse
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.regional.attention import cover
 from ...mixofshow_core.regional.raster import RegionMap
-from ...mixofshow_core.topology import cross_attention_layers
-from .model import unet_of
+from ...mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
+from .model import apply_deltas, check_family, unet_of
 from .region_attention import Payload
 from .regions import patch_model, with_payload
-from .text import LayeredText, Vocabulary, encode_layered, vocabulary_of
+from .routing import Routes, make_routes
+from .text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 
 log = logging.getLogger("mixofshow")
 
@@ -33,50 +34,108 @@ class PlacedPrompts:
         return any(text != self.base for text in self.regions)
 
 
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's."""
+
+    clips: dict[int | None, object]
+    layers: int
+    done: dict = field(default_factory=dict)
+
+    def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
+        if (text, owner) not in self.done:
+            self.done[text, owner] = encode_layered(self.clips[owner], text, self.layers, where)
+        return self.done[text, owner]
+
+
 def place(model, clip, prompt: str, negative: str, placed: RegionMap | None = None, concepts=None):
     """(MODEL, positive, negative) for a sampler.
 
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
+    ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
     """
+    cast = ()
     if concepts:
-        raise MixOfShowError(
-            "Place: routing unfused concepts to regions is not built yet. Fuse the concepts first, take MODEL and CLIP "
-            "from Fuse, and leave `concepts` open."
-        )
+        check_family(model, concepts)
+        clip = register_concepts(clip, concepts)
+        cast = tuple(use for use in concepts if use.resolved_role == "concept")
+        for use in concepts:
+            if use.resolved_role != "concept":  # styles and add-ons belong to the whole picture
+                model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
     if placed is not None:
         warn_about_vanishing(placed)
-    layers = len(cross_attention_layers(unet_of(model)))
-    encoded: dict[str, LayeredText] = {}
-
-    def encode(text: str, where: str) -> LayeredText:
-        if text not in encoded:
-            encoded[text] = encode_layered(clip, text, layers, where)
-        return encoded[text]
-
+    routes, clips = None, {None: clip}
+    if cast:
+        owners, background = find_owners(cast, positives, placed, vocabulary)
+        routes = make_routes(model, cast, owners, background)
+        for number in {*owners, background} - {None}:
+            texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
+            clips[number] = apply_deltas(None, clip, texts, cast[number].strength)[1] if texts else clip
+    encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
     entries = [
-        _conditioning(encode, prompts, placed, what)
+        _conditioning(encode, prompts, placed, routes, what)
         for prompts, what in ((positives, "prompt"), (negatives, "negative prompt"))
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
 
 
-def _conditioning(encode: Callable, prompts: PlacedPrompts, placed: RegionMap | None, what: str):
-    base = encode(prompts.base, what)
+def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | None, routes: Routes | None, what: str):
+    base = encode(prompts.base, what, routes.background if routes else None)
     texts, regions = (), None
-    if prompts.regional:
+    if placed is not None and (prompts.regional or routes):
         regions = placed
+        owners = routes.owners if routes else (None,) * len(prompts.regions)
         found = [
-            encode(text, f"{what} of region {region.name!r}")
-            for text, region in zip(prompts.regions, placed.regions.regions, strict=True)
+            encode(text, f"{what} of region {region.name!r}", owner)
+            for text, region, owner in zip(prompts.regions, placed.regions.regions, owners, strict=True)
         ]
         texts = tuple(text.context if text.layers is None else text.layers for text in found)
     payload = None
-    if texts or base.layers is not None:
-        payload = Payload(base.context.shape[1], base.layers, texts, regions)
+    if texts or base.layers is not None or routes:
+        payload = Payload(base.context.shape[1], base.layers, texts, regions, routes)
     return with_payload(base.context, base.extras, payload), payload
+
+
+def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):
+    """(concept number per region, concept number of the background or None) for routing.
+
+    A region belongs to the concept that its text names. The background belongs to the concept that `background` names;
+    without regions, to the only concept there is.
+    """
+    if placed is None:
+        if len(cast) > 1:
+            raise MixOfShowError(
+                f"Place: {len(cast)} unfused concepts arrive without regions. Connect Regions, or fuse the concepts."
+            )
+        return (), 0
+    names = [entry.name for use in cast for entry in use.concept.entries]
+    owners = []
+    for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
+        own = text if region.prompt.strip() or region.concept.strip() else ""
+        named = [number for number, use in enumerate(cast) if _mentions(own, use.concept.entries)]
+        if len(named) > 1:
+            raise MixOfShowError(
+                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name one of "
+                f"{', '.join(names)}, or fuse them."
+            )
+        owners.append(named[0] if named else None)
+    scene = placed.regions.background.concept
+    background = None
+    if scene.strip():
+        entry = find_entry(scene, "the background", vocabulary)
+        holds = (any(known.id == entry.id for known in use.concept.entries) for use in cast)
+        background = next((number for number, found in enumerate(holds) if found), None)
+    for number, use in enumerate(cast):
+        if number not in (*owners, background):
+            log.warning("Place: no region names concept %r; it is not used.", use.label)
+    return tuple(owners), background
+
+
+def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
+    return Vocabulary(tuple(entries)).rewrite(prompt) != prompt
 
 
 def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
@@ -105,8 +164,7 @@ def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary)
     if not concept.strip():
         return prompt
     entry = find_entry(concept, where, vocabulary)
-    mentioned = Vocabulary((entry,)).rewrite(prompt) != prompt
-    return prompt if mentioned else _join(entry.name, prompt)
+    return prompt if _mentions(prompt, (entry,)) else _join(entry.name, prompt)
 
 
 def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:

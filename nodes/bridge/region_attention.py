@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.regional import attention as regional
+from ...mixofshow_core.regional.gating import concept_gates
 from ...mixofshow_core.regional.raster import RegionMap
 from ...mixofshow_core.topology import CrossAttention, cross_attention_layers
+from .routing import Routes
 
 log = logging.getLogger("mixofshow")
 
@@ -31,12 +34,14 @@ class Payload:
 
     ``tokens``: length of the plain context it belongs to. ``layers``: [L, T, C], one context per cross-attention layer
     for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
+    ``routes``: unfused concepts, each acting in its own regions, or None.
     """
 
     tokens: int
     layers: Tensor | None = None
     texts: tuple[Tensor, ...] = ()
     placed: RegionMap | None = None
+    routes: Routes | None = None
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0
@@ -58,6 +63,7 @@ class Sampling:
     projections: dict = field(default_factory=dict)
     addresses: dict = field(default_factory=dict)
     plain: dict = field(default_factory=dict)
+    factors: dict = field(default_factory=dict)
     said: set = field(default_factory=set)
 
     def usable(self, cond: dict) -> Payload | None:
@@ -97,7 +103,9 @@ class Batch:
     layers: dict[tuple, CrossAttention]
     shared: bool
     replaced: frozenset
-    plans: dict = field(default_factory=dict)
+    size: tuple[int, int]
+    focus: dict | None = None
+    kept: dict = field(default_factory=dict)
 
     def layer(self, options: dict) -> CrossAttention | None:
         return self.layers.get((*options.get("block", ()), options.get("block_index")))
@@ -115,17 +123,79 @@ class Batch:
                 found.setdefault(id(self.payloads[number - 1].placed), []).append(row)
         return found
 
-    def plan(self, rows: list[int], size: tuple[int, int]) -> regional.TokenPlan | None:
-        key = (tuple(rows), size)
-        if key not in self.plans:
+    def weights(self, rows: list[int], size: tuple[int, int]) -> Tensor:
+        """Region weights [rows, R, N] at one layer size; the rows share their placed regions."""
+        key = ("weights", tuple(rows), size)
+        if key not in self.kept:
             spec = self.payloads[self.ids[rows[0]] - 1].placed.regions
-            masks = self.masks[rows, : len(spec.regions)]
+            covered = regional.cover(self.masks[rows, : len(spec.regions)], size, spec.edges)
             strength = torch.tensor([region.strength for region in spec.regions])
             weight = torch.tensor([region.weight for region in spec.regions])
-            covered = regional.cover(masks, size, spec.edges)
-            weights = regional.blend_weights(covered, strength.to(covered), weight.to(covered), spec.overlap)
-            self.plans[key] = regional.plan_tokens(weights)
-        return self.plans[key]
+            self.kept[key] = regional.blend_weights(covered, strength, weight, spec.overlap)
+        return self.kept[key]
+
+    def plan(self, rows: list[int], size: tuple[int, int]) -> regional.TokenPlan | None:
+        key = ("plan", tuple(rows), size)
+        if key not in self.kept:
+            self.kept[key] = regional.plan_tokens(self.weights(rows, size))
+        return self.kept[key]
+
+    def routes(self) -> list[Routes]:
+        used = (self.payloads[number - 1].routes for number in set(self.ids) if number)
+        return list({id(routes): routes for routes in used if routes is not None}.values())
+
+    def gates(self, routes: Routes, size: tuple[int, int]) -> Tensor:
+        """Gates [B, N, K] of every row and token; rows of other conditionings stay closed."""
+        key = ("gates", id(routes), size)
+        if key not in self.kept:
+            gates = self.masks.new_zeros(len(self.ids), size[0] * size[1], routes.count)
+            for number in set(self.ids) - {0}:
+                payload = self.payloads[number - 1]
+                if payload.routes is not routes:
+                    continue
+                rows = [row for row, found in enumerate(self.ids) if found == number]
+                empty = gates.new_zeros(len(rows), 0, gates.shape[1])
+                weights = empty if payload.placed is None else self.weights(rows, size)
+                gates[rows] = concept_gates(weights, routes.owners, routes.background, routes.count)
+            self.kept[key] = gates
+        return self.kept[key]
+
+    def text_gates(self, routes: Routes) -> Tensor:
+        """Gates [B, 1, K] for the base text of every row: the background's concept, if there is one."""
+        rows = [bool(number) and self.payloads[number - 1].routes is routes for number in self.ids]
+        return routes.one_hot([routes.background if mine else None for mine in rows])
+
+    def gates_for(self, routes: Routes, x: Tensor, reads_text: bool) -> Tensor | None:
+        """Gates for the input of one layer; None when nothing acts there or its tokens cannot be told."""
+        if self.focus is not None:
+            return self.focus.get(id(routes))
+        if x.shape[0] == len(self.ids):
+            if reads_text:
+                return None if routes.background is None else self.text_gates(routes)
+            size = tuple(x.shape[-2:]) if x.dim() == 4 else self.sizes().get(x.shape[1])
+            if size is not None:
+                return self.gates(routes, size)
+        self.sampling.warn("Another node changed the tokens or rows of a layer; routed concepts are left out there.")
+        return None
+
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """Token count of every level -> (rows, columns); each downsampling halves and rounds up."""
+        if "sizes" not in self.kept:
+            sizes, (height, width) = {}, self.size
+            while height * width not in sizes:
+                sizes[height * width] = (height, width)
+                height, width = -(-height // 2), -(-width // 2)
+            self.kept["sizes"] = sizes
+        return self.kept["sizes"]
+
+    @contextmanager
+    def focused(self, gates: dict):
+        """While open, routed layers use these gates (by id of the Routes) instead of those of the whole batch."""
+        before, self.focus = self.focus, gates
+        try:
+            yield
+        finally:
+            self.focus = before
 
 
 def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
@@ -189,7 +259,7 @@ def add_regions(out: Tensor, options: dict) -> Tensor:
         part = _region_output(batch, layer, options, plan, rows, n if every else n[rows])
         own = out if every else out[rows]
         if batch.is_shared(options):
-            base = _base_output(layer, options, n[rows][:, plan.union], context[rows], value[rows])
+            base = _base_output(batch, layer, options, plan, rows, (n, context, value))
             own = regional.add_difference(own, part, base, plan)
         else:
             own = regional.blend(own, part, plan)
@@ -213,19 +283,33 @@ def _attend(layer: CrossAttention, options: dict):
 
 def _region_output(batch: Batch, layer: CrossAttention, options: dict, plan, rows: list[int], n: Tensor) -> Tensor:
     module = layer.module
-    query = module.to_q(n[:, plan.union])
+    gates = _union_gates(batch, options, plan, rows)
+    with batch.focused(gates):
+        query = module.to_q(n[:, plan.union])
     pairs = {number: _project(batch, number, layer, query) for number in {batch.ids[row] for row in rows}}
     length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
     keys, values = (
         torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)
     )
-    return module.to_out(regional.attend_regions(query, keys, values, plan, _attend(layer, options)))
+    mixed = regional.attend_regions(query, keys, values, plan, _attend(layer, options))
+    with batch.focused(gates):
+        return module.to_out(mixed)
 
 
-def _base_output(layer: CrossAttention, options: dict, n: Tensor, context: Tensor, value: Tensor) -> Tensor:
-    module = layer.module
-    mixed = _attend(layer, options)(module.to_q(n), module.to_k(context), module.to_v(value))
-    return module.to_out(mixed)
+def _union_gates(batch: Batch, options: dict, plan, rows: list[int]) -> dict:
+    size = tuple(options["activations_shape"][-2:])
+    return {id(routes): batch.gates(routes, size)[rows][:, plan.union] for routes in batch.routes()}
+
+
+def _base_output(batch: Batch, layer: CrossAttention, options: dict, plan, rows: list[int], inputs: tuple) -> Tensor:
+    """What the base text gives at the covered tokens, computed as the host does."""
+    module, (n, context, value) = layer.module, inputs
+    gates = _union_gates(batch, options, plan, rows)
+    with batch.focused({id(routes): batch.text_gates(routes)[rows] for routes in batch.routes()}):
+        keys, values = module.to_k(context[rows]), module.to_v(value[rows])
+    with batch.focused(gates):
+        mixed = _attend(layer, options)(module.to_q(n[rows][:, plan.union]), keys, values)
+        return module.to_out(mixed)
 
 
 def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,7 +320,9 @@ def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> 
     if kept is None:
         count = len(batch.layers)
         text = regional.stack_texts([_at_layer(text, layer.index, count) for text in payload.texts]).to(like)
-        kept = layer.module.to_k(text), layer.module.to_v(text)
+        routes = payload.routes
+        with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
+            kept = layer.module.to_k(text), layer.module.to_v(text)
         if batch.sampling.keep_projections:
             batch.sampling.projections[key] = kept
     return kept

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...mixofshow_core.errors import MixOfShowError
 from .region_attention import KEY, Batch, Payload, Sampling, add_regions, choose_texts, payload_of
+from .routing import routed
 
 MAP = f"{KEY}_map"
 SAMPLING = f"{KEY}_sampling"
@@ -148,6 +149,8 @@ def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, t
         others += [patch for patch in patches.get("attn2_output_patch", ()) if patch is not add_regions]
         ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
         layers = sampling.layers_of(executor.class_obj)
-        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
-        options = {**options, KEY: batch}
+        size = tuple(x.shape[-2:])
+        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced), size)
+        with routed(executor.class_obj, batch):
+            return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
     return executor(x, timesteps, context, y, control, options, **kwargs)

@@ -73,7 +73,8 @@ def test_without_regions_everything_is_stock(family, request):
 
 
 def test_texts_of_regions(base, knowing):
-    placed = regions({"prompt": "in a hat", "concept": "mara"}, {"prompt": "TOM running", "concept": "tom"}, suffix="4k")
+    entries = {"prompt": "in a hat", "concept": "mara"}, {"prompt": "TOM running", "concept": "tom"}
+    placed = regions(*entries, suffix="4k")
     model, positive, negative = MixOfShowPlace.execute(base.model, knowing, "two people", "bad", placed).result
     assert KEY in model.attachments and KEY not in base.model.attachments
     found = payload(positive)
