@@ -67,6 +67,7 @@ def main() -> int:
 
 def demo(options: argparse.Namespace, rest: list[str]) -> int:
     prepare()
+    say("demo: up to 8 minutes on two cores")
     return run_module("world.demo", rest)
 
 
@@ -84,6 +85,7 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     skipped = find_browser(options.system)
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
+    say("all tests: about 10 minutes on two cores")
     failed = []
     start = time.monotonic()
     steps = {"lint": ["ruff", "check", "."]} | {
@@ -105,18 +107,21 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
 def serve(options: argparse.Namespace, rest: list[str]) -> int:
     host = prepare()
     front_end = get_front_end()
-    from tests.host.server import start_server
+    from tests.host.server import ServerError, start_server
 
     base = CACHE / "serve"
     say(f"starting ComfyUI; models, inputs and outputs live in {base}")
     device = () if options.gpu else ("--cpu",)
-    with start_server(
-        host, python=str(PYTHON), extra_nodes=(), port=options.port, device=device, base=base,
-        arguments=("--front-end-root", str(front_end)),
-    ) as server:  # fmt: skip
-        say(f"open {server.url} and choose Templates -> mixofshow; Ctrl+C ends it; log: {server.log}")
-        while server.process.poll() is None:
-            time.sleep(0.5)
+    try:
+        with start_server(
+            host, python=str(PYTHON), extra_nodes=(), port=options.port, device=device, base=base,
+            arguments=("--front-end-root", str(front_end)),
+        ) as server:  # fmt: skip
+            say(f"open {server.url}, then Templates -> Extensions -> 01; Ctrl+C ends it; log: {server.log}")
+            while server.process.poll() is None:
+                time.sleep(0.5)
+    except ServerError as error:
+        raise Stop(last_lines(str(error), 3)) from None
     return server.process.returncode or 0
 
 
