@@ -103,7 +103,7 @@ class MixOfShowTrain(io.ComfyNode):
             description="Learns a dataset's concept and saves it as a file. An identical run is loaded, not repeated.",
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The base to learn on; it is left as it was. LoRAs on it count as base."),
+                io.Model.Input("model", tooltip="The base to learn on, left as it was. LoRAs on it count as base."),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model; it is left as it was."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures, once."),
                 DATASET.Input("dataset", tooltip="From Mix-of-Show Dataset."),
@@ -122,6 +122,9 @@ class MixOfShowTrain(io.ComfyNode):
                     "File name in models/loras/mixofshow; empty: the concept's name. Nothing is overwritten."
                 )),
                 SETTINGS.Input("settings", optional=True, tooltip="From Mix-of-Show Train Settings."),
+                CONCEPTS.Input("concepts", optional=True, tooltip=(
+                    "Concepts from another Train or Load Concept node; the new ones go behind them, ready for Fuse."
+                )),
             ],
             outputs=[
                 CONCEPTS.Output(display_name="concepts"),
@@ -133,7 +136,8 @@ class MixOfShowTrain(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, dataset, preset: str, quality: str, steps: int, seed: int, save_as: str, settings=None
+        cls, model, clip, vae, dataset, preset: str, quality: str, steps: int, seed: int, save_as: str, settings=None,
+        concepts=(),
     ) -> io.NodeOutput:
         chosen = replace(PRESETS[preset], **(settings or {}))
         request, notes = training_run.prepare(model, clip, vae, dataset, chosen, quality, steps, seed, save_as)
@@ -141,10 +145,11 @@ class MixOfShowTrain(io.ComfyNode):
         for note in notes:
             log.info("auto: %s", note)
         result = training_run.run_training(request)
-        concepts = training_run.used_concepts(result)
-        samples = training_samples.sample_strengths(model, clip, vae, concepts[0], seed)
+        trained = training_run.used_concepts(result)
+        samples = training_samples.sample_strengths(model, clip, vae, trained[0], seed)
         losses = {"loss": list(result.losses)}
-        return io.NodeOutput(concepts, samples, losses, str(result.path), ui=ui.PreviewImage(samples, cls=cls))
+        chain = (*(concepts or ()), *trained)
+        return io.NodeOutput(chain, samples, losses, str(result.path), ui=ui.PreviewImage(samples, cls=cls))
 
 
 NODES = [MixOfShowTrainSettings, MixOfShowTrain]

@@ -36,7 +36,7 @@ CONTRACTS = {
             "model": "MODEL", "clip": "CLIP", "vae": "VAE", "dataset": "MIXOFSHOW_DATASET", "preset": "COMBO",
             "quality": "COMBO", "steps": "INT", "seed": "INT", "save_as": "STRING",
         },
-        {"settings": "MIXOFSHOW_SETTINGS"},
+        {"settings": "MIXOFSHOW_SETTINGS", "concepts": "MIXOFSHOW_CONCEPTS"},
         {"preset": "ED-LoRA", "quality": "standard", "steps": 0, "seed": 0, "save_as": ""},
     ),
     "MixOfShowLoadConcept": Contract(
