@@ -9,6 +9,7 @@ const browser = Object.fromEntries(
     "cancelAnimationFrame",
     "getComputedStyle",
     "DOMMatrix",
+    "URLSearchParams",
     "globalThis",
     "Image",
     "createImageBitmap",

@@ -45,7 +45,7 @@ class MixOfShowRegions(io.ComfyNode):
                     "width",
                     default=512,
                     min=64,
-                    max=16384,
+                    max=8192,
                     step=8,
                     tooltip="Width of the canvas in pixels. Wire the width output to the empty latent.",
                 ),
@@ -53,7 +53,7 @@ class MixOfShowRegions(io.ComfyNode):
                     "height",
                     default=512,
                     min=64,
-                    max=16384,
+                    max=8192,
                     step=8,
                     tooltip="Height of the canvas in pixels. Wire the height output to the empty latent.",
                 ),
@@ -83,7 +83,8 @@ class MixOfShowRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, editor, width, height, concepts=None, backdrop=None, masks=None) -> io.NodeOutput:
-        placed = make_map(parse_regions(editor, width, height), () if masks is None else masks)
+        planes = () if masks is None else masks.reshape(-1, *masks.shape[-2:])
+        placed = make_map(parse_regions(editor, width, height), planes)
         if concepts is not None:
             _check_names(placed.regions, concepts)
         shown = placed.masks.float() / 255
@@ -98,7 +99,9 @@ def _for_the_editor(placed, concepts, backdrop, masks) -> dict:
     names = [entry.name for use in concepts or () for entry in use.concept.entries]
     used = [r.shape.index for r in placed.regions.regions if isinstance(r.shape, InputMask)]
     seen = {
-        "mixofshow_run": [{"width": placed.regions.width, "height": placed.regions.height, "concepts": names}],
+        "mixofshow_run": [
+            {"size": {"width": placed.regions.width, "height": placed.regions.height}, "concepts": names}
+        ],
         "mixofshow_backdrop": [],
         "mixofshow_masks": [],
     }

@@ -6,5 +6,7 @@ import { makeGenerator, random } from "./generate.js";
 
 const [count, seed] = process.argv.slice(2).map(Number);
 const next = makeGenerator(random(seed));
-const lines = Array.from({ length: count }, () => JSON.stringify(writeDoc(readDoc(next(), { width: 512, height: 512 }).doc)));
+const lines = Array.from({ length: count }, () =>
+  JSON.stringify(writeDoc(readDoc(next(), { width: 512, height: 512 }).doc)),
+);
 process.stdout.write(`${lines.join("\n")}\n`);

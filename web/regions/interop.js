@@ -50,14 +50,14 @@ const listOf = (regions) => (regions.length ? { kind: "regions", regions } : { k
 
 /**
  * The host's bounding boxes in pixels ({x, y, width, height, metadata?}, also nested per frame), and [x1, y1, x2, y2].
- * @param {unknown[]} raw @param {Doc} doc @returns {Partial<Region>[]}
+ * @param {unknown[]} raw @param {Doc} doc @param {number} depth @returns {Partial<Region>[]}
  */
-function readBoxes(raw, doc) {
+function readBoxes(raw, doc, depth = 0) {
   /** @type {Partial<Region>[]} */
   const found = [];
   for (const entry of raw.slice(0, LIMITS.regions)) {
     if (Array.isArray(entry) && entry.some((item) => typeof item === "object" && item !== null)) {
-      found.push(...readBoxes(entry, doc));
+      if (depth < 2) found.push(...readBoxes(entry, doc, depth + 1));
       continue;
     }
     if (typeof entry !== "object" || entry === null) continue;

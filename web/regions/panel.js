@@ -3,7 +3,7 @@
 import { el, iconButton } from "./dom.js";
 import { makeBackgroundFields, makeRegionFields } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
-import { tooSmall } from "./measure.js";
+import { DEEP_TOKEN, tooSmall } from "./measure.js";
 import { reorderRegion } from "./model.js";
 import { colorOf } from "./render.js";
 import { BACKGROUND } from "./state.js";
@@ -47,8 +47,11 @@ export function makePanel(editor, context) {
   let drawn = "";
   /** @type {Map<string, HTMLElement>} */
   const shares = new Map();
-  const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) =>
-    entry.shape.type !== "input" && (share === 0 || tooSmall(editor.doc, entry));
+  const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) => {
+    if (entry.shape.type === "input") return "";
+    if (share === 0) return t("warn.tiny");
+    return tooSmall(editor.doc, entry) ? t("warn.small", { pixels: DEEP_TOKEN }) : "";
+  };
 
   return {
     panel,
@@ -99,7 +102,7 @@ export function makePanel(editor, context) {
 
 /**
  * @param {Editor} editor @param {PanelContext} context @param {Region} entry @param {number} number
- * @param {Map<string, HTMLElement>} shares @param {boolean} warn
+ * @param {Map<string, HTMLElement>} shares @param {string} warn what is wrong with it
  */
 function row(editor, { translate: t }, entry, number, shares, warn) {
   const share = el("span", { className: "mos-share" });
@@ -121,7 +124,7 @@ function row(editor, { translate: t }, entry, number, shares, warn) {
       [
         badge,
         el("span", { textContent: entry.name }),
-        warn ? el("span", { className: "mos-warn", title: t("warn.small", { pixels: 64 }), textContent: "!" }) : null,
+        warn ? el("span", { className: "mos-warn", title: warn, textContent: "!" }) : null,
         share,
       ],
     ),

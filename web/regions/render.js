@@ -53,7 +53,10 @@ function tinted(document, color, width, height, alpha, top) {
   return canvas;
 }
 
-/** An incoming mask (white, its cover in the alpha channel) in a region's colour. @param {Document} document @param {ImageBitmap} mask @param {string} color */
+/**
+ * An incoming mask (white, its cover in the alpha channel) in a region's colour.
+ * @param {Document} document @param {ImageBitmap} mask @param {string} color
+ */
 function colored(document, mask, color) {
   return remembered(mask, color, () => {
     const canvas = newCanvas(document, mask.width, mask.height);
@@ -213,7 +216,7 @@ function drawFill(context, region, scene, doc, still) {
   }
   if (shape.type !== "mask" && shape.type !== "input") {
     const pattern = patternOf(context, color, String(region.ui.pattern), scene.scale);
-    context.globalAlpha = region.ui.pattern === "plain" ? 0 : 0.35;
+    context.globalAlpha = region.ui.pattern === "plain" ? 0 : 0.5;
     tracePath(context, shape, r);
     context.fillStyle = pattern;
     context.fill();
@@ -273,10 +276,14 @@ function drawOutline(context, region, scene, chosen, number) {
   const text = region.name;
   context.font = "600 11px system-ui, sans-serif";
   context.textBaseline = "middle";
-  const [x, y] = [Math.max(r.x, r.x + box.x * r.width) + 4, Math.max(r.y, r.y + box.y * r.height) + 4];
-  const room = Math.max(0, Math.min(box.width, 1 - Math.max(0, box.x)) * r.width - 34);
-  const shown = fitText(context, text, room);
+  const [left, top] = [Math.max(0, box.x), Math.max(0, box.y)];
+  const [right, bottom] = [Math.min(1, box.x + box.width), Math.min(1, box.y + box.height)];
+  const shown = fitText(context, text, Math.max(0, (right - left) * r.width - 34));
   const width = shown ? context.measureText(shown).width + 8 : 0;
+  // In a corner of a box; in the middle of anything else, whose corners are not its own.
+  const boxed = region.shape.type === "rect" || region.shape.type === "input";
+  const x = boxed ? r.x + left * r.width + 4 : r.x + ((left + right) / 2) * r.width - (18 + width) / 2;
+  const y = boxed ? r.y + top * r.height + 4 : r.y + ((top + bottom) / 2) * r.height - 9;
   context.fillStyle = color;
   context.fillRect(x, y, 18, 17);
   context.fillStyle = "rgba(12, 12, 16, 0.82)";

@@ -140,7 +140,8 @@ export const ENGLISH = Object.freeze({
 /** @param {Record<string, string>} [texts] translations, keys with "_" for "." @returns {Translate} */
 export function translator(texts = {}) {
   return (key, values = {}) => {
-    const text = texts[key.replaceAll(".", "_")] ?? ENGLISH[key] ?? key;
+    const own = key.replaceAll(".", "_");
+    const text = Object.hasOwn(texts, own) ? texts[own] : Object.hasOwn(ENGLISH, key) ? ENGLISH[key] : key;
     return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
   };
 }

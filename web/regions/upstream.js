@@ -1,4 +1,7 @@
-/** Which concept names can be known before a run: those typed on nodes up the wires. Reads the graph, changes nothing. */
+/**
+ * Which concept names can be known before a run: those typed on nodes up the wires. Reads the graph, changes
+ * nothing.
+ */
 
 /** @typedef {{names: string[], complete: boolean, sources: number}} Found */
 
@@ -6,7 +9,8 @@
  * The little of ComfyUI's graph that is read here.
  * @typedef {{name: string, type?: unknown, link?: number | null}} Slot
  * @typedef {{origin_id: number | string, origin_slot: number}} Link
- * @typedef {{type?: string, comfyClass?: string, mode?: number, graph?: Graph | null, subgraph?: Graph, inputs?: Slot[],
+ * @typedef {{type?: string, comfyClass?: string, mode?: number, graph?: Graph | null, subgraph?: Graph,
+ *   inputs?: Slot[],
  *   outputs?: {type?: unknown}[], widgets?: {name?: string, value?: unknown}[]}} Node
  * @typedef {{links: Map<number, Link> | Record<number, Link>, nodes?: Node[], rootGraph?: Graph,
  *   getNodeById: (id: number | string) => Node | null | undefined, outputs?: {linkIds?: number[]}[]}} Graph
@@ -51,7 +55,8 @@ function follow(graph, linkId, found, seen) {
   const origin = graph.getNodeById(link.origin_id);
   if (!origin || origin.mode === MUTED) return;
   if (origin.subgraph) {
-    for (const inner of origin.subgraph.outputs?.[link.origin_slot]?.linkIds ?? []) follow(origin.subgraph, inner, found, seen);
+    for (const inner of origin.subgraph.outputs?.[link.origin_slot]?.linkIds ?? [])
+      follow(origin.subgraph, inner, found, seen);
     return;
   }
   if (NAMED.has(origin.comfyClass ?? origin.type ?? "") && origin.mode !== BYPASSED) {
@@ -66,7 +71,10 @@ function follow(graph, linkId, found, seen) {
   }
 }
 
-/** The nodes that show this subgraph, each with the graph it lies in. @param {Graph} graph @returns {[Graph, Node][]} */
+/**
+ * The nodes that show this subgraph, each with the graph it lies in.
+ * @param {Graph} graph @returns {[Graph, Node][]}
+ */
 function placesOf(graph) {
   /** @type {[Graph, Node][]} */
   const places = [];

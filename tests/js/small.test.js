@@ -1,0 +1,175 @@
+/** The small modules: history, measuring, view, canvas sizes, texts, names up the wires. */
+
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { thin } from "../../web/regions/geometry.js";
+import { History } from "../../web/regions/history.js";
+import { measure, tooSmall } from "../../web/regions/measure.js";
+import { emptyDoc, makeRegion } from "../../web/regions/model.js";
+import { SDXL_BUCKETS, withRatio } from "../../web/regions/presets.js";
+import { ENGLISH, translator } from "../../web/regions/texts.js";
+import { findConceptNames } from "../../web/regions/upstream.js";
+import { canvasRect, zoomAt } from "../../web/regions/view.js";
+
+const WEB = new URL("../../web/", import.meta.url);
+
+test("history: undo, redo, merging, and a new branch", () => {
+  const history = new History("a");
+  history.push("b");
+  history.push("c", true);
+  assert.equal(history.undo(), "a");
+  assert.equal(history.undo(), null);
+  assert.equal(history.redo(), "c");
+  history.undo();
+  history.push("d");
+  assert.equal(history.canRedo, false);
+});
+
+test("cover and overlap are those of the drawing", () => {
+  let doc = emptyDoc(512, 512);
+  for (const x of [0, 0.25]) {
+    doc = { ...doc, regions: [...doc.regions, makeRegion(doc, { type: "rect", x, y: 0, width: 0.5, height: 1 })] };
+  }
+  const figures = measure(doc);
+  assert.ok(Math.abs(figures.covered - 0.75) < 0.01 && Math.abs(figures.overlap - 0.25) < 0.01);
+  assert.ok(Math.abs((figures.shares.get("r1") ?? 0) - 0.5) < 0.01);
+  assert.equal(tooSmall(doc, doc.regions[0]), false);
+  assert.equal(tooSmall(doc, makeRegion(doc, { type: "rect", x: 0, y: 0, width: 0.1, height: 1 })), true);
+});
+
+test("zooming keeps the point under the pointer", () => {
+  const [frame, canvas] = [
+    { width: 500, height: 400 },
+    { width: 1024, height: 512 },
+  ];
+  const before = canvasRect(frame, canvas, { zoom: 1, x: 0, y: 0 });
+  const view = zoomAt(frame, canvas, { zoom: 1, x: 0, y: 0 }, 2, 200, 180);
+  const after = canvasRect(frame, canvas, view);
+  assert.ok(Math.abs((200 - before.x) / before.width - (200 - after.x) / after.width) < 1e-9);
+  assert.ok(Math.abs((180 - before.y) / before.height - (180 - after.y) / after.height) < 1e-9);
+});
+
+test("canvas sizes: about the same area, multiples of 64; SDXL's sizes are about a megapixel", () => {
+  assert.deepEqual(withRatio({ width: 1024, height: 1024 }, 3, 2), { width: 1280, height: 832 });
+  for (const [width, height] of SDXL_BUCKETS)
+    assert.ok(width % 64 === 0 && height % 64 === 0 && Math.abs(width * height - 1024 * 1024) < 1e5);
+  assert.deepEqual(withRatio({ width: 128, height: 128 }, 2, 1), { width: 176, height: 88 });
+});
+
+test("thinning keeps the corners that matter", () => {
+  /** @type {[number, number][]} */
+  const square = [
+    [0, 0],
+    [0.5, 0.001],
+    [1, 0],
+    [1, 1],
+    [0, 1],
+  ];
+  assert.deepEqual(thin(square, 4), [
+    [0, 0],
+    [1, 0],
+    [1, 1],
+    [0, 1],
+  ]);
+});
+
+test("every text that is used exists, and both languages are complete", () => {
+  const locale = (/** @type {string} */ name) =>
+    JSON.parse(readFileSync(new URL(`../locales/${name}/main.json`, WEB), "utf8")).mixofshowEditor;
+  const flat = Object.fromEntries(Object.entries(ENGLISH).map(([key, text]) => [key.replaceAll(".", "_"), text]));
+  assert.deepEqual(locale("en"), flat);
+  assert.deepEqual(Object.keys(locale("zh")).sort(), Object.keys(flat).sort());
+  for (const [key, text] of Object.entries(locale("zh"))) {
+    const names = (/** @type {unknown} */ value) => [...String(value).matchAll(/\{\w+\}/g)].map(String).sort();
+    assert.deepEqual(names(text), names(flat[key]), key);
+  }
+  for (const file of readdirSync(new URL("regions/", WEB))) {
+    const code = readFileSync(new URL(`regions/${file}`, WEB), "utf8");
+    for (const [, key] of code.matchAll(/(?:\bt|translate|say|refuse)\((?:editor, )?"([\w.]+)"/g))
+      assert.ok(key in ENGLISH, `${file}: ${key}`);
+    for (const [, key] of code.matchAll(/"((?:note|say)\.\w+)"/g)) assert.ok(key in ENGLISH, `${file}: ${key}`);
+  }
+  assert.equal(translator({ meter: "{covered} von hundert" })("meter", { covered: 5 }), "5 von hundert");
+  assert.equal(translator()("constructor"), "constructor");
+});
+
+test("no module does anything when it is imported, and nothing reaches outside its element", () => {
+  for (const file of readdirSync(new URL("regions/", WEB))) {
+    const code = readFileSync(new URL(`regions/${file}`, WEB), "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+    for (const banned of [
+      "innerHTML",
+      "insertAdjacentHTML",
+      "eval(",
+      "new Function",
+      "document.add",
+      "window.",
+      "document.body",
+      "document.head",
+      "prototype.",
+      "localStorage",
+    ]) {
+      assert.ok(!code.includes(banned), `${file}: ${banned}`);
+    }
+  }
+  assert.ok(readFileSync(new URL("mixofshow.js", WEB), "utf8").trim().split("\n").length <= 80);
+});
+
+/** @param {Record<string, any>} nodes @param {Record<number, [string, number]>} links */
+function graphOf(nodes, links) {
+  const graph = {
+    links: Object.fromEntries(
+      Object.entries(links).map(([id, [origin_id, origin_slot]]) => [id, { origin_id, origin_slot }]),
+    ),
+    nodes: Object.values(nodes),
+    getNodeById: (/** @type {string | number} */ id) => nodes[id],
+  };
+  for (const node of graph.nodes) node.graph = graph;
+  return Object.assign(graph, { rootGraph: graph });
+}
+
+/** @param {string} name @param {number | null} [link] */
+const loader = (name, link = null) => ({
+  type: "MixOfShowLoadConcept",
+  widgets: [{ name: "name", value: name }],
+  inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link }],
+});
+/** @param {number | null} link @returns {any} */
+const regions = (link) => ({
+  type: "MixOfShowRegions",
+  inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link }],
+});
+
+test("names are found along chains, reroutes and bypassed nodes", () => {
+  const nodes = {
+    a: loader("mara"),
+    b: loader("otto", 1),
+    c: { type: "Reroute", inputs: [{ name: "", type: "*", link: 2 }] },
+    d: regions(3),
+    e: regions(null),
+  };
+  graphOf(nodes, { 1: ["a", 0], 2: ["b", 0], 3: ["c", 0] });
+  assert.deepEqual(findConceptNames(nodes.d), { names: ["otto", "mara"], complete: true, sources: 2 });
+  Object.assign(nodes.b, { mode: 4 });
+  assert.deepEqual(findConceptNames(nodes.d).names, ["mara"]);
+  nodes.a.widgets[0].value = " ";
+  assert.equal(findConceptNames(nodes.d).complete, false);
+  assert.deepEqual(findConceptNames(nodes.e), { names: [], complete: false, sources: 0 });
+});
+
+test("names are found through training, out of and into subgraphs, and circles end", () => {
+  const train = { type: "MixOfShowTrain", inputs: [{ name: "dataset", type: "MIXOFSHOW_DATASET", link: 1 }] };
+  const dataset = { type: "MixOfShowDataset", widgets: [{ name: "name", value: "otto" }], inputs: [] };
+  const inner = graphOf({ t: train, s: dataset, r: regions(9) }, { 1: ["s", 0], 2: ["t", 0], 9: ["-10", 0] });
+  Object.assign(inner, { outputs: [{ linkIds: [2] }] });
+  const nodes = {
+    box: { type: "uuid", subgraph: inner, inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link: 5 }] },
+    a: loader("mara", 7),
+    d: regions(6),
+  };
+  const outer = graphOf(nodes, { 5: ["a", 0], 6: ["box", 0], 7: ["a", 0] });
+  Object.assign(inner, { rootGraph: outer });
+  assert.deepEqual(findConceptNames(nodes.d).names, ["otto"]);
+  const inside = inner.nodes.find((node) => node.type === "MixOfShowRegions");
+  assert.deepEqual(findConceptNames(inside).names, ["mara"]);
+});
