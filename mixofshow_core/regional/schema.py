@@ -20,7 +20,8 @@ MAX_BYTES = 262_144
 MAX_REGIONS = 64
 MAX_POINTS = 256
 MAX_GRID = 4096
-MIN_SIDE, MAX_SIDE = 64, 16_384
+MIN_SIDE, MAX_SIDE = 64, 8_192
+MAX_PIXELS = 2**28  # of all masks together: 16 regions on 4096 x 4096
 MAX_TEXT, MAX_NAME = 4_000, 100
 OVERLAPS = ("average", "priority")
 EDGES = ("soft", "paper")
@@ -242,6 +243,11 @@ class RegionSet:
             _whole(name, getattr(self, name), MIN_SIDE, MAX_SIDE)
         if len(self.regions) > MAX_REGIONS:
             raise MixOfShowError(f"there are {len(self.regions)} regions; at most {MAX_REGIONS} are accepted.")
+        if self.width * self.height * len(self.regions) > MAX_PIXELS:
+            raise MixOfShowError(
+                f"{len(self.regions)} regions on {self.width} x {self.height} pixels are too much memory; draw them on "
+                f"a smaller canvas of the same proportions, shapes are fractions anyway."
+            )
         _choice("overlap", self.overlap, OVERLAPS)
         _choice("edges", self.edges, EDGES)
         _text("suffix", self.suffix, MAX_TEXT)

@@ -1,5 +1,6 @@
 """MixOfShowRegions and MixOfShowPlace as nodes: from JSON and prompts to MODEL and CONDITIONING."""
 
+import io
 import json
 
 import pytest
@@ -10,8 +11,11 @@ from mos_pack.nodes.bridge import text
 from mos_pack.nodes.bridge.region_attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import DEFAULT_REGIONS, MixOfShowRegions
+from mos_tests.host.server import ServerError
+from mos_tests.host.test_server import sampling_graph
 from mos_tests.host.test_text import widths_of
 from mos_tests.unit.builders import make_concept
+from PIL import Image
 
 
 @pytest.fixture
@@ -128,3 +132,37 @@ def test_thin_regions_are_named_with_whole_token_edges(base, caplog):
         assert not caplog.messages
         MixOfShowPlace.execute(base.model, base.clip, "a", "", regions(thin, edges="paper"))
     assert "'thin' covers no whole" in caplog.text
+
+
+def place_graph(regions=True):
+    """The stock sampling graph with Place instead of text nodes, and with the canvas size from Regions."""
+    graph = sampling_graph()
+    place = {"model": ["1", 0], "clip": ["1", 1], "prompt": "a cat", "negative": ""}
+    graph["2"] = {"class_type": "MixOfShowPlace", "inputs": place}
+    del graph["3"]
+    graph["5"]["inputs"] |= {"model": ["2", 0], "positive": ["2", 1], "negative": ["2", 2]}
+    if regions:
+        editor = DEFAULT_REGIONS.replace('"prompt": ""', '"prompt": "a dog"', 1)
+        graph["8"] = {"class_type": "MixOfShowRegions", "inputs": {"editor": editor, "width": 128, "height": 64}}
+        graph["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 2]}}
+        place["regions"] = ["8", 0]
+        graph["4"]["inputs"] |= {"width": ["8", 3], "height": ["8", 4]}
+    return graph
+
+
+def picture(server, outputs, node="7"):
+    return Image.open(io.BytesIO(server.image(outputs[node]["images"][0])))
+
+
+def test_the_real_server_places_regions_and_is_stock_without_them(server):
+    stock_bytes = picture(server, server.run(sampling_graph())).tobytes()
+    assert picture(server, server.run(place_graph(regions=False))).tobytes() == stock_bytes
+    outputs = server.run(place_graph())
+    assert picture(server, outputs).size == picture(server, outputs, "9").size == (128, 64)
+
+
+def test_the_real_server_reports_bad_regions(server):
+    graph = place_graph()
+    graph["8"]["inputs"]["editor"] = '{"version": 1, "regions": [{"id": "a"}]}'
+    with pytest.raises(ServerError, match="Regions: region 1.*lacks the field 'shape'"):
+        server.run(graph)

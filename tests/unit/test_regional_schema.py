@@ -112,6 +112,8 @@ def test_bad_documents_are_refused_in_clear_words(text, message):
 def test_canvas_size_is_checked():
     with pytest.raises(MixOfShowError, match="width is 8"):
         parse_regions(document(), 8, 64)
+    with pytest.raises(MixOfShowError, match="too much memory"):
+        parse_regions(document(*[region(id=f"r{n}") for n in range(5)]), 8192, 8192)
     with pytest.raises(MixOfShowError, match="lacks the field 'width'"):
         parse_regions(document())
 
