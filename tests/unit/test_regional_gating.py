@@ -1,0 +1,47 @@
+"""Gated low-rank changes against the dense sum they stand for."""
+
+import pytest
+import torch
+from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.regional.gating import add_gated, concept_gates, stack_factors
+
+
+@pytest.fixture
+def deltas():
+    torch.manual_seed(0)
+    return [{"a": LowRank(torch.randn(6, r), torch.randn(r, 5), 3.0)} for r in (2, 4)] + [{}]
+
+
+def test_gated_change_is_the_dense_sum_at_every_token(deltas):
+    factors = stack_factors(deltas)["a"]
+    x, out, gates = torch.randn(2, 7, 5), torch.randn(2, 7, 6), torch.rand(2, 7, 3)
+    wanted = out + sum(gates[..., c, None] * (x @ deltas[c]["a"].dense().T) for c in (0, 1))
+    assert torch.allclose(add_gated(out, x, factors, gates), wanted, atol=1e-5)
+
+
+def test_a_1x1_convolution_is_a_linear_layer_on_pixels(deltas):
+    factors = stack_factors(deltas)["a"]
+    x, out, gates = torch.randn(2, 5, 3, 4), torch.randn(2, 6, 3, 4), torch.rand(2, 12, 3)
+    flat = add_gated(out.flatten(2).transpose(1, 2), x.flatten(2).transpose(1, 2), factors, gates)
+    assert torch.allclose(add_gated(out, x, factors, gates), flat.transpose(1, 2).view_as(out), atol=1e-6)
+
+
+def test_one_gate_for_all_tokens(deltas):
+    factors = stack_factors(deltas)["a"]
+    x, out = torch.randn(2, 7, 5), torch.randn(2, 7, 6)
+    gates = torch.tensor([[[1.0, 0, 0]], [[0, 0, 0]]])
+    found = add_gated(out, x, factors, gates)
+    assert torch.allclose(found[0], out[0] + x[0] @ deltas[0]["a"].dense().T, atol=1e-5)
+    assert torch.equal(found[1], out[1])
+
+
+def test_gates_follow_the_regions_and_the_background_takes_the_rest():
+    weights = torch.tensor([[[1.0, 0.25, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.5]]])
+    gates = concept_gates(weights, (0, 0, None), 1, 2)
+    assert torch.allclose(gates[0], torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.0, 0.5]]))
+
+
+def test_full_matrices_are_refused():
+    with pytest.raises(MixOfShowError, match="cannot be gated"):
+        stack_factors([{"a": Dense(torch.zeros(3, 3))}])
