@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..concept import Concept, Dense
+from ..concept import Concept, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import TEXT_LAYERS, NameTable, UNetLayout
 from .absolute import BaseWeights, custom_diffusion_tree
@@ -27,15 +27,20 @@ MAX_TEXT_LAYERS = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """Paths that were written (the first is the main one), and sentences on what the format could not hold."""
+    """Files that were written (the first is the main one, unless they form a `folder`), and what was lost."""
 
     paths: tuple[Path, ...]
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def main(self) -> Path:
+        return self.folder or self.paths[0]
 
     def report(self) -> str:
         megabytes = sum(path.stat().st_size for path in self.paths) / 1e6
-        lines = [f"wrote {self.paths[0]} ({len(self.paths)} files, {megabytes:.2f} MB)"]
+        lines = [f"wrote {self.main} ({len(self.paths)} files, {megabytes:.2f} MB)"]
         return "\n".join([*lines, *(f"not in this format: {text}" for text in self.lost), *self.notes])
 
 
@@ -155,8 +160,10 @@ def _write_kohya(job: Job) -> Exported:
     path = job.target.with_name(f"{job.target.name}.safetensors")
     save_safetensors(path, kohya_tensors(job.concept, job.names), _metadata(job.concept))
     dense = sum(isinstance(delta, Dense) for delta in job.concept.deltas.values())
-    notes = (f"{dense} layers are plain differences (.diff), which ComfyUI reads and few others",) if dense else ()
-    return Exported((path,), _lost_words(job.concept), notes)
+    notes = [f"{dense} layers are plain differences (.diff), which ComfyUI reads and few others"] if dense else []
+    if len({d.alpha or d.rank for d in job.concept.deltas.values() if isinstance(d, LowRank)}) > 1:
+        notes.append("alpha differs between layers, which diffusers (0.42) ignores in such files: use format diffusers")
+    return Exported((path,), _lost_words(job.concept), tuple(notes))
 
 
 def _write_diffusers(job: Job) -> Exported:
@@ -166,7 +173,7 @@ def _write_diffusers(job: Job) -> Exported:
 
 
 def _write_peft(job: Job) -> Exported:
-    return Exported(tuple(write_peft(job.target, job.concept, job.names)), _lost_words(job.concept))
+    return Exported(tuple(write_peft(job.target, job.concept, job.names)), _lost_words(job.concept), folder=job.target)
 
 
 def _edlora(job: Job) -> tuple[dict, tuple[str, ...]]:

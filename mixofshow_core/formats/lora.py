@@ -63,8 +63,11 @@ def write_peft(folder: Path, concept: Concept, names: NameTable) -> list[Path]:
         tensors = {}
         for path, delta in deltas.items():
             layer = names.by_diffusers[part, path].layer
-            tensors[f"base_model.model.{path}.lora_A.weight"] = as_layer(layer, delta.down, concept.base.family)
-            tensors[f"base_model.model.{path}.lora_B.weight"] = as_layer(layer, delta.up, concept.base.family)
+            # transformers 5 dropped `text_model.` from the paths of CLIP: both spellings are written, one is found.
+            for spelling in {path, path.removeprefix("text_model.")}:
+                prefix = f"base_model.model.{spelling}"
+                tensors[f"{prefix}.lora_A.weight"] = as_layer(layer, delta.down, concept.base.family)
+                tensors[f"{prefix}.lora_B.weight"] = as_layer(layer, delta.up, concept.base.family)
         target = Path(folder) / part
         save_safetensors(target / "adapter_model.safetensors", tensors, {"format": "pt"})
         config = json.dumps(_peft_config(deltas), indent=1, sort_keys=True)
@@ -74,6 +77,7 @@ def write_peft(folder: Path, concept: Concept, names: NameTable) -> list[Path]:
 
 
 def _peft_config(deltas: Mapping[str, LowRank]) -> dict:
+    deltas = {path.removeprefix("text_model."): delta for path, delta in deltas.items()}  # matched by their endings
     ranks = {path: delta.rank for path, delta in deltas.items()}
     alphas = {path: delta.rank if delta.alpha is None else delta.alpha for path, delta in deltas.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))

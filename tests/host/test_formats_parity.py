@@ -1,0 +1,176 @@
+"""One concept, one meaning: our node, the stock LoraLoader, diffusers and PEFT give the same outputs (fp32).
+
+diffusers gets the tiny random base itself from our pipeline export, so the conversion is tested as well.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mos_pack.mixofshow_core.concept import ConceptUse, LowRank
+from mos_pack.mixofshow_core.formats import read_any
+from mos_pack.mixofshow_core.formats.export import export
+from mos_pack.mixofshow_core.topology import unet_layout
+from mos_pack.nodes.bridge import exporting
+from mos_pack.nodes.bridge.model import unet_of
+from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+from mos_tests.host.fusing import make_concept
+
+TOLERANCE = 1e-5  # relative, fp32
+PROMPT = "a cat on a red field"
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def latents():
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([400.0])
+
+
+def host_outputs(model, clip, prompt=PROMPT):
+    """(text context, UNet output) of the host with all patches on."""
+    import comfy.model_management
+
+    context = clip.encode_from_tokens(clip.tokenize(prompt))
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    noise, step = latents()
+    with torch.no_grad():
+        return context, model.model.diffusion_model(noise, timesteps=step, context=context)
+
+
+def diffusers_outputs(unet, text_encoder, tokenizer, prompt=PROMPT):
+    ids = tokenizer(prompt, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    noise, step = latents()
+    with torch.no_grad():
+        context = text_encoder(ids)[0]
+        return context, unet(noise, step, encoder_hidden_states=context).sample
+
+
+@pytest.fixture(scope="module")
+def concept(tiny_sd15):
+    """Every attention layer, with different ranks and with alphas that are not the rank."""
+    made = make_concept(tiny_sd15, "mara", 1, rank=3, size=0.5)
+    deltas = dict(made.deltas)
+    for number, (name, delta) in enumerate(sorted(deltas.items())):
+        alpha = (None, 3.0, 1.0)[number % 3]
+        if number % 5 == 0:
+            delta = LowRank(delta.up[:, :2].contiguous(), delta.down[:2].contiguous())
+        deltas[name] = replace(delta, alpha=alpha)
+    return replace(made, deltas=deltas)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_sd15, concept, tmp_path_factory):
+    """The bare base as a diffusers folder."""
+    target = tmp_path_factory.mktemp("pipeline") / "base"
+    bare = ConceptUse(replace(concept, entries=(), deltas={}))
+    exporting._export_whole("diffusers-pipeline", target, bare, tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae)
+    return target
+
+
+@pytest.fixture
+def pipeline(folder):
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def ours(tiny_sd15, concept):
+    from mos_pack.nodes.fuse import MixOfShowFuse
+
+    done = MixOfShowFuse.execute(tiny_sd15.model, tiny_sd15.clip, (ConceptUse(concept),), "exact", "standard")
+    return host_outputs(*done.result[:2])
+
+
+def write(concept, kind, base, target):
+    return export(concept, kind, target, layout=unet_layout(unet_of(base.model)))
+
+
+def agree(found, expected):
+    for got, wanted, what in zip(found, expected, ("text encoder", "UNet"), strict=True):
+        assert relative(got, wanted) < TOLERANCE, f"{what}: {relative(got, wanted):.2e}"
+
+
+def test_the_converted_base_is_the_base(pipeline, tiny_sd15, ours):
+    bare = host_outputs(tiny_sd15.model, tiny_sd15.clip)
+    agree(diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer), bare)
+    assert relative(ours[0], bare[0]) > 0.01 and relative(ours[1], bare[1]) > 0.01  # the concept does something
+    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        theirs = pipeline.vae.decode(picture).sample
+    stock = tiny_sd15.vae.decode(picture).movedim(-1, 1) * 2 - 1
+    assert torch.allclose(theirs.clamp(-1, 1), stock, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["concept", "stock", "kohya"])
+def test_the_stock_lora_loader(kind, tiny_sd15, concept, ours, tmp_path):
+    import folder_paths
+
+    import nodes
+
+    done = write(concept, kind, tiny_sd15, tmp_path / "out")
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    folder_paths.filename_list_cache.pop("loras", None)
+    model, clip = nodes.LoraLoader().load_lora(tiny_sd15.model, tiny_sd15.clip, done.paths[0].name, 1.0, 1.0)
+    assert len(model.patches) + len(clip.patcher.patches) == len(concept.deltas)
+    agree(host_outputs(model, clip), ours)
+
+
+def test_diffusers(pipeline, tiny_sd15, concept, ours, tmp_path):
+    done = write(concept, "diffusers", tiny_sd15, tmp_path / "out")
+    pipeline.load_lora_weights(str(done.main))
+    agree(diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer), ours)
+
+
+def test_kohya_files_in_diffusers(pipeline, tiny_sd15, concept, ours, tmp_path):
+    """diffusers 0.42 drops alphas that differ between layers, so those files carry a note; equal ones are right."""
+    mixed = write(concept, "kohya", tiny_sd15, tmp_path / "mixed")
+    assert any("use format diffusers" in note for note in mixed.notes)
+    equal = replace(concept, deltas={name: replace(d, alpha=1.0) for name, d in concept.deltas.items()})
+    done = write(equal, "kohya", tiny_sd15, tmp_path / "equal")
+    assert not any("use format" in note for note in done.notes)
+    pipeline.load_lora_weights(str(done.main))
+    expected = host_outputs(*exporting.apply_deltas(tiny_sd15.model, tiny_sd15.clip, equal.deltas))
+    agree(diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer), expected)
+
+
+def test_peft(pipeline, tiny_sd15, concept, ours, tmp_path):
+    from peft import PeftModel
+
+    done = write(concept, "peft", tiny_sd15, tmp_path / "out")
+    unet = PeftModel.from_pretrained(pipeline.unet, done.main / "unet")
+    text = PeftModel.from_pretrained(pipeline.text_encoder, done.main / "text_encoder")
+    agree(diffusers_outputs(unet, text, pipeline.tokenizer), ours)
+
+
+def test_a_fused_pipeline_knows_the_words_of_every_layer(tiny_sd15, concept, ours, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    target = tmp_path / "fused"
+    exporting._export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
+    pipeline = StableDiffusionPipeline.from_pretrained(target, vae=None)
+    agree(diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer), ours)
+    import json
+
+    table = json.loads((target / "new_concept_cfg.json").read_text())
+    assert list(table) == ["<mara-1>", "<mara-2>"]
+    merged = exporting.apply_deltas(None, tiny_sd15.clip, {k: d for k, d in concept.deltas.items() if "text" in k})[1]
+    layered = encode_layered(register_concepts(merged, [ConceptUse(concept)]), "photo of a mara", 16)
+    for layer in (0, 7, 15):
+        words = " ".join(row["concept_token_names"][layer] for row in table.values())
+        context, _ = diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, f"photo of a {words}")
+        assert relative(context[0], layered.layers[layer]) < TOLERANCE
+
+
+def test_a_fused_folder_comes_back_as_a_concept(tiny_sd15, concept, tmp_path):
+    target = tmp_path / "fused"
+    exporting._export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
+    back = read_any(target, exporting.LiveWeights(tiny_sd15.model, tiny_sd15.clip)).concept
+    assert back.deltas.keys() == concept.deltas.keys()
+    for name, delta in back.deltas.items():
+        assert torch.allclose(delta.diff, concept.deltas[name].dense(), atol=1e-6), name
+    for ours, theirs in zip(concept.entries[0].embeddings, back.entries[0].embeddings, strict=True):
+        assert torch.equal(ours.per_layer("clip_l"), theirs.per_layer("clip_l"))
