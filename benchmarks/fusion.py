@@ -1,11 +1,12 @@
 """What fusion costs, against the reference's solver and against the bare library calls it is made of.
 
-    python benchmarks/fusion.py --quick    spatial rows cut to 1/16, small memory test: a few minutes on two CPU cores
+    python benchmarks/fusion.py --quick    a few minutes on two CPU cores: spatial rows cut to 1/16, L-BFGS stopped
+                                           after 60 of 500 iterations on text and K,V, a small memory test
     python benchmarks/fusion.py            SD1.5's real row counts (20 steps, 512 px) and layer set: over an hour
 
 Random layers with SD1.5's widths and inputs with a power-law spectrum. No ComfyUI, no model. Three tables:
-1. same rows, one layer per (width, role), K = 3: our Gram + solve + factors, against L-BFGS with the settings of
-   Mix-of-Show's reference; totals are the per-layer times multiplied by the number of such layers (an extrapolation).
+1. same rows, one layer per (width, role), K = 3: our Gram + solve + factors at lambda = 1e-8, against L-BFGS with the
+   settings of Mix-of-Show's reference; totals are per-layer times times the number of such layers (an extrapolation).
 2. solve only, against the bare Cholesky, triangular solves and products of the same shapes in float64.
 3. peak extra memory of a fusion from stored statistics, for K = 2, 5, 14, each in a fresh process.
 """
@@ -31,7 +32,9 @@ LAYERS = (
     ("spatial 640", 640, 640, 20 * 1024, 30, 50),
     ("spatial 1280", 1280, 1280, 20 * 256, 36, 50),
 )
-QUICK_ROWS = 16
+RIDGE = 1e-8  # as good as none, without the eigendecomposition that an exact zero would need on few rows
+QUICK_NOTE = "; spatial rows / 16, at most 60 L-BFGS iterations (times of text and K,V are lower bounds)"
+QUICK_ROWS, QUICK_ITERATIONS = 16, 60
 
 
 def start() -> None:
@@ -72,6 +75,7 @@ def compare_solvers(quick: bool) -> list[dict]:
     table = []
     for name, width, outputs, rows, count, iterations in LAYERS:
         rows = rows // QUICK_ROWS if quick and name.startswith("spatial") else rows
+        iterations = min(iterations, QUICK_ITERATIONS) if quick else iterations
         inputs, deltas = make_layer(width, outputs, rows, 3, 4)
         targets = [x @ delta.dense().mT for x, delta in zip(inputs, deltas, strict=True)]
         begun = time.perf_counter()
@@ -81,7 +85,7 @@ def compare_solvers(quick: bool) -> list[dict]:
             accumulator.add(x)
             grams.append(accumulator.finish())
         problem = GroupProblem(name, "spatial", ("w",), tuple(grams), tuple({"w": d} for d in deltas), (1.0,) * 3)
-        ours = solve_group(problem, 0.0, 0.0).deltas["w"]
+        ours = solve_group(problem, RIDGE, 0.0).deltas["w"]
         own_seconds = time.perf_counter() - begun
         begun = time.perf_counter()
         fitted, _ = fit_lbfgs(inputs, targets, iterations)
@@ -200,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
+    parser.add_argument("--only", choices=("solvers", "bare", "memory"))
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     start()
@@ -209,24 +214,33 @@ def main() -> None:
         print(json.dumps(measure_memory(options.memory, options.quick)))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), random layers of SD1.5's widths")
-    print(f"\n1. Gram + solve + factors against L-BFGS, K = 3, rank 4{', spatial rows / 16' if options.quick else ''}")
-    solvers = compare_solvers(options.quick)
-    ours, theirs = (sum(row[key] * row["count"] for row in solvers) for key in ("ours_s", "lbfgs_s"))
-    print(f"  all {sum(row['count'] for row in solvers)} layers, extrapolated by count: ours {ours:.1f} s, "
-          f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x")  # fmt: skip
-    print("\n2. solve against the bare library calls (float64)")
-    bare = compare_bare()
-    print("\n3. peak extra memory of a fusion from stored statistics")
-    memory = []
+    figures = {}
+    if options.only in (None, "solvers"):
+        print(f"\n1. Gram + solve + factors against L-BFGS, K = 3, rank 4{QUICK_NOTE if options.quick else ''}")
+        figures["solvers"] = rows = compare_solvers(options.quick)
+        ours, theirs = (sum(row[key] * row["count"] for row in rows) for key in ("ours_s", "lbfgs_s"))
+        print(f"  all {sum(row['count'] for row in rows)} layers, extrapolated by count: ours {ours:.1f} s, "
+              f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x")  # fmt: skip
+    if options.only in (None, "bare"):
+        print("\n2. solve against the bare library calls (float64)")
+        figures["bare"] = compare_bare()
+    if options.only in (None, "memory"):
+        print("\n3. peak extra memory of a fusion from stored statistics")
+        figures["memory"] = compare_memory(options.quick)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def compare_memory(quick: bool) -> list[dict]:
+    table = []
     for concepts in (2, 5, 14):
-        command = [sys.executable, __file__, "--memory", str(concepts), *(["--quick"] if options.quick else [])]
-        memory.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        row = memory[-1]
+        command = [sys.executable, __file__, "--memory", str(concepts), *(["--quick"] if quick else [])]
+        row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        table.append(row)
         print(f"  K = {concepts:>2}: {row['extra_MiB']:.0f} MiB above what was held, of which the answer "
               f"{row['answer_MiB']:.0f} MiB; statistics on disk {row['statistics_MiB']:.0f} MiB; "
               f"solve {row['solve_s']:.2f} s", flush=True)  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps({"solvers": solvers, "bare": bare, "memory": memory}, indent=1))
+    return table
 
 
 if __name__ == "__main__":

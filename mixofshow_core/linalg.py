@@ -21,6 +21,7 @@ log = logging.getLogger("mixofshow")
 # A float64 Cholesky loses about log10(condition) of its 16 digits. Past this the answer keeps fewer than four, so more
 # ridge (or the pseudo-inverse, when no ridge was asked for) is the honest choice.
 MAX_CONDITION = 1e12
+MAX_RIDGE = 1e3  # a matrix that fails even so is no second moment
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,21 @@ class RidgeFactor:
         return rows @ self.inverse
 
 
-def tree_sum(terms: Sequence[Tensor]) -> Tensor:
-    """Sum along one fixed binary tree (halves of the list), so that equal lists give equal bytes."""
+def tree_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """sum_i weights_i terms_i along one fixed binary tree (halves of the list): equal lists give equal bytes.
+
+    A new tensor; the terms are not changed. At most log2(len) partial sums exist at once.
+    """
     if not terms:
         raise MixOfShowError("tree_sum needs at least one term")
+    weights = [1.0] * len(terms) if weights is None else weights
     if len(terms) == 1:
-        return terms[0].clone()
+        return terms[0] * weights[0]
+    if len(terms) == 2:
+        first = terms[0] if weights[0] == 1 else terms[0] * weights[0]
+        return torch.add(first, terms[1], alpha=weights[1])
     middle = len(terms) // 2
-    left = tree_sum(terms[:middle])
-    return left.add_(terms[middle] if len(terms) - middle == 1 else tree_sum(terms[middle:]))
+    return tree_sum(terms[:middle], weights[:middle]).add_(tree_sum(terms[middle:], weights[middle:]))
 
 
 def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: str = "") -> RidgeFactor:
@@ -67,7 +74,7 @@ def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: 
     """
     d = gram.shape[0]
     trace = float(gram.diagonal().sum())
-    if not math.isfinite(trace) or not bool(torch.isfinite(gram).all()):
+    if not math.isfinite(trace):
         raise MixOfShowError(f"the statistics of {where or 'a layer'} are not finite numbers; collect them again")
     scale = trace / d if scale is None else scale
     if trace <= 0 or scale <= 0:
@@ -86,6 +93,8 @@ def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: 
         condition = math.inf if int(info) else _condition(shifted, chol)
         if condition <= MAX_CONDITION:
             break
+        if used > MAX_RIDGE:
+            raise MixOfShowError(f"the statistics of {where or 'a layer'} cannot be factored; collect them again")
         used = max(used * 10, 1e-12)
     reason = "" if used == ridge else f"ridge raised from {ridge:g} to {used:g}: the matrix was too near singular"
     if reason:
@@ -144,7 +153,7 @@ def unpack_symmetric(packed: Tensor) -> Tensor:
     return matrix
 
 
-def _condition(matrix: Tensor, chol: Tensor, rounds: int = 6) -> float:
+def _condition(matrix: Tensor, chol: Tensor, rounds: int = 5) -> float:
     """Power iteration on A and on A^-1 (through the factor): O(d^2), from a fixed start."""
     d = matrix.shape[0]
     start = torch.cos(torch.arange(1, d + 1, dtype=matrix.dtype, device=matrix.device))[:, None]

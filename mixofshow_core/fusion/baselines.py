@@ -26,7 +26,7 @@ def merge_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -
             merged[name] = _stack(terms)
         else:
             shape = next(delta.shape for delta, _ in terms if isinstance(delta, Dense))
-            merged[name] = Dense(tree_sum([weight * delta.dense().cpu().reshape(shape) for delta, weight in terms]))
+            merged[name] = Dense(tree_sum([d.dense().cpu().reshape(shape) for d, _ in terms], [w for _, w in terms]))
     return merged
 
 

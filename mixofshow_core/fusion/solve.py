@@ -75,7 +75,7 @@ def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolut
     members = [member for member in problem.members if any(member in problem.deltas[i] for i in present)]
     if not members:
         return GroupSolution({}, ridge, 1.0, "no concept reached this group" if not present else "")
-    total = tree_sum([problem.weights[i] * problem.grams[i].matrix for i in present])
+    total = tree_sum([problem.grams[i].matrix for i in present], [problem.weights[i] for i in present])
     scale = float(total.diagonal().mean())
     if prior and problem.prior is not None:
         total = total.add_(problem.prior.matrix, alpha=prior)
@@ -89,11 +89,11 @@ def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolut
         terms = [term for term in terms if term[2] is not None]
         if all(isinstance(delta, LowRank) for _, _, delta in terms):
             for weight, gram, delta in terms:
-                ups.append(delta.up.double().cpu())
+                ups.append(delta.up.float().cpu())
                 downs.append((delta.down.double().cpu() * (weight * delta.scale)) @ gram)
             stacked = torch.cat(downs)
         else:
-            stacked = tree_sum([weight * (as_matrix(delta) @ gram) for weight, gram, delta in terms])
+            stacked = tree_sum([as_matrix(delta) @ gram for _, gram, delta in terms], [w for w, _, _ in terms])
         rows.append(stacked)
         shape = next((delta.shape for _, _, delta in terms if isinstance(delta, Dense)), ())
         layout.append((member, ups or shape, stacked.shape[0]))
@@ -102,7 +102,7 @@ def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolut
     for (member, made, _), part in zip(layout, solved.split([count for _, _, count in layout]), strict=True):
         part = part.float().contiguous()
         low_rank = isinstance(made, list)
-        deltas[member] = LowRank(torch.cat(made, 1).float(), part, None) if low_rank else Dense(part.reshape(made))
+        deltas[member] = LowRank(torch.cat(made, 1), part, None) if low_rank else Dense(part.reshape(made))
     return GroupSolution(deltas, factor.ridge, factor.condition, factor.reason)
 
 

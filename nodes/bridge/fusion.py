@@ -145,6 +145,7 @@ def fuse_uses(
     groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
     base_model, base_clip = apply_deltas(model, clip, added)
     base = hash_of([info.family, info.fingerprint, _patches_digest(model), _patches_digest(clip.patcher),
+                    _options_digest(model),
                     _text_fingerprint(clip), [_identity(use) for use in sorted(add_ons, key=_identity)]])  # fmt: skip
     plan = plan.sized(native_size(model))
     described = [_identity(use) for use in solved]
@@ -234,6 +235,19 @@ def _patches_digest(patcher) -> str:
         feed(str(key))
         feed(patcher.patches[key])
     return digest.hexdigest()
+
+
+def _options_digest(model) -> str:
+    """Names of what other nodes hooked into MODEL (patches, wrappers, swapped objects): they change its inputs too."""
+
+    def names(value) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): names(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [names(item) for item in value]
+        return getattr(value, "__qualname__", type(value).__qualname__)
+
+    return hash_of([names(model.model_options), {key: names(value) for key, value in model.object_patches.items()}])
 
 
 def _text_fingerprint(clip) -> str:

@@ -68,8 +68,8 @@ def test_exact_against_direct_least_squares(n):
 
 
 def test_concept_without_delta_keeps_its_gram():
-    inputs = [rows(0), rows(1)]
-    deltas = [{MEMBERS[0]: low_rank(0)}, {MEMBERS[1]: low_rank(1)}]
+    inputs = [rows(0), rows(1), rows(2)]
+    deltas = [{MEMBERS[0]: low_rank(0)}, {MEMBERS[1]: low_rank(1)}, {}]
     solution = solve_group(problem(inputs, deltas), 0.0, 0.0)
     for member in MEMBERS:
         assert relative(solution.deltas[member].dense().double(), least_squares(inputs, deltas, member)) < 1e-6
