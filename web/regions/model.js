@@ -21,7 +21,7 @@ export const LIMITS = Object.freeze({
   points: 256,
   grid: 4096,
   minSide: 64,
-  maxSide: 16384,
+  maxSide: 8192,
   text: 4000,
   name: 100,
   far: 4,
