@@ -9,6 +9,18 @@ MISSING = """() => window.app.graph.nodes
         && !['Note', 'MarkdownNote', 'Reroute', 'PrimitiveNode'].includes(node.type))
     .map(node => node.type)"""
 
+SET_WIDGET = """([type, name, value]) => window.app.graph.nodes.filter(node => node.type === type)
+    .map(node => node.widgets.find(widget => widget.name === name)).filter(widget => widget)
+    .map(widget => { widget.value = value }).length"""
+LOOK_AT = """(type) => window.app.canvas.centerOnNode(window.app.graph.nodes.find(node => node.type === type))"""
+ERRORS = """() => [...document.querySelectorAll('.comfy-error-report, [data-testid=error-dialog], .p-dialog')]
+    .map(element => element.innerText.slice(0, 2000)).join('\\n')"""
+
+
+def set_widget(page, node_type: str, name: str, value) -> int:
+    """Sets a widget on every node of this type; returns how many had it."""
+    return page.evaluate(SET_WIDGET, [node_type, name, value])
+
 
 def missing_types(page) -> list[str]:
     return page.evaluate(MISSING)
@@ -20,7 +32,13 @@ def run_workflow(page) -> None:
 
 
 def wait_for_picture(page, node_type: str, seconds: float) -> list[dict]:
-    """Sizes of the pictures that the nodes of this type show, once there is one."""
-    page.wait_for_function(f"(type) => ({PICTURES})(type).some(size => size.width > 0)", arg=node_type,
-                           timeout=seconds * 1000)  # fmt: skip
+    """Sizes of the pictures that the nodes of this type show, once there is one; a dialog of the page is a failure.
+
+    The node is moved into view first: the front end loads a node's pictures only when it draws the node.
+    """
+    page.evaluate(LOOK_AT, node_type)
+    shown = f"(type) => ({PICTURES})(type).some(size => size.width > 0) || ({ERRORS})() !== ''"
+    page.wait_for_function(shown, arg=node_type, timeout=seconds * 1000)
+    dialog = page.evaluate(ERRORS)
+    assert not dialog, f"the front end shows a dialog: {dialog}"
     return page.evaluate(PICTURES, node_type)
