@@ -198,14 +198,16 @@ def train(
             total += float(loss.detach())
             if math.isfinite(total) and loss.requires_grad:
                 loss.backward()
-        # An infinite limit measures the norm and leaves the gradients as they are.
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_gradient or math.inf))
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
         if not (math.isfinite(total) and math.isfinite(norm)):
             restore(parameters, last_good)
             raise TrainingDiverged(
                 f"Training diverged at step {state.step + 1}: loss {total:.4g}, gradient norm {norm:.4g}. "
                 f"Try a third of the learning rates, precision fp32, or clip_gradient 1."
             )
+        if 0 < settings.clip_gradient < norm:
+            torch._foreach_mul_(gradients, settings.clip_gradient / norm)
         restore(last_good, parameters)
         optimizer.step()
         state.step += 1
@@ -216,8 +218,7 @@ def train(
 
 @torch.no_grad()
 def restore(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)
+    torch._foreach_copy_(targets, sources)
 
 
 @torch.no_grad()

@@ -73,7 +73,8 @@ def ask(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
 
 @contextlib.contextmanager
 def opened(base, **changes):
-    """(host, trainables, samples, settings) with every adapter away from zero, so that all gradients live."""
+    """(host, trainables, samples, settings) with every adapter away from zero and every embedding row of its own, so
+    that all gradients live and a mixed up layer shows."""
     request = ask(base, **changes)
     with torch.inference_mode():
         samples = training_run.encode_pictures(request)
@@ -86,6 +87,9 @@ def opened(base, **changes):
         for adapter in trainables.adapters.values():
             with torch.no_grad():
                 adapter.up.normal_(0, 0.1, generator=generator)
+        for table in trainables.embeddings.parameters():
+            with torch.no_grad():
+                table.add_(torch.randn(table.shape, generator=generator), alpha=0.2)
         host.learn_words(trainables)
         with trainables.attached(training.bridge_model.named_linears(base.model, host.clip)):
             yield host, trainables, samples, request.settings
@@ -212,7 +216,7 @@ def test_over_fitting_one_flat_picture_lowers_the_loss(lean):
         before = measure()
         optimizer = loop.make_optimizer(trainables, settings)
         loop.train(host, samples, trainables, optimizer, settings, 0, training_run.RunState(), lambda report: None)
-        assert measure() < 0.8 * before
+        assert measure() < 0.9 * before
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
