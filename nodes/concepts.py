@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.concept import ROLES, ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
 from .bridge.concept_card import describe_use
+from .bridge.exporting import LiveWeights
 from .bridge.files import list_concept_files, resolve_concept_file
 from .bridge.foreign import read_any
 from .bridge.fusion import check_list
@@ -48,6 +49,12 @@ class MixOfShowLoadConcept(io.ComfyNode):
                             "add-on (speed, detail, slider LoRAs): added as it is, not solved.",
                 ),
                 CONCEPTS.Input("concepts", optional=True, tooltip="Concepts loaded before: this one joins them."),
+                io.Model.Input(
+                    "model", optional=True,
+                    tooltip="The base. Only for files with whole weights (fused models, Custom Diffusion): the "
+                            "difference is taken.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="The base's text encoder, for the same files."),
             ],
             outputs=[
                 CONCEPTS.Output(display_name="CONCEPTS"),
@@ -73,8 +80,11 @@ class MixOfShowLoadConcept(io.ComfyNode):
         return file, facts.st_mtime_ns, facts.st_size
 
     @classmethod
-    def execute(cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None) -> io.NodeOutput:
-        found = read_any(resolve_concept_file(file), name.strip())
+    def execute(
+        cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None, model=None, clip=None
+    ) -> io.NodeOutput:
+        base = LiveWeights(model, clip) if model is not None else None
+        found = read_any(resolve_concept_file(file), name.strip(), base)
         use = ConceptUse(found.concept, strength, role, trigger.strip(), file)
         uses = (*(concepts or ()), use)
         check_list(uses)

@@ -21,6 +21,7 @@ import torch
 from mos_pack.mixofshow_core.concept import concept_tensors
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import edlora, native, read_any
+from mos_pack.mixofshow_core.formats.card import describe
 from mos_tests.unit import reference_files as files
 from mos_tests.unit.builders import make_concept
 from safetensors.torch import save
@@ -166,6 +167,7 @@ def attack(reader: str, data: bytes, count: int, folder: Path, first_seed: int =
         started = time.perf_counter()
         try:
             result = read_any(path, BASE)
+            describe(result, "mutated")
         except MixOfShowError:
             outcome["refused"] += 1
         except BaseException as error:

@@ -88,6 +88,18 @@ def compress_by_share(deltas: Mapping[str, Delta], share: float = PAPER_SHARE) -
     return Compressed(made, math.sqrt(lost / total) if total else 0.0, megabytes(made))
 
 
+def size_steps(deltas: Mapping[str, Delta], ranks: tuple[int, ...] = (64, 16, 4, 1)) -> list[tuple[int, float, float]]:
+    """(rank, megabytes as fp32, relative error) if every change were cut to that rank: what small files cost."""
+    spectra = [(singular_values(delta)[1], sum(delta.shape[:2])) for delta in deltas.values()]
+    total = sum(float(s.square().sum()) for s, _ in spectra) or 1.0
+    steps = []
+    for rank in ranks:
+        lost = sum(float(s[rank:].square().sum()) for s, _ in spectra)
+        size = sum(min(rank, len(s)) * sides * 4 for s, sides in spectra) / 1e6
+        steps.append((rank, size, math.sqrt(lost / total)))
+    return steps
+
+
 def singular_values(delta: Delta) -> tuple[Tensor, Tensor, Tensor]:
     """u [out, k], s [k], v [k, in] of a change, fp32; low-rank changes are never made dense."""
     if isinstance(delta, Dense):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..concept import Concept, Dense, LowRank
+from ..concept import Concept, Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import TEXT_LAYERS, NameTable, UNetLayout
 from .absolute import BaseWeights, custom_diffusion_tree
 from .community import community_metadata
-from .compress import Compressed, compress_by_share, resize
+from .compress import Compressed, compress_by_share, resize, size_steps
 from .dialect import layout_of
 from .edlora import edlora_tree, flatten
 from .lora import diffusers_tensors, kohya_tensors, stock_tensors, write_peft
@@ -78,20 +78,26 @@ def export(
         raise MixOfShowError(f"Format {kind!r} is unknown; use one of {', '.join(FORMATS)}.")
     if chosen.needs_base and base is None:
         raise MixOfShowError(f"Format {kind!r} holds whole weights: connect MODEL as the base, or give --base.")
-    deltas = concept.deltas
+    deltas, notes = concept.deltas, []
     if strength != 1.0:
         deltas = {name: delta.scaled(strength) for name, delta in deltas.items()}
     if kind == "custom-diffusion-compressed":
         kept = {name: d for name, d in deltas.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))}
         small = compress_by_share(kept) if size == "auto" else resize(kept, size, low_rank_only=True)
         small = replace(small, deltas={**deltas, **small.deltas})
+        notes += _steps(kept)
     else:
         small = resize(deltas, size, low_rank_only=chosen.low_rank)
     final = replace(concept, deltas=small.deltas)
     check_finite(stock_tensors(final), concept.name or "this LoRA")
     names = NameTable(layout or layout_of(concept), _text_layers(concept))
     done = chosen.write(Job(final, names, Path(target), base))
-    return replace(done, notes=(*done.notes, *_notes(small, strength)))
+    return replace(done, notes=(*done.notes, *_notes(small, strength), *notes))
+
+
+def _steps(deltas: Mapping[str, Delta]) -> list[str]:
+    steps = ", ".join(f"rank {rank} {size:.2f} MB {error:.1%}" for rank, size, error in size_steps(deltas))
+    return [f"other sizes (fp32, with their error): {steps}"] if deltas else []
 
 
 def _notes(small: Compressed, strength: float) -> list[str]:

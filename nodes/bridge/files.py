@@ -16,6 +16,7 @@ from ...mixofshow_core.errors import MixOfShowError
 
 FOLDER = "mixofshow"
 SUFFIX = ".safetensors"
+READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
 OUTPUT_MARK = " [output]"
 MAX_NAME = 80  # characters of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -68,10 +69,11 @@ def concept_save_path(name: str, where: str = "loras") -> Path:
 def list_concept_files() -> list[str]:
     """Names for a file widget: our loras folder first, then our output folder, then every other LoRA file."""
     loras = sorted({name.replace(os.sep, "/") for name in folder_paths.get_filename_list("loras")}, key=str.lower)
-    loras = [name for name in loras if name.lower().endswith(SUFFIX)]
+    loras = [name for name in loras if name.lower().endswith(READABLE)]
     ours = [name for name in loras if name.startswith(f"{FOLDER}/")]
     output = concept_folder("output")
-    saved = sorted(path.relative_to(output.parent).as_posix() for path in output.rglob(f"*{SUFFIX}") if path.is_file())
+    files = [path for path in output.rglob("*") if path.suffix.lower() in READABLE and path.is_file()]
+    saved = sorted(path.relative_to(output.parent).as_posix() for path in files)
     return ours + [f"{name}{OUTPUT_MARK}" for name in saved] + [name for name in loras if name not in set(ours)]
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.lora
@@ -22,9 +22,11 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor
 
+from ...mixofshow_core import formats
 from ...mixofshow_core.concept import LAYER_PATTERN, BaseInfo, Concept, ConceptEntry, Delta, Dense, LowRank
 from ...mixofshow_core.errors import MixOfShowError
-from ...mixofshow_core.formats.native import check_finite, is_native, load_safetensors, parse_concept
+from ...mixofshow_core.formats.native import check_finite
+from ...mixofshow_core.formats.read import load_tree
 from ...mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX
 from .model import UNKNOWN_FAMILY
 
@@ -45,14 +47,22 @@ class ReadFile:
     tags: tuple[str, ...] = ()
 
 
-def read_any(path: Path, name: str = "") -> ReadFile:
-    """Read a native file or a community LoRA; `name` renames a single concept, or names a LoRA that brings none."""
-    tensors, metadata = load_safetensors(path)
-    if is_native(metadata):
-        concept = parse_concept(tensors, metadata, path.name)
-        return ReadFile(concept.renamed(name) if name else concept, "Mix-of-Show concept")
-    check_finite(tensors, path.name)
-    return _read_foreign(path, tensors, metadata, name)
+def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = None) -> ReadFile:
+    """Read a file of any dialect; `name` renames a single concept, or names a LoRA that brings none.
+
+    `base` gives weights by layer name for files that hold whole weights (fused nets, Custom Diffusion).
+    """
+    result = formats.read_any(path, base, name)
+    if result.kind != "lora":
+        return ReadFile(result.concept, result.kind, tuple(f"{key} ({why})" for key, why in result.skipped))
+    tensors, metadata = load_tree(path)
+    check_finite({key: value for key, value in tensors.items() if isinstance(value, Tensor)}, path.name)
+    tensors = {key: value for key, value in tensors.items() if key not in result.used and isinstance(value, Tensor)}
+    found = _read_foreign(path, tensors, metadata, "" if result.concept else name)
+    if result.concept is None:
+        return found
+    concept = replace(found.concept, entries=result.concept.entries)
+    return replace(found, concept=concept.renamed(name) if name else concept)
 
 
 def _read_foreign(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str) -> ReadFile:

@@ -42,7 +42,7 @@ CONTRACTS = {
     "MixOfShowLoadConcept": Contract(
         ("MIXOFSHOW_CONCEPTS", "STRING"),
         {"file": "COMBO", "trigger": "STRING", "name": "STRING", "strength": "FLOAT", "role": "COMBO"},
-        {"concepts": "MIXOFSHOW_CONCEPTS"},
+        {"concepts": "MIXOFSHOW_CONCEPTS", "model": "MODEL", "clip": "CLIP"},
         {"trigger": "", "name": "", "strength": 1.0, "role": "auto"},
     ),
     "MixOfShowFuse": Contract(
@@ -63,6 +63,16 @@ CONTRACTS = {
         ("MODEL", "CONDITIONING", "CONDITIONING"),
         {"model": "MODEL", "clip": "CLIP", "prompt": "STRING", "negative": "STRING"},
         {"regions": "MIXOFSHOW_REGIONS", "concepts": "MIXOFSHOW_CONCEPTS"},
+    ),
+    "MixOfShowExport": Contract(
+        ("STRING",),
+        {"concepts": "MIXOFSHOW_CONCEPTS", "format": "COMBO", "size": "COMBO", "save_as": "STRING"},
+        {"model": "MODEL", "clip": "CLIP", "vae": "VAE"},
+        {"format": "concept", "size": "auto", "save_as": ""},
+    ),
+    "MixOfShowInspect": Contract(
+        ("STRING", "IMAGE"), {"file": "COMBO"}, {"concepts": "MIXOFSHOW_CONCEPTS"},
+        {"file": "(the connected concepts)"},
     ),
 }  # fmt: skip
 SETTINGS_NODES = {"MixOfShowTrainSettings": ("MIXOFSHOW_SETTINGS",)}  # any number of widgets, one output

@@ -1,0 +1,81 @@
+"""MixOfShowInspect: what a file or a wire holds, as a card and a picture."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.formats import read_any
+from ..mixofshow_core.formats.card import describe, describe_concept, plot_norms
+from .bridge.files import list_concept_files, resolve_concept_file
+from .bridge.foreign import read_any as read_with_host
+from .bridge.images import to_image_batch
+from .types import CATEGORY, CONCEPTS
+
+FROM_WIRE = "(the connected concepts)"
+
+
+class MixOfShowInspect(io.ComfyNode):
+    """A readable card and the norm of every layer's change."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowInspect",
+            display_name="Mix-of-Show Inspect",
+            category=CATEGORY,
+            description="Shows names, words, base, rank, layers, sizes and warnings of a file or a wire.",
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "file", options=[FROM_WIRE, *list_concept_files()], default=FROM_WIRE,
+                    tooltip="Any file we read, told by its content; or what is connected to `concepts`.",
+                ),
+                CONCEPTS.Input("concepts", optional=True, tooltip="Looked at when no file is chosen."),
+            ],
+            outputs=[
+                io.String.Output(display_name="card"),
+                io.Image.Output(display_name="plot", tooltip="One bar per layer; one picture per concept."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        if file == FROM_WIRE:
+            return True
+        try:
+            resolve_concept_file(file)
+        except MixOfShowError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_) -> tuple:
+        try:
+            facts = resolve_concept_file(file).stat()
+        except MixOfShowError:
+            return (file,)
+        return file, facts.st_mtime_ns, facts.st_size
+
+    @classmethod
+    def execute(cls, file=FROM_WIRE, concepts=None) -> io.NodeOutput:
+        if file != FROM_WIRE:
+            path = resolve_concept_file(file)
+            result = read_any(path)
+            concept = read_with_host(path).concept if result.kind == "lora" else result.concept
+            card, found = describe(result, file), [(concept, file)]
+            if result.kind == "lora":
+                card = f"{card}\n{describe_concept(concept)}"
+        elif concepts:
+            found = [(use.concept, use.label) for use in concepts]
+            card = "\n\n".join(
+                f"{use.label}, strength {use.strength:g}, role {use.resolved_role}\n{describe_concept(use.concept)}"
+                for use in concepts
+            )
+        else:
+            raise MixOfShowError("Inspect has nothing to look at: choose a file, or connect concepts.")
+        plots = to_image_batch([plot_norms(concept, label) for concept, label in found])
+        return io.NodeOutput(card, plots, ui=ui.PreviewText(card))
+
+
+NODES = [MixOfShowInspect]
