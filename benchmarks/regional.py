@@ -6,7 +6,7 @@
 Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every round runs all variants in turn;
 a ratio is the median over rounds of (variant / unpatched step in that round). `passes` is the host way: one masked
 conditioning, hence one model pass, per region. Times are processor seconds of this process, so that other work on the
-machine disturbs them little.
+machine disturbs them little; the row `unpatched again` shows how much.
 """
 
 import argparse
@@ -141,6 +141,7 @@ def measure(family: str, channels: int, latent: int, rounds: int, steps: int) ->
     variants["layered regions 2"] = scene.regions(2, layered=True)
     for count in (2, 4):
         variants[f"passes {count}"] = scene.passes(count)
+    variants["unpatched again"] = variants["unpatched"]  # how far this row is from 1 is the noise of the run
     scene.step(*variants["unpatched"], 2)
     ratios: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, float] = {}

@@ -49,13 +49,14 @@ class Case:
             payload = Payload(text.shape[1], layers, tuple(texts), placed)
         return with_payload(text, {**self.extras, **extras}, payload)
 
-    def sample(self, model, positive, negative=None, batch=1, steps=2, cfg=5.0, seed=1, sampler="euler"):
+    def sample(self, model, positive, negative=None, batch=1, steps=2, cfg=5.0, sampler="euler", noise_mask=None):
         latent = torch.zeros(batch, 4, self.rows, self.columns)
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
         negative = negative or self.cond(self.n)
         with torch.inference_mode():
             return comfy.sample.sample(
-                model, noise, steps, cfg, sampler, "normal", positive, negative, latent, seed=seed, disable_pbar=True
+                model, noise, steps, cfg, sampler, "normal", positive, negative, latent, seed=1,
+                noise_mask=noise_mask, disable_pbar=True,
             )
 
 
@@ -232,6 +233,23 @@ def test_area_conditioning(sd15):
     plain = sd15.sample(sd15.model, sd15.cond(sd15.b, **area))
     full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()), **area)
     assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
+
+
+def test_mask_conditioning(sd15):
+    mask = torch.zeros(1, 72, 104)
+    mask[..., :50] = 1
+    more = {"mask": mask, "mask_strength": 1.0}
+    plain = sd15.sample(sd15.model, [*sd15.cond(sd15.b, **more), *sd15.cond(sd15.c)])
+    full = [*sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()), **more), *sd15.cond(sd15.c)]
+    assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
+
+
+def test_inpainting_mask(sd15):
+    noise_mask = torch.zeros(1, 1, 9, 13)
+    noise_mask[..., 4:] = 1
+    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), noise_mask=noise_mask)
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
+    assert gap(sd15.sample(sd15.patched, full, noise_mask=noise_mask), plain) < NEAR
 
 
 def tiled(apply, args):
