@@ -40,7 +40,8 @@ class LowRankAdapter(nn.Module):
         x = args[0].to(self.down.dtype)
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
-        change = F.linear(F.linear(x, self.down), self.up)
+        # The text encoder may run on another device than the net (CPU offloading).
+        change = F.linear(F.linear(x, self.down.to(x.device)), self.up.to(x.device))
         return output + (change * (self.scale * self.strength)).to(output.dtype)
 
 

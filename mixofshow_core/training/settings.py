@@ -181,6 +181,8 @@ def resolve(
         choose("norm_stop", 1.45 * facts.vocabulary_norm, "1.45 x the vocabulary's mean norm")
     if settings.checkpointing == "auto":
         chosen["checkpointing"] = "off" if facts.device == "cpu" or facts.is_small else "on"
+    if settings.precision == "bf16" and facts.device == "cpu":
+        raise MixOfShowError("precision is bf16, which is slower than fp32 on a CPU and crashes on some. Use auto.")
     if settings.precision == "auto":
         chosen["precision"] = "fp32" if facts.device == "cpu" else "bf16"
     if not settings.alpha:

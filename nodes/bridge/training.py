@@ -245,7 +245,8 @@ class HostDenoiser:
         # Softmax over a whole number of copies equals softmax over one: captions of several lengths share a batch.
         length = math.lcm(*(context.shape[1] for context in contexts))
         contexts = [context.repeat(1, length // context.shape[1], 1) for context in contexts]
-        return TextContexts(torch.stack(contexts, dim=1), pooled)
+        layers = torch.stack(contexts, dim=1).to(self.device)
+        return TextContexts(layers, None if pooled is None else pooled.to(self.device))
 
     def _fill(self, token, vectors: Mapping[str, Mapping[str, Tensor]], row: int | None):
         if not isinstance(token, tuple):

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import comfy.model_management
 import latent_preview
 import numpy as np
 import torch
@@ -303,12 +304,25 @@ def run_training(request: TrainRequest) -> TrainResult:
                 save_stopped(request, state, save, stopped)
                 if not isinstance(stopped, MixOfShowError):
                     write_snapshot(snapshot, fingerprint, state, named, optimizer)
+            out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
+            if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
+                raise MixOfShowError(memory_advice(request)) from stopped
             raise
         path = concept_save_path(request.stem)
         concept = save(path)
     snapshot.unlink(missing_ok=True)
     log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
     return TrainResult(concept, path, tuple(state.losses))
+
+
+def memory_advice(request: TrainRequest) -> str:
+    """Which settings to change, those that save most first."""
+    settings = request.settings
+    ideas = ["set checkpointing to on"] if settings.checkpointing != "on" else []
+    ideas += [f"set batch to 1 and accumulation to {settings.batch}"] if settings.batch > 1 else []
+    ideas += ["set embedding_rows to resolutions"] if max(request.index) > 20 else []
+    ideas += ["set precision to bf16"] if settings.precision != "bf16" else []
+    return f"Not enough memory to train. In Train Settings, try in this order: {'; '.join(ideas) or 'a smaller model'}."
 
 
 def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:

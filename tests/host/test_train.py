@@ -136,6 +136,20 @@ def test_checkpointing_changes_no_gradient(base):
     assert worst < 1e-4
 
 
+def test_half_precision_is_refused_on_a_cpu(lean):
+    with pytest.raises(MixOfShowError, match="precision is bf16"):
+        ask(lean, precision="bf16")
+
+
+def test_running_out_of_memory_says_what_to_change(lean, monkeypatch):
+    def fail(*_, **__):
+        raise comfy.model_management.OOM_EXCEPTION("out of memory")
+
+    monkeypatch.setattr(training.HostDenoiser, "predict", fail)
+    with torch.inference_mode(), pytest.raises(MixOfShowError, match="checkpointing to on.*batch to 1"):
+        training_run.run_training(ask(lean))
+
+
 def test_row_k_of_a_word_changes_only_the_context_of_layer_k(base):
     with opened(base) as (host, trainables, samples, _), torch.no_grad():
         before = host.encode(["a photo of zorbo, smiling", "no concept"], trainables.vectors()).layers
