@@ -84,7 +84,8 @@ def compare_solvers(quick: bool) -> list[dict]:
             accumulator = GramAccumulator()
             accumulator.add(x)
             grams.append(accumulator.finish())
-        problem = GroupProblem(name, "spatial", ("w",), tuple(grams), tuple({"w": d} for d in deltas), (1.0,) * 3)
+        problem = GroupProblem(name, "spatial", ("w",), dict(enumerate(grams)),
+                               tuple({"w": d} for d in deltas), (1.0,) * 3)  # fmt: skip
         ours = solve_group(problem, RIDGE, 0.0).deltas["w"]
         own_seconds = time.perf_counter() - begun
         begun = time.perf_counter()
@@ -134,7 +135,7 @@ def compare_bare(concepts: int = 14, rank: int = 4, rounds: int = 5) -> list[dic
                 deltas[n].append(make_layer(width, width, 1, 1, rank, 100 * seed + n)[1][0])
         names = tuple(f"w{n}" for n in range(members))
         named = tuple({name: deltas[n][i] for n, name in enumerate(names)} for i in range(concepts))
-        problem = GroupProblem("g", "spatial", names, tuple(grams), named, (1.0,) * concepts)
+        problem = GroupProblem("g", "spatial", names, dict(enumerate(grams)), named, (1.0,) * concepts)
         pairs = []
         for _ in range(rounds):
             begun = time.perf_counter()
@@ -176,7 +177,7 @@ def measure_memory(concepts: int, quick: bool) -> dict:
                 grams[group.name] = Gram((x.mT @ x / len(x)).double(), 1.0, len(x))
                 deltas[group.name] = LowRank(torch.randn(width, 4, generator=generator),
                                              torch.randn(4, width, generator=generator))  # fmt: skip
-            sources.append(Source(f"c{i}", str(i), deltas, store.save(f"{i:064d}", Statistics(grams), asked)))
+            sources.append(Source(f"c{i}", str(i), deltas, store.save(f"{i:02d}" * 32, Statistics(grams), asked)))
             del grams
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         held = _resident()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -48,21 +48,40 @@ class RidgeFactor:
         return rows @ self.inverse
 
 
-def tree_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """sum_i weights_i terms_i along one fixed binary tree (halves of the list): equal lists give equal bytes.
+class TreeSum:
+    """Adds matrices as they come along one fixed binary tree: the same list gives the same bytes.
 
-    A new tensor; the terms are not changed. At most log2(len) partial sums exist at once.
+    Works like a binary counter, so n terms never hold more than log2(n) + 1 partial sums.
     """
-    if not terms:
-        raise MixOfShowError("tree_sum needs at least one term")
-    weights = [1.0] * len(terms) if weights is None else weights
-    if len(terms) == 1:
-        return terms[0] * weights[0]
-    if len(terms) == 2:
-        first = terms[0] if weights[0] == 1 else terms[0] * weights[0]
-        return torch.add(first, terms[1], alpha=weights[1])
-    middle = len(terms) // 2
-    return tree_sum(terms[:middle], weights[:middle]).add_(tree_sum(terms[middle:], weights[middle:]))
+
+    def __init__(self) -> None:
+        self._partial: list[tuple[int, Tensor]] = []  # (terms inside, their sum); sizes are falling powers of two
+
+    def add(self, term: Tensor, weight: float = 1.0) -> None:
+        """Add weight * term; the term itself is not changed."""
+        value, size = (term if weight == 1 else term * weight), 1
+        while self._partial and self._partial[-1][0] == size:
+            _, left = self._partial.pop()
+            value = left + value if size == 1 else left.add_(value)  # single terms may belong to the caller
+            size *= 2
+        self._partial.append((size, value))
+
+    def total(self) -> Tensor:
+        """A tensor of its own. Raises MixOfShowError when nothing was added."""
+        if not self._partial:
+            raise MixOfShowError("a sum needs at least one term")
+        value = self._partial[-1][1]
+        for _, left in reversed(self._partial[:-1]):
+            value = left + value
+        return value.clone() if len(self._partial) == 1 else value
+
+
+def tree_sum(terms: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """sum_i weights_i terms_i in the order of TreeSum."""
+    total = TreeSum()
+    for term, weight in zip(terms, weights, strict=True):
+        total.add(term, weight)
+    return total.total()
 
 
 def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: str = "") -> RidgeFactor:
@@ -136,20 +155,29 @@ def inner(first: Tensor, second: Tensor, gram: Tensor) -> float:
 
 
 def pack_symmetric(matrix: Tensor) -> Tensor:
-    """[d, d] -> [d (d+1) / 2], the lower triangle row by row."""
-    rows, cols = torch.tril_indices(*matrix.shape)
-    return matrix[rows, cols].contiguous()
+    """Symmetric [d, d] -> [d + 1, d / 2], every value once (LAPACK's rectangular full packed form); d must be even."""
+    d = matrix.shape[0]
+    if matrix.dim() != 2 or matrix.shape[1] != d or d % 2:
+        raise MixOfShowError(f"only square matrices of even size can be packed, not {tuple(matrix.shape)}")
+    half = d // 2
+    packed = matrix.new_zeros(d + 1, half)
+    packed[1:] = matrix[:, :half]
+    packed[1 : half + 1] = matrix[:half, :half].tril()
+    packed[:half] += matrix[half:, half:].triu()
+    return packed
 
 
 def unpack_symmetric(packed: Tensor) -> Tensor:
-    """Inverse of pack_symmetric; raises MixOfShowError on a length no triangle has."""
-    d = (math.isqrt(8 * packed.numel() + 1) - 1) // 2
-    if d * (d + 1) // 2 != packed.numel() or packed.dim() != 1:
-        raise MixOfShowError(f"a packed matrix has {tuple(packed.shape)} values, which is no triangle")
-    rows, cols = torch.tril_indices(d, d)
-    matrix = packed.new_zeros(d, d)
-    matrix[rows, cols] = packed
-    matrix[cols, rows] = packed
+    """Inverse of pack_symmetric; raises MixOfShowError on a shape that it never makes."""
+    if packed.dim() != 2 or packed.shape[0] != 2 * packed.shape[1] + 1:
+        raise MixOfShowError(f"a packed matrix cannot have shape {tuple(packed.shape)}")
+    half = packed.shape[1]
+    matrix = packed.new_empty(2 * half, 2 * half)
+    first, second = packed[1 : half + 1].tril(), packed[:half].triu()
+    matrix[:half, :half] = first + first.tril(-1).mT
+    matrix[half:, half:] = second + second.triu(1).mT
+    matrix[half:, :half] = packed[half + 1 :]
+    matrix[:half, half:] = packed[half + 1 :].mT
     return matrix
 
 

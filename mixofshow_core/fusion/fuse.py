@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..concept import Delta
@@ -19,7 +19,7 @@ from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, LayerGroup, role_
 from .baselines import METHODS, merge_average, merge_sum
 from .report import FusionReport, GroupReport, measure_group
 from .solve import GroupProblem, solve_group
-from .statistics import Statistics
+from .statistics import Gram, Statistics
 
 log = logging.getLogger("mixofshow")
 
@@ -127,7 +127,7 @@ def fuse(
             group.name,
             group.role,
             group.members,
-            tuple(source.statistics.grams.get(group.name) for source in ordered),
+            _GroupGrams(group.name, ordered),
             tuple({m: source.deltas[m] for m in group.members if m in source.deltas} for source in ordered),
             weights,
             prior.grams.get(group.name) if prior is not None else None,
@@ -156,6 +156,23 @@ def fuse(
         time.perf_counter() - started,
     )
     return Fusion(deltas, report)
+
+
+class _GroupGrams(Mapping):
+    """Grams of one group by concept's place, fetched from each concept's statistics only when asked for."""
+
+    def __init__(self, name: str, sources: Sequence[Source]) -> None:
+        self._name, self._sources = name, sources
+        self._places = [i for i, source in enumerate(sources) if name in source.statistics.grams]
+
+    def __getitem__(self, place: int) -> Gram:
+        return self._sources[place].statistics.grams[self._name]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def _plain_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:

@@ -109,23 +109,26 @@ def measure_group(
     problem: GroupProblem, found: Mapping[str, Delta], ridge: float, condition: float, reason: str
 ) -> GroupReport:
     """Energies of a solved group, in float32 (three digits are wanted, not thirteen)."""
-    present = [i for i, gram in enumerate(problem.grams) if gram is not None]
-    energies = [Energies() for _ in problem.grams]
-    drift, rank, width = [0.0, 0.0], 0, next((problem.grams[i].width for i in present), 1)
-    grams = {i: problem.grams[i].matrix.float() for i in present}
+    energies = [Energies() for _ in problem.deltas]
+    drift, rank, width = [0.0, 0.0], 0, 1
     prior = None if problem.prior is None else problem.prior.matrix.float()
     shares = [weight / sum(problem.weights) for weight in problem.weights]
+    owners, products = {}, {}
     for member, fused in found.items():
-        own = {i: problem.deltas[i][member] for i in present if member in problem.deltas[i]}
+        owners[member] = [i for i in problem.present if member in problem.deltas[i]]
+        products[member] = _inner_products(fused, [problem.deltas[i][member] for i in owners[member]])
         rank = max(rank, fused.rank if isinstance(fused, LowRank) else min(matrix_of(fused)))
-        products = _inner_products(fused, list(own.values()))
-        for i in present:
-            place = list(own).index(i) if i in own else None
-            energies[i] = _added(energies[i], _energies(products(grams[i]), place, [shares[k] for k in own]))
+        width = matrix_of(fused)[1]
         if prior is not None:
-            table = products(prior)
+            table = products[member](prior)
             drift[0] += max(float(table[0, 0]), 0.0)
-            drift[1] += float(table.diagonal()[1:].sum()) / len(problem.grams)
+            drift[1] += float(table.diagonal()[1:].sum()) / len(problem.deltas)
+    for i in problem.present if found else ():
+        gram = problem.grams[i].matrix.float()
+        for member in found:
+            place = owners[member].index(i) if i in owners[member] else None
+            table = products[member](gram)
+            energies[i] = _added(energies[i], _energies(table, place, [shares[k] for k in owners[member]]))
     return GroupReport(
         problem.name, problem.role, width, rank, tuple(energies), (drift[0], drift[1]), ridge, condition, reason
     )

@@ -18,39 +18,37 @@ from torch import Tensor
 
 from ..concept import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..linalg import factor_ridge, tree_sum
+from ..linalg import TreeSum, factor_ridge
 from .statistics import Gram
 
 
 @dataclass(frozen=True)
 class GroupProblem:
-    """One group: the members' names, and per concept (in canonical order) its Gram, deltas and objective weight.
+    """One group: the members' names, and per concept (in canonical order) its deltas and objective weight.
 
-    A concept without a delta for a member contributes D_i = 0 but keeps its Gram; a concept without a Gram (its
-    calibration never reached the group) contributes nothing at all.
+    grams: concept's place -> Gram, read one at a time (they may lie on disk), so memory does not grow with the number
+    of concepts. A concept without a delta for a member contributes D_i = 0 but keeps its Gram; a concept without a Gram
+    (its calibration never reached the group) contributes nothing at all.
     """
 
     name: str
     role: str
     members: tuple[str, ...]
-    grams: tuple[Gram | None, ...]
+    grams: Mapping[int, Gram]
     deltas: tuple[Mapping[str, Delta], ...]
     weights: tuple[float, ...]
     prior: Gram | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.grams) == len(self.deltas) == len(self.weights):
-            raise MixOfShowError(f"{self.name}: grams, deltas and weights must have one element per concept")
+        if len(self.deltas) != len(self.weights) or any(not 0 <= i < len(self.deltas) for i in self.grams):
+            raise MixOfShowError(f"{self.name}: grams, deltas and weights must belong to the same concepts")
         if any(not 0 < weight < float("inf") for weight in self.weights):
             raise MixOfShowError(f"{self.name}: objective weights must be positive, got {self.weights}")
-        width = next((gram.width for gram in self.grams if gram is not None), None)
-        for gram in (*self.grams, self.prior):
-            if gram is not None and gram.width != width:
-                raise MixOfShowError(f"{self.name}: statistics are {gram.width} wide where {width} was expected")
-        for deltas in self.deltas:
-            for member, delta in deltas.items():
-                if width is not None and matrix_of(delta)[1] != width:
-                    raise MixOfShowError(f"{member}: a change of {matrix_of(delta)[1]} inputs on a layer of {width}")
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Places of the concepts that have a Gram, in order."""
+        return tuple(sorted(self.grams))
 
 
 @dataclass(frozen=True)
@@ -71,38 +69,44 @@ def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolut
     """
     if ridge < 0 or prior < 0:
         raise MixOfShowError(f"ridge and prior must not be negative, got {ridge} and {prior}")
-    present = [i for i, gram in enumerate(problem.grams) if gram is not None]
+    present = problem.present
     members = [member for member in problem.members if any(member in problem.deltas[i] for i in present)]
     if not members:
-        return GroupSolution({}, ridge, 1.0, "no concept reached this group" if not present else "")
-    total = tree_sum([problem.grams[i].matrix for i in present], [problem.weights[i] for i in present])
-    scale = float(total.diagonal().mean())
+        return GroupSolution({}, ridge, 1.0, "" if present else "no concept reached this group")
+    low_rank = {m: all(isinstance(problem.deltas[i].get(m), LowRank | None) for i in present) for m in members}
+    total = TreeSum()
+    downs: dict[str, list[Tensor]] = {member: [] for member in members}
+    dense = {member: TreeSum() for member in members if not low_rank[member]}
+    for i in present:
+        gram, weight = problem.grams[i].matrix, problem.weights[i]
+        total.add(gram, weight)
+        for member in members:
+            delta = problem.deltas[i].get(member)
+            if delta is None:
+                continue
+            if (width := matrix_of(delta)[1]) != gram.shape[0]:
+                raise MixOfShowError(f"{member}: a change of {width} inputs on a layer of {gram.shape[0]}")
+            if low_rank[member]:
+                downs[member].append((delta.down.double().cpu() * (weight * delta.scale)) @ gram)
+            else:
+                dense[member].add(as_matrix(delta) @ gram, weight)
+    matrix = total.total()
+    scale = float(matrix.diagonal().mean())
     if prior and problem.prior is not None:
-        total = total.add_(problem.prior.matrix, alpha=prior)
-    factor = factor_ridge(total, ridge, scale, problem.name)
-
-    rows: list[Tensor] = []
-    layout: list[tuple[str, list[Tensor] | tuple[int, ...], int]] = []
-    for member in members:
-        ups, downs = [], []
-        terms = [(problem.weights[i], problem.grams[i].matrix, problem.deltas[i].get(member)) for i in present]
-        terms = [term for term in terms if term[2] is not None]
-        if all(isinstance(delta, LowRank) for _, _, delta in terms):
-            for weight, gram, delta in terms:
-                ups.append(delta.up.float().cpu())
-                downs.append((delta.down.double().cpu() * (weight * delta.scale)) @ gram)
-            stacked = torch.cat(downs)
-        else:
-            stacked = tree_sum([as_matrix(delta) @ gram for _, gram, delta in terms], [w for w, _, _ in terms])
-        rows.append(stacked)
-        shape = next((delta.shape for _, _, delta in terms if isinstance(delta, Dense)), ())
-        layout.append((member, ups or shape, stacked.shape[0]))
-    solved = factor.apply_right(torch.cat(rows))
+        if problem.prior.width != matrix.shape[0]:
+            raise MixOfShowError(f"{problem.name}: the prior is {problem.prior.width} wide, not {matrix.shape[0]}")
+        matrix.add_(problem.prior.matrix, alpha=prior)
+    factor = factor_ridge(matrix, ridge, scale, problem.name)
+    rows = [torch.cat(downs[member]) if low_rank[member] else dense[member].total() for member in members]
+    solved = factor.apply_right(torch.cat(rows)).float()
     deltas: dict[str, Delta] = {}
-    for (member, made, _), part in zip(layout, solved.split([count for _, _, count in layout]), strict=True):
-        part = part.float().contiguous()
-        low_rank = isinstance(made, list)
-        deltas[member] = LowRank(torch.cat(made, 1), part, None) if low_rank else Dense(part.reshape(made))
+    for member, part in zip(members, solved.split([len(part) for part in rows]), strict=True):
+        own = [problem.deltas[i][member] for i in present if member in problem.deltas[i]]
+        if low_rank[member]:
+            deltas[member] = LowRank(torch.cat([delta.up.float().cpu() for delta in own], 1), part.contiguous(), None)
+        else:
+            shape = next(delta.shape for delta in own if isinstance(delta, Dense))
+            deltas[member] = Dense(part.reshape(shape))
     return GroupSolution(deltas, factor.ridge, factor.condition, factor.reason)
 
 

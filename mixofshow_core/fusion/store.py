@@ -25,7 +25,7 @@ log = logging.getLogger("mixofshow")
 
 SUFFIX = ".stats.safetensors"
 DEFAULT_LIMIT = 10 * 1000**3
-FORMAT = "1"
+FORMAT = "2"
 
 
 class StoredGrams(Mapping):

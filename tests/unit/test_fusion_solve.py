@@ -38,7 +38,8 @@ def gram_of(x):
 
 def problem(inputs, deltas, weights=None, prior=None):
     weights = weights or (1.0,) * len(inputs)
-    return GroupProblem(GROUP.name, "cross_kv", MEMBERS, tuple(map(gram_of, inputs)), tuple(deltas), weights, prior)
+    grams = dict(enumerate(map(gram_of, inputs)))
+    return GroupProblem(GROUP.name, "cross_kv", MEMBERS, grams, tuple(deltas), weights, prior)
 
 
 def least_squares(inputs, deltas, member):
@@ -110,7 +111,7 @@ def test_ridge_solves_the_regularised_problem():
     deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
     prior = rows(5)
     p = problem(inputs, deltas, (2.0, 0.5), gram_of(prior))
-    scale = sum(w * float(g.matrix.trace()) for w, g in zip(p.weights, p.grams, strict=True)) / D
+    scale = sum(w * float(g.matrix.trace()) for w, g in zip(p.weights, p.grams.values(), strict=True)) / D
     x = torch.cat([inputs[0] * (2 / 200) ** 0.5, inputs[1] * (0.5 / 200) ** 0.5, prior * (mu / 200) ** 0.5,
                    torch.eye(D, dtype=torch.float64) * (ridge * scale) ** 0.5])  # fmt: skip
     wanted = torch.cat([
@@ -231,7 +232,7 @@ def test_bad_numbers_are_errors():
     with pytest.raises(MixOfShowError, match="positive"):
         problem([rows(0)], [{MEMBERS[0]: low_rank(0)}], (0.0,))
     with pytest.raises(MixOfShowError, match="of 5 inputs"):
-        problem([rows(0)], [{MEMBERS[0]: LowRank(torch.ones(OUT, 1), torch.ones(1, 5))}])
+        solve_group(problem([rows(0)], [{MEMBERS[0]: LowRank(torch.ones(OUT, 1), torch.ones(1, 5))}]), 0.0, 0.0)
     with pytest.raises(MixOfShowError, match="listed twice"):
         fuse([source(0), source(0)], [GROUP], (), FusionSettings())
 
@@ -252,6 +253,18 @@ def test_weighted_truncation_is_optimal_and_states_its_error():
 
 def test_packing_round_trip():
     matrix = gram_of(rows(0)).matrix
-    assert torch.equal(linalg.unpack_symmetric(linalg.pack_symmetric(matrix)), (matrix.tril() + matrix.tril(-1).mT))
-    with pytest.raises(MixOfShowError, match="no triangle"):
-        linalg.unpack_symmetric(torch.zeros(4))
+    packed = linalg.pack_symmetric(matrix)
+    assert packed.numel() == D * (D + 1) // 2
+    assert torch.equal(linalg.unpack_symmetric(packed), matrix.tril() + matrix.tril(-1).mT)
+    with pytest.raises(MixOfShowError, match="cannot have shape"):
+        linalg.unpack_symmetric(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_tree_sum_is_right_and_leaves_its_terms_alone(count):
+    terms, weights = [rows(i, 3) for i in range(count)], [1.0 + (i % 3) for i in range(count)]
+    copies = [term.clone() for term in terms]
+    total = linalg.tree_sum(terms, weights)
+    assert torch.allclose(total, sum(w * t for w, t in zip(weights, terms, strict=True)))
+    assert all(torch.equal(a, b) for a, b in zip(terms, copies, strict=True))
+    assert all(total.data_ptr() != term.data_ptr() for term in terms)
