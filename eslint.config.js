@@ -10,6 +10,8 @@ const browser = Object.fromEntries(
     "getComputedStyle",
     "DOMMatrix",
     "URLSearchParams",
+    "CSS",
+    "setTimeout",
     "globalThis",
     "Image",
     "createImageBitmap",

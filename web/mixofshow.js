@@ -2,14 +2,13 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { chain, snapshot } from "./regions/glue.js";
+import { chain, leavePlace, snapshot, takeLeftPlace } from "./regions/glue.js";
 import { mount } from "./regions/mount.js";
 import { findConceptNames } from "./regions/upstream.js";
 
 const MIN = { width: 780, height: 500 };
 const SIDES = ["width", "height"];
 const texts = {};
-
 const picture = async (file) =>
   createImageBitmap(await (await api.fetchApi(`/view?${new URLSearchParams(file)}`)).blob());
 const pictures = (files) => Promise.all((files ?? []).map(picture));
@@ -54,7 +53,8 @@ function makeRegionWidget(node, inputName, inputData) {
   };
   const subscribe = (listener) => listeners.add(listener) && (() => listeners.delete(listener));
   const cleanup = mount(element, { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe });
-  chain(widget, "onRemove", cleanup);
+  chain(widget, "onRemove", () => (cleanup(), leavePlace(element, node)));
+  chain(node, "onAdded", () => setTimeout(takeLeftPlace, 60, element, node));
   for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, publishSize);
   chain(node, "onExecuted", async (output) => {
     const run = output?.mixofshow_run?.[0];

@@ -21,6 +21,7 @@ const at = (x, y, more = {}) => ({
   x,
   y,
   reach: { x: 0.01, y: 0.02 },
+  pull: { x: 0.01, y: 0.02 },
   shift: false,
   alt: false,
   free: true,

@@ -23,3 +23,23 @@ export function snapshot(app) {
   const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
   (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
 }
+
+/**
+ * Nodes 2.0 of front end 1.32 keeps a node's component when the graph is rebuilt (undo, reload), with the element of
+ * the node that is gone. The new node's element then takes that place; where the host attaches it, nothing happens.
+ * @param {HTMLElement} element
+ * @param {{id: number | string}} node
+ */
+export function takeLeftPlace(element, node) {
+  const left = document.querySelector(`[data-mixofshow-left="${CSS.escape(String(node.id))}"]`);
+  if (left && !element.isConnected) left.replaceWith(element);
+}
+
+/**
+ * Marks an element whose node is gone.
+ * @param {HTMLElement} element
+ * @param {{id: number | string}} node
+ */
+export function leavePlace(element, node) {
+  element.dataset.mixofshowLeft = String(node.id);
+}

@@ -225,30 +225,24 @@ function drawFill(context, region, scene, doc, still) {
 }
 
 /**
- * Light hatching where two or more regions lie on one another.
+ * Light hatching where two or more regions lie on one another, on the coarse grid of the figures.
  * @param {CanvasRenderingContext2D} context @param {Scene} scene
  */
 function drawOverlap(context, scene) {
   const { rect: r, figures } = scene;
-  const image = remembered(figures, "overlap", () => {
-    const document = context.canvas.ownerDocument;
-    const shared = figures.counts.map((count) => Number(count > 1));
-    const canvas = newCanvas(document, figures.width * 8, figures.height * 8);
-    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    pen.drawImage(
-      tinted(document, "#ffffff", figures.width, figures.height, shared, 1),
-      0,
-      0,
-      canvas.width,
-      canvas.height,
-    );
-    pen.globalCompositeOperation = "source-in";
-    pen.fillStyle = makePattern(pen, "#ffffff", "back", 1.6);
-    pen.fillRect(0, 0, canvas.width, canvas.height);
-    return canvas;
-  });
+  const { counts, width, height } = figures;
+  const [across, down] = [r.width / width, r.height / height];
+  context.beginPath();
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const start = x;
+      while (x < width && counts[y * width + x] > 1) x += 1;
+      if (x > start) context.rect(r.x + start * across, r.y + y * down, (x - start) * across, down);
+    }
+  }
+  context.fillStyle = patternOf(context, "#ffffff", "back", scene.scale);
   context.globalAlpha = 0.55;
-  context.drawImage(image, r.x, r.y, r.width, r.height);
+  context.fill();
   context.globalAlpha = 1;
 }
 

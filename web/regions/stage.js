@@ -13,6 +13,7 @@ import { canvasRect, keepVisible, zoomAt } from "./view.js";
  *   backdrop: () => CanvasImageSource | null, masks: () => Map<number, ImageBitmap>}} StageContext
  */
 
+const PULL = 6;
 const REACH = { mouse: 7, pen: 12, touch: 22 };
 
 /** @param {Editor} editor @param {StageContext} context */
@@ -68,6 +69,7 @@ export function makeStage(editor, context) {
       x: (at.x - r.x) / r.width,
       y: (at.y - r.y) / r.height,
       reach: { x: reach / r.width, y: reach / r.height },
+      pull: { x: PULL / r.width, y: PULL / r.height },
       shift: event.shiftKey,
       alt: event.altKey,
       free: event.ctrlKey || event.metaKey,

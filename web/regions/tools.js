@@ -20,8 +20,10 @@ import { changeRegion, clamp, LIMITS, makeRegion, round6 } from "./model.js";
  * @typedef {import("./state.js").Editor} Editor
  * @typedef {import("./model.js").Shape} Shape
  * @typedef {import("./model.js").Region} Region
- * @typedef {{x: number, y: number, reach: {x: number, y: number}, shift: boolean, alt: boolean, free: boolean,
- *   pressure: number}} Press  a point in fractions; `reach` is how near is near; `free` switches snapping off
+ * @typedef {{x: number, y: number, reach: {x: number, y: number}, pull: {x: number, y: number}, shift: boolean,
+ *   alt: boolean, free: boolean,
+ *   pressure: number}} Press  a point in fractions; `reach` is how near is near enough to
+ *   hit, `pull` to snap; `free` switches snapping off
  * @typedef {{move: (at: Press) => void, end: (at: Press) => void}} Gesture
  */
 
@@ -46,7 +48,7 @@ function snapping(editor, at, except = null) {
 /** @param {Editor} editor @param {Press} at @param {string | null} [except] */
 const snapped = (editor, at, except = null) => {
   const { lines, step } = snapping(editor, at, except);
-  return snapPoint(at, lines, at.reach, step);
+  return snapPoint(at, lines, at.pull, step);
 };
 
 /** @param {Editor} editor */
@@ -179,7 +181,7 @@ function move(editor, region, from, click) {
   let moved = false;
   const shifted = (/** @type {Press} */ at) => {
     const { lines, step } = snapping(editor, at, region.id);
-    const wanted = snapBox({ ...box, x: box.x + at.x - from.x, y: box.y + at.y - from.y }, lines, at.reach, step);
+    const wanted = snapBox({ ...box, x: box.x + at.x - from.x, y: box.y + at.y - from.y }, lines, at.pull, step);
     const to = { ...box, ...keepInside(wanted) };
     return { doc: changeRegion(doc, region.id, { shape: fitInto(region.shape, to) }), guides: wanted.guides };
   };
