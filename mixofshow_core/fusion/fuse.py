@@ -34,7 +34,7 @@ class FusionSettings:
     """
 
     ridge: Mapping[str, float] = field(
-        default_factory=lambda: {ROLE_TEXT: 1e-2, ROLE_CROSS_KV: 1e-3, ROLE_SPATIAL: 1e-2}
+        default_factory=lambda: {ROLE_TEXT: 1e-3, ROLE_CROSS_KV: 1e-3, ROLE_SPATIAL: 1e-3}
     )
     prior: Mapping[str, float] = field(default_factory=lambda: {ROLE_TEXT: 0.1, ROLE_CROSS_KV: 0.1, ROLE_SPATIAL: 0.1})
     unsolved: str = "mean"
