@@ -174,3 +174,76 @@ def test_a_fused_folder_comes_back_as_a_concept(tiny_sd15, concept, tmp_path):
         assert torch.allclose(delta.diff, concept.deltas[name].dense(), atol=1e-6), name
     for ours, theirs in zip(concept.entries[0].embeddings, back.entries[0].embeddings, strict=True):
         assert torch.equal(ours.per_layer("clip_l"), theirs.per_layer("clip_l"))
+
+
+def test_the_lean_small_base_in_diffusers(tmp_path):
+    """Seven cross-attention layers in two levels: no constant of SD1.5 is left anywhere."""
+    from types import SimpleNamespace
+
+    from comfy.model_patcher import ModelPatcher
+    from diffusers import UNet2DConditionModel
+    from mos_pack.nodes.bridge import small_base
+    from mos_tests.host.tiny import _randomise
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    model, clip = small_base.build_unet(), small_base.build_clip()
+    _randomise(model.diffusion_model, 1)
+    _randomise(clip.cond_stage_model, 2)
+    model.model_loaded_weight_memory = 0
+    cpu = torch.device("cpu")
+    base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
+    concept = make_concept(base, "mara", 3, size=0.5)
+    use = ConceptUse(replace(concept, entries=(), deltas={}))
+    exporting._export_whole("diffusers-pipeline", tmp_path / "base", use, base.model, base.clip, None)
+    done = write(concept, "peft", base, tmp_path / "out")
+    from peft import PeftModel
+
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "base" / "unet")
+    unet = PeftModel.from_pretrained(unet, done.main / "unet")
+    text = CLIPTextModel.from_pretrained(tmp_path / "base" / "text_encoder")
+    text = PeftModel.from_pretrained(text, done.main / "text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "base" / "tokenizer")
+    patched, patched_clip = exporting.apply_deltas(base.model, base.clip, concept.deltas)
+    ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    noise = torch.randn(1, small_base.LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(5))
+    context = patched_clip.encode_from_tokens(patched_clip.tokenize(PROMPT))
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    with torch.no_grad():
+        theirs = text(ids)[0]
+        expected = patched.model.diffusion_model(noise, timesteps=torch.tensor([400.0]), context=context)
+        agree((theirs, unet(noise, torch.tensor([400.0]), encoder_hidden_states=theirs).sample), (context, expected))
+
+
+def test_sdxl_in_diffusers(tiny_sdxl, tmp_path):
+    """The folder's UNet with a LoRA file gives the host's outputs; both text encoders load whole."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import timestep_embedding
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    concept = make_concept(tiny_sdxl, "lea", 4, size=0.5)
+    bare = ConceptUse(replace(concept, entries=(), deltas={}))
+    exporting._export_whole("diffusers-pipeline", tmp_path / "base", bare, tiny_sdxl.model, tiny_sdxl.clip, None)
+    done = write(concept, "diffusers", tiny_sdxl, tmp_path / "out")
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "base" / "unet")
+    from mos_pack.mixofshow_core.formats.native import load_safetensors
+
+    unet.load_lora_adapter(load_safetensors(done.main)[0], prefix="unet")
+    generator = torch.Generator().manual_seed(6)
+    pooled, sizes = torch.randn(1, 64, generator=generator), torch.tensor([[512.0, 512, 0, 0, 512, 512]])
+    context, noise = torch.randn(1, 77, 128, generator=generator), torch.randn(1, 4, 16, 16, generator=generator)
+    label = torch.cat([pooled, timestep_embedding(sizes[0], 256).reshape(1, -1)], dim=1)
+    patched, _ = exporting.apply_deltas(tiny_sdxl.model, None, {k: d for k, d in concept.deltas.items() if "diff" in k})
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    step = torch.tensor([400.0])
+    with torch.no_grad():
+        expected = patched.model.diffusion_model(noise, timesteps=step, context=context, y=label)
+        conditions = {"text_embeds": pooled, "time_ids": sizes}
+        got = unet(noise, step, encoder_hidden_states=context, added_cond_kwargs=conditions).sample
+    assert relative(got, expected) < TOLERANCE
+    for part, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
+        _, info = kind.from_pretrained(tmp_path / "base" / part, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"], info
