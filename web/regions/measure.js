@@ -10,8 +10,11 @@ import { boundsOf, sampleShape } from "./geometry.js";
  */
 
 export const LONG_SIDE = 96;
-/** One token of the deepest attention layer of SD1.5 covers this many pixels. */
-export const DEEP_TOKEN = 64;
+/**
+ * Pixels that one token of SD1.5's deepest attention layer covers; on canvases for small bases, in proportion.
+ * @param {Doc} doc
+ */
+export const deepToken = (doc) => Math.min(64, Math.round(Math.min(doc.width, doc.height) / 8));
 
 /**
  * Samples are remembered per shape object, which are never changed in place.
@@ -61,5 +64,5 @@ export function measure(doc) {
 export function tooSmall(doc, region) {
   if (region.shape.type === "input") return false;
   const box = boundsOf(region.shape);
-  return box.width * doc.width < DEEP_TOKEN - 0.5 || box.height * doc.height < DEEP_TOKEN - 0.5;
+  return box.width * doc.width < deepToken(doc) - 0.5 || box.height * doc.height < deepToken(doc) - 0.5;
 }

@@ -3,7 +3,7 @@
 import { el, iconButton } from "./dom.js";
 import { makeBackgroundFields, makeRegionFields } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
-import { DEEP_TOKEN, tooSmall } from "./measure.js";
+import { deepToken, tooSmall } from "./measure.js";
 import { reorderRegion } from "./model.js";
 import { colorOf } from "./render.js";
 import { BACKGROUND } from "./state.js";
@@ -50,7 +50,7 @@ export function makePanel(editor, context) {
   const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) => {
     if (entry.shape.type === "input") return "";
     if (share === 0) return t("warn.tiny");
-    return tooSmall(editor.doc, entry) ? t("warn.small", { pixels: DEEP_TOKEN }) : "";
+    return tooSmall(editor.doc, entry) ? t("warn.small", { pixels: deepToken(editor.doc) }) : "";
   };
 
   return {

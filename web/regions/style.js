@@ -71,6 +71,7 @@ export const STYLE = `
 .mos-actions input[type="file"] { position: absolute; inset: 0; opacity: 0; cursor: pointer; }
 .mos-editor [hidden] { display: none !important; }
 .mos-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+@container (max-width: 480px) { .mos-foot > span:last-child { display: none; } }
 @media (pointer: coarse) { .mos-button, .mos-pick { min-width: 44px; min-height: 44px; } .mos-editor :is(input, select) { min-height: 40px; } }
 @media (prefers-reduced-motion: no-preference) { .mos-button, .mos-row { transition: background-color 0.12s; } }
 `;
