@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import replacing
 from ..concept import (
     BaseInfo,
     Concept,
@@ -43,23 +42,14 @@ DELTA_SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha", ".diff")
 
 def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file atomically: a crash or a full disk never damages what was there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     try:
-        plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-        save_file(plain, temporary, metadata=dict(metadata))
-        with open(temporary, "rb+") as written:
-            _sort_header(written)
-            written.flush()
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
+        with replacing(Path(path)) as part:
+            save_file(plain, part, metadata=dict(metadata))
+            with open(part, "rb+") as written:
+                _sort_header(written)
+    except (OSError, SafetensorError) as error:
         raise MixOfShowError(f"Could not write {path}: {error}. Free some space or choose another folder.") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _sort_header(file: BinaryIO) -> None:

@@ -9,7 +9,6 @@ import os
 import pickle
 import pickletools
 import stat
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from ..atomic import replacing
 from ..errors import MixOfShowError
 from .header import MAX_TENSORS, check_key
 
@@ -63,18 +63,11 @@ def load_pickled(path: Path) -> dict:
 
 def save_pickled(path: Path, tree: Mapping) -> None:
     """Write a tree of plain tensors as torch does, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
     try:
-        torch.save(_plain(tree), temporary)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as part:
+            torch.save(_plain(tree), part)
     except (OSError, RuntimeError) as error:
         raise MixOfShowError(f"Could not write {path}: {error}. Free some space or choose another folder.") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _plain(tree):

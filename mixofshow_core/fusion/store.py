@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..atomic import replacing
 from ..errors import MixOfShowError
 from ..linalg import pack_symmetric, unpack_symmetric
 from .statistics import Gram, Statistics
@@ -100,22 +100,15 @@ class StatisticsStore:
             "groups": facts,
             "manifest": statistics.manifest,
         }
-        temporary = ""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.make_room(sum(tensor.numel() * 4 for tensor in tensors.values()))
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            os.close(handle)
-            save_file(tensors, temporary, metadata={"mixofshow.statistics": json.dumps(header, sort_keys=True)})
-            os.replace(temporary, path)
+            with replacing(path) as part:
+                save_file(tensors, part, metadata={"mixofshow.statistics": json.dumps(header, sort_keys=True)})
         except (OSError, SafetensorError) as error:
             log.warning("Statistics could not be kept in %s (%s); they stay in memory.", self.folder, error)
             rounded = {name: unpack_symmetric(packed.double()) for name, packed in tensors.items()}
             grams = {name: Gram(rounded[key], weight, rows) for name, (weight, rows, key) in facts.items()}
             return Statistics(grams, statistics.manifest)
-        finally:
-            if temporary and os.path.exists(temporary):
-                os.remove(temporary)
         return Statistics(StoredGrams(path, facts), statistics.manifest)
 
     def size(self) -> int:

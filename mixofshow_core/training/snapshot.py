@@ -6,7 +6,6 @@ Random numbers need no storing: every step seeds its own generators (loop.py).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import replacing
 from ..errors import MixOfShowError
 
 PARAMETER, MOMENT = "parameter.", "optimizer."
@@ -47,13 +47,10 @@ def write_snapshot(
     if losses.numel():
         tensors["losses"] = losses
     info = {"request": request, "step": state.step, "frozen": sorted(state.frozen)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     try:
-        save_file(tensors, str(part), metadata={"mixofshow.run": json.dumps(info)})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata={"mixofshow.run": json.dumps(info)})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise MixOfShowError(f"Could not write the training snapshot {path}: {error}. Free some space.") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ import comfy.sd1_clip
 import torch
 from torch import Tensor
 
+from ...mixofshow_core.atomic import replacing
 from ...mixofshow_core.concept import Concept, Delta, LowRank
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.formats.community import community_metadata
@@ -153,14 +153,11 @@ def _write_tokenizers(folder: Path, whole: Whole, concept: Concept) -> None:
 
 def _write_checkpoint(target: Path, concept: Concept, model, clip, vae) -> Exported:
     path = target.with_name(f"{target.name}.safetensors")
-    temporary = path.with_name(f"{path.name}.part.safetensors")
     try:
-        comfy.sd.save_checkpoint(str(temporary), model, clip, vae, metadata=community_metadata(concept))
-        os.replace(temporary, path)
+        with replacing(path) as part:
+            comfy.sd.save_checkpoint(str(part), model, clip, vae, metadata=community_metadata(concept))
     except OSError as error:
         raise MixOfShowError(f"Could not write {path}: {error}. Free some space and try again.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     if not any(entry.words for entry in concept.entries):
         return Exported((path,))
     words = target.with_name(f"{target.name}-words.safetensors")
