@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from mos_tests.browser.front_end import LOAD, LOAD_API, missing_types, run_workflow, set_widget, wait_for_picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,6 @@ def test_our_nodes_are_registered(page):
     assert "MixOfShowPlace" in names and "MixOfShowTrain" in names
 
 
-@pytest.mark.skipif(not WORKFLOW.is_file(), reason="WORKFLOW 01 IS NOT WRITTEN YET")
 def test_workflow_01_runs_and_shows_its_picture(page, tmp_path):
     """The shipped file itself, with a few training steps in place of its few hundred: quality is the demo's subject."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))

@@ -21,8 +21,8 @@ DIFFUSERS = {
         addition_time_embed_dim=256, projection_class_embeddings_input_dim=64 + 6 * 256,
     ),
     "lean": dict(
-        block_out_channels=(96, 192), down_block_types=(CROSS_DOWN,) * 2, up_block_types=(CROSS_UP,) * 2,
-        layers_per_block=1, cross_attention_dim=192, in_channels=16, out_channels=16,
+        block_out_channels=(64, 128), down_block_types=(CROSS_DOWN,) * 2, up_block_types=(CROSS_UP,) * 2,
+        layers_per_block=1, cross_attention_dim=128, in_channels=16, out_channels=16,
     ),
 }  # fmt: skip
 LAYERS = {"sd15": 16, "sdxl": 70, "lean": 7}
