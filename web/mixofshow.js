@@ -16,7 +16,7 @@ const pictures = (files) => Promise.all((files ?? []).map(picture));
 function makeRegionWidget(node, inputName, inputData) {
   const element = document.createElement("div");
   element.className = "widget-expands"; // in Nodes 2.0 such a widget takes the room that is left
-  element.style.cssText = "height: 100%; display: grid";
+  element.style.cssText = `height: 100%; min-height: ${MIN.height - 20}px; display: grid`;
   const listeners = new Set();
   const publish = (news) => listeners.forEach((listener) => listener(news));
   const side = (name) => node.widgets?.find((widget) => widget.name === name);

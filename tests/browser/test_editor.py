@@ -221,18 +221,17 @@ def test_pictures_for_the_docs(mouse, tmp_path):
             },
         ]
     )  # fmt: skip
-    folder = PICTURES or tmp_path
-    for theme in ("dark", "light"):
-        mouse.run_js(
-            "async (name) => { await window.app.extensionManager.setting.set('Comfy.ColorPalette', name) }", theme
-        )
-        mouse.click(0.25, 0.35)
-        mouse.page.mouse.move(5, 995)
-        mouse.page.wait_for_timeout(300)
-        path = folder / f"editor-{theme}{'-nodes2' if mouse.renderer == 'nodes2' else ''}.png"
-        mouse.root.screenshot(path=str(path))
-        assert path.stat().st_size > 10_000
-    mouse.run_js("async () => { await window.app.extensionManager.setting.set('Comfy.ColorPalette', 'dark') }")
+    theme = "dark" if mouse.renderer == "classic" else "light"
+    choose = "async (name) => { await window.app.extensionManager.setting.set('Comfy.ColorPalette', name) }"
+    mouse.run_js(choose, theme)
+    mouse.click(0.25, 0.35)
+    mouse.page.mouse.move(5, 995)
+    mouse.page.wait_for_timeout(300)
+    path = (PICTURES or tmp_path) / f"editor-{theme}.png"
+    mouse.root.screenshot(path=str(path))
+    mouse.run_js(choose, "dark")
+    assert path.stat().st_size > 10_000
+    assert not mouse.root.locator(".mos-notes").is_visible(), "a fresh drawing has nothing to complain of"
 
 
 def test_broken_and_hostile_values_are_shown_and_run_nowhere(mouse):

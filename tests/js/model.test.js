@@ -14,8 +14,8 @@ test("a plain document is read without notes and survives writing and reading", 
     [{ id: "left", shape: RECT, prompt: "mara", concept: "mara", strength: 0.5, ui: { locked: true } }],
     { suffix: "4k", overlap: "priority" },
   );
-  const { doc, notes, changed } = readDoc(text, { width: 768, height: 512 });
-  assert.deepEqual([notes, changed], [[], false]);
+  const { doc, notes, sized } = readDoc(text, { width: 768, height: 512 });
+  assert.deepEqual([notes, sized], [[], false]);
   assert.deepEqual([doc.width, doc.height, doc.suffix, doc.overlap], [768, 512, "4k", "priority"]);
   assert.equal(doc.regions[0].name, "left");
   assert.equal(doc.regions[0].ui.locked, true);

@@ -322,7 +322,10 @@ test("a value from outside replaces all, is not rewritten, and another size is r
   editor.load(text);
   assert.equal(editor.value, text);
   assert.equal(told.length, 0);
-  assert.equal(editor.notes.at(-1)?.[0], "note.otherSize");
+  assert.equal(editor.stretched?.[0], "note.otherSize");
+  editor.resize({ width: 300, height: 300 });
+  assert.equal(editor.stretched, null, "the same proportions are fine");
+  assert.equal(editor.value, text);
   editor.load("{broken");
   assert.equal(editor.value, "{broken", "what could not be read stays until the first edit");
   drawBox(editor, "rect", [0.1, 0.1], [0.5, 0.5]);

@@ -76,7 +76,7 @@ export function mount(host, ctx) {
   ]);
 
   let frame = 0;
-  let notesShown = editor.notes.slice(0, 0);
+  let notesShown = "";
   const update = () => {
     frame = 0;
     if (measured !== editor.doc) {
@@ -100,15 +100,17 @@ export function mount(host, ctx) {
       translate("meter.bytes", { used: (byteLength(editor.value) / 1024).toFixed(1), limit: LIMITS.bytes / 1024 }),
     );
     setText(say, editor.message ? translate(...editor.message) : hint(editor, translate));
-    if (notesShown !== editor.notes) {
-      notesShown = editor.notes;
-      notes.hidden = notesShown.length === 0;
+    const { stretched } = editor;
+    const texts = [...editor.notes.slice(0, 50), ...(stretched ? [stretched] : [])].map((note) => translate(...note));
+    if (notesShown !== texts.join("\n")) {
+      notesShown = texts.join("\n");
+      notes.hidden = texts.length === 0;
       notes.replaceChildren(
-        el("strong", { textContent: translate("note.title") }),
+        editor.notes.length ? el("strong", { textContent: translate("note.title") }) : "",
         el(
           "ul",
           {},
-          notesShown.slice(0, 50).map((note) => el("li", { textContent: translate(...note) })),
+          texts.map((textContent) => el("li", { textContent })),
         ),
       );
     }

@@ -34,15 +34,16 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /**
- * Reads untrusted text. `changed` says that something was dropped or repaired (the notes say what).
+ * Reads untrusted text. The notes say what was dropped or repaired; `sized` says that the text names its own size.
  * @param {unknown} text @param {{width: number, height: number}} size used where the text has none
- * @returns {{doc: Doc, notes: Note[], changed: boolean}}
+ * @returns {{doc: Doc, notes: Note[], sized: boolean}}
  */
 export function readDoc(text, size = { width: 1024, height: 1024 }) {
   const doc = emptyDoc(size.width, size.height);
   /** @type {Note[]} */
   const notes = [];
-  const done = () => ({ doc, notes, changed: notes.length > 0 });
+  let given = 0;
+  const done = () => ({ doc, notes, sized: given === 2 });
   if (typeof text !== "string" || text.trim() === "") return done();
   if (text.length > LIMITS.bytes || byteLength(text) > LIMITS.bytes) {
     notes.push(["note.tooBig", { bytes: text.length, limit: LIMITS.bytes }]);
@@ -63,9 +64,10 @@ export function readDoc(text, size = { width: 1024, height: 1024 }) {
   const migrated = migrate(raw, notes);
   for (const name of /** @type {const} */ (["width", "height"])) {
     const value = migrated[name];
-    if (Number.isInteger(value) && Number(value) >= LIMITS.minSide && Number(value) <= LIMITS.maxSide)
+    if (Number.isInteger(value) && Number(value) >= LIMITS.minSide && Number(value) <= LIMITS.maxSide) {
       doc[name] = Number(value);
-    else if (value !== undefined) notes.push(["note.field", { field: name }]);
+      given += 1;
+    } else if (value !== undefined) notes.push(["note.field", { field: name }]);
   }
   if (migrated.overlap === "priority" || migrated.overlap === "average") doc.overlap = migrated.overlap;
   else if (migrated.overlap !== undefined) notes.push(["note.field", { field: "overlap" }]);

@@ -48,6 +48,8 @@ export class Editor {
     /** @type {History<State>} */
     this.history = new History({ doc: readDoc("", size).doc, selected: null });
     this.value = "";
+    /** @type {Size | null} the size that the text was drawn for */
+    this.written = null;
     this.load(value);
   }
 
@@ -59,14 +61,18 @@ export class Editor {
     const read = readDoc(value, this.size);
     this.value = value;
     this.notes = read.notes;
-    const ratio = (read.doc.width * this.size.height) / (read.doc.height * this.size.width);
-    if (read.doc.regions.length && Math.abs(ratio - 1) > 0.01) {
-      this.notes = [...this.notes, ["note.otherSize", { width: read.doc.width, height: read.doc.height }]];
-    }
+    this.written = read.sized && read.doc.regions.length ? { width: read.doc.width, height: read.doc.height } : null;
     const doc = { ...read.doc, ...this.size };
     const selected = doc.regions.some((region) => region.id === this.selected) ? this.selected : null;
     this.history = new History({ doc, selected });
     this.cancel();
+  }
+
+  /** Set when the text was drawn for other proportions. @returns {import("./model.js").Note | null} */
+  get stretched() {
+    const { written, size } = this;
+    if (!written || Math.abs((written.width * size.height) / (written.height * size.width) - 1) <= 0.01) return null;
+    return ["note.otherSize", written];
   }
 
   /** @param {Size} size */
@@ -174,6 +180,7 @@ export class Editor {
   publish(value, final) {
     this.value = value;
     this.notes = [];
+    this.written = null;
     this.message = null;
     this.output.changed(value, final);
     this.notify();
