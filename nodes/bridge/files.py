@@ -1,7 +1,8 @@
 """Where concept files live, and safe ways to name, list and find them.
 
 A concept's name in a widget is its path below the loras folder with forward slashes (`mixofshow/mara.safetensors`), or
-the path below the output folder followed by ` [output]`, which is how the host marks output files.
+the path below the output folder followed by ` [output]`, which is how the host marks output files, or the path below
+the embeddings folder followed by ` [embeddings]`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ FOLDER = "mixofshow"
 SUFFIX = ".safetensors"
 READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
 OUTPUT_MARK = " [output]"
+EMBEDDING_MARK = " [embeddings]"
 MAX_NAME = 80  # characters of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 
@@ -67,22 +69,30 @@ def concept_save_path(name: str, where: str = "loras") -> Path:
 
 
 def list_concept_files() -> list[str]:
-    """Names for a file widget: our loras folder first, then our output folder, then every other LoRA file."""
+    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, and embeddings."""
     loras = sorted({name.replace(os.sep, "/") for name in folder_paths.get_filename_list("loras")}, key=str.lower)
     loras = [name for name in loras if name.lower().endswith(READABLE)]
     ours = [name for name in loras if name.startswith(f"{FOLDER}/")]
     output = concept_folder("output")
     files = [path for path in output.rglob("*") if path.suffix.lower() in READABLE and path.is_file()]
     saved = sorted(path.relative_to(output.parent).as_posix() for path in files)
-    return ours + [f"{name}{OUTPUT_MARK}" for name in saved] + [name for name in loras if name not in set(ours)]
+    words = [name.replace(os.sep, "/") for name in folder_paths.get_filename_list("embeddings")]
+    words = sorted((name for name in words if name.lower().endswith(READABLE)), key=str.lower)
+    return [
+        *ours, *(f"{name}{OUTPUT_MARK}" for name in saved), *(name for name in loras if name not in set(ours)),
+        *(f"{name}{EMBEDDING_MARK}" for name in words),
+    ]  # fmt: skip
 
 
 def resolve_concept_file(name: str) -> Path:
-    """The file a name stands for. Only files inside the loras folders or the output folder are ever opened."""
+    """The file a name stands for. Only files in the loras, embeddings and output folders are opened."""
     wanted, folders = name.strip(), [Path(folder) for folder in folder_paths.get_folder_paths("loras")]
     output = Path(folder_paths.get_output_directory())
     if wanted.endswith(OUTPUT_MARK):
         wanted, folders = wanted[: -len(OUTPUT_MARK)], [output]
+    elif wanted.endswith(EMBEDDING_MARK):
+        wanted = wanted[: -len(EMBEDDING_MARK)]
+        folders = [Path(folder) for folder in folder_paths.get_folder_paths("embeddings")]
     if not wanted:
         raise MixOfShowError(f"no concept file chosen: pick one in `file`, or put one into {concept_folder()}")
     relative = wanted.replace("\\", "/")

@@ -66,7 +66,18 @@ def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = Non
 
 
 def _read_foreign(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str) -> ReadFile:
-    tensors = comfy.lora_convert.convert_lora(dict(tensors))
+    try:
+        return _parse(path, comfy.lora_convert.convert_lora(dict(tensors)), metadata, name)
+    except MixOfShowError:
+        raise
+    except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise MixOfShowError(
+            f"{path.name}: ComfyUI's LoRA parser stops at {str(error)[:200]}: a part is missing or has a wrong shape. "
+            "Copy or download the file again."
+        ) from error
+
+
+def _parse(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> ReadFile:
     best: tuple[dict, Mapping[str, torch.Size], set[str]] = ({}, {}, set())
     for family in ("sd15", "sdxl"):
         key_map, shapes = _key_map(family)

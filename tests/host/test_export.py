@@ -1,6 +1,7 @@
 """Export, Inspect and the new sides of Load Concept, in the host."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -147,6 +148,21 @@ def test_inspect_shows_a_file_or_the_wire(tiny_sd15, concept):
     folder_paths.filename_list_cache.pop("loras", None)
     card, _ = MixOfShowInspect.execute("mixofshow/" + path.rsplit("/", 1)[1]).result
     assert "lora" in card and "triggers and tags in the header: mara" in card and "rank 2" in card
+
+
+def test_embeddings_are_found_in_their_own_folder(tiny_sd15):
+    import folder_paths
+    from mos_pack.nodes.bridge.files import list_concept_files
+
+    folder = folder_paths.get_folder_paths("embeddings")[0]
+    os.makedirs(folder, exist_ok=True)
+    torch.save(reference_files.textual_inversion("diffusers"), f"{folder}/hat.pt")
+    folder_paths.filename_list_cache.pop("embeddings", None)
+    assert "hat.pt [embeddings]" in list_concept_files()
+    uses, _ = MixOfShowLoadConcept.execute("hat.pt [embeddings]").result
+    assert uses[0].concept.name == "mara" and not uses[0].concept.deltas
+    with pytest.raises(MixOfShowError, match="outside"):
+        MixOfShowLoadConcept.execute("../hat.pt [embeddings]")
 
 
 def test_stock_embeddings_are_read_by_the_host(tiny_sd15, concept, tmp_path):

@@ -120,6 +120,10 @@ def bad_file(kind, base, path: Path):
         save_file(tensors, path)
     elif kind == "no key":
         save_file({"some.unknown.key": torch.ones(2, 2), "other": torch.ones(1)}, path)
+    elif kind == "half":
+        tensors = file_of("kohya", base, "sd15")
+        del tensors[next(key for key in tensors if key.endswith("lora_down.weight"))]
+        save_file(tensors, path)
     elif kind == "dora":
         tensors = file_of("kohya", base, "sd15")
         tensors |= {k.replace(".alpha", ".dora_scale"): torch.ones(4) for k in tensors if k.endswith("alpha")}
@@ -129,7 +133,7 @@ def bad_file(kind, base, path: Path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [("truncated", "not a complete"), ("non-finite", "NaN or infinity"), ("no key", "some.unknown.key"),
-     ("dora", "DoRA")],
+     ("dora", "DoRA"), ("half", "parser stops at .*lora_down.weight")],
 )  # fmt: skip
 def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
