@@ -90,7 +90,8 @@ def _check_not_applied(model, deltas: Mapping[str, Delta]) -> None:
     name, delta = next(((name, d) for name, d in deltas.items() if isinstance(d, LowRank)), ("", None))
     for patch in model.patches.get(patch_key(name), ()):
         weights = getattr(patch[1], "weights", (None,))
-        if isinstance(weights[0], Tensor) and weights[0].shape == delta.up.shape and torch.equal(weights[0], delta.up):
+        same_shape = isinstance(weights[0], Tensor) and weights[0].shape == delta.up.shape
+        if same_shape and torch.equal(weights[0].to(delta.up), delta.up):
             raise MixOfShowError(
                 "MODEL carries this concept already (it comes from Fuse or Place): connect the base model from the "
                 "checkpoint loader instead; the export merges the concept itself."
