@@ -88,12 +88,14 @@ class EditorPage:
         return self.page.locator(".mos-editor:visible")
 
     def canvas(self) -> dict:
-        """Where the drawn canvas lies on the screen, in CSS pixels: the largest rectangle of 4:3 with the padding."""
+        """Where the drawn canvas lies on the screen, in CSS pixels: the largest of its proportions with the padding."""
+        across, down = self.run_js(
+            f"() => ['width', 'height'].map(name => {FIND}.widgets.find(widget => widget.name === name).value)"
+        )
         box = self.root.locator(".mos-stage canvas").bounding_box()
-        scale = box["width"] / self.root.locator(".mos-stage").evaluate("stage => stage.clientWidth")
-        pad = 14 * scale
-        factor = min((box["width"] - 2 * pad) / 256, (box["height"] - 2 * pad) / 192)
-        width, height = 256 * factor, 192 * factor
+        pad = 14 * box["width"] / self.root.locator(".mos-stage").evaluate("stage => stage.clientWidth")
+        factor = min((box["width"] - 2 * pad) / across, (box["height"] - 2 * pad) / down)
+        width, height = across * factor, down * factor
         return {
             "x": box["x"] + (box["width"] - width) / 2,
             "y": box["y"] + (box["height"] - height) / 2,

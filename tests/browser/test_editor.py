@@ -209,6 +209,47 @@ def test_size_presets_backdrop_masks_and_names_after_a_run(mouse):
     assert not mouse.problems, mouse.problems
 
 
+def test_a_person_fills_the_shipped_workflow_by_mouse_and_presses_run(mouse):
+    """What is drawn, typed and picked is what the server gets. Whether it then looks right is the demo's subject."""
+    workflow = json.loads((ROOT / "example_workflows" / "01_train_fuse_place.json").read_text(encoding="utf-8"))
+    mouse.run_js("async (graph) => { await window.app.loadGraphData(graph) }", workflow)
+    mouse.look()
+    mouse.root.wait_for()
+    for _ in range(2):
+        mouse.root.locator(".mos-pick").first.click()
+        mouse.root.locator("button[aria-label='Delete']").click()
+    assert mouse.regions == []
+    for left, name in ((0.05, "mara"), (0.55, "finn")):
+        mouse.tool("rect")
+        mouse.drag((left, 0.1), (left + 0.4, 0.95))
+        mouse.field("Prompt").fill(f"a photo of {name}")
+        concept = mouse.field("Concept")
+        concept.click()
+        offered = concept.evaluate("field => [...field.list.options].map(option => option.value)")
+        assert {"mara", "finn"} <= set(offered), "the names up the wires are offered"
+        for text, invalid in (("nobody", "true"), (name, "false")):
+            concept.fill(text)
+            mouse.root.locator(f"input[list][aria-invalid={invalid}]:visible").wait_for()
+    mouse.server.interrupt()
+    mouse.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
+    drawn = {}
+    for _ in range(50):
+        queue = mouse.server.get("/queue")
+        for entry in queue["queue_running"] + queue["queue_pending"]:
+            drawn = next(node["inputs"] for node in entry[2].values() if node["class_type"] == "MixOfShowRegions")
+        if drawn:
+            break
+        mouse.page.wait_for_timeout(100)
+    mouse.server.post("/queue", {"clear": True})
+    mouse.server.interrupt()
+    assert drawn["editor"] == mouse.value
+    left, right = json.loads(drawn["editor"])["regions"]
+    assert (left["concept"], left["prompt"], right["concept"]) == ("mara", "a photo of mara", "finn")
+    assert near(left["shape"], 0.05, 0.1, 0.4, 0.85, within=0.09) and near(
+        right["shape"], 0.55, 0.1, 0.4, 0.85, within=0.09
+    )
+
+
 def test_pictures_for_the_docs(mouse, tmp_path):
     """Made at every run; MIXOFSHOW_PICTURES=docs/images keeps them."""
     mouse.load(

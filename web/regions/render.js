@@ -154,9 +154,9 @@ export function draw(context, editor, scene) {
   context.strokeStyle = theme.line;
   context.lineWidth = 1;
   context.strokeRect(r.x - 0.5, r.y - 0.5, r.width + 1, r.height + 1);
-  regions.forEach((region, n) => {
-    if (!region.ui.hidden) drawOutline(context, region, scene, region.id === editor.selected, regions.length - n);
-  });
+  const seen = regions.filter((region) => !region.ui.hidden);
+  for (const region of seen) drawOutline(context, region, scene, region.id === editor.selected);
+  for (const region of seen) drawLabel(context, region, scene, regions.length - regions.indexOf(region));
   drawGuides(context, editor, scene);
   if (editor.corners) drawCorners(context, editor, scene);
   const { region } = editor;
@@ -248,11 +248,10 @@ function drawOverlap(context, scene) {
 
 /**
  * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene @param {boolean} chosen
- * @param {number} number
+ *
  */
-function drawOutline(context, region, scene, chosen, number) {
+function drawOutline(context, region, scene, chosen) {
   const { rect: r, theme } = scene;
-  const box = boundsOf(region.shape);
   const color = colorOf(region);
   tracePath(context, region.shape, r);
   if (chosen) {
@@ -267,12 +266,20 @@ function drawOutline(context, region, scene, chosen, number) {
   context.lineWidth = chosen ? 2 : 1.5;
   context.stroke();
   context.setLineDash([]);
-  const text = region.name;
+}
+
+/**
+ * Number and name, above all outlines.
+ * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene @param {number} number
+ */
+function drawLabel(context, region, { rect: r }, number) {
+  const box = boundsOf(region.shape);
+  const color = colorOf(region);
   context.font = "600 11px system-ui, sans-serif";
   context.textBaseline = "middle";
   const [left, top] = [Math.max(0, box.x), Math.max(0, box.y)];
   const [right, bottom] = [Math.min(1, box.x + box.width), Math.min(1, box.y + box.height)];
-  const shown = fitText(context, text, Math.max(0, (right - left) * r.width - 34));
+  const shown = fitText(context, region.name, Math.max(0, (right - left) * r.width - 34));
   const width = shown ? context.measureText(shown).width + 8 : 0;
   // In a corner of a box; in the middle of anything else, whose corners are not its own.
   const boxed = region.shape.type === "rect" || region.shape.type === "input";
