@@ -10,7 +10,14 @@ GRAPH = {
     "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
 }
 # Known noise of a front end without a network, none of it ours.
-NOISE = ("Failed to load resource", "Content Security Policy", "reading 'id'", "api.comfy.org", "net::ERR_FAILED")
+NOISE = (
+    "Failed to load resource",
+    "Content Security Policy",
+    "reading 'id'",
+    "api.comfy.org",
+    "net::ERR_FAILED",
+    "Jobs API",
+)
 
 
 class EditorPage:
@@ -51,8 +58,8 @@ class EditorPage:
             await app.loadApiJson(graph, 'test') }""",
             graph,
         )
-        self.page.locator(".mos-editor:visible").wait_for()
         self.look(zoom)
+        self.root.wait_for()
 
     def look(self, zoom: float = 1.0) -> None:
         """Moves the view so that our node lies at the top left (its toolbar and canvas on the screen)."""
