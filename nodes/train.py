@@ -64,7 +64,7 @@ class MixOfShowTrainSettings(io.ComfyNode):
                     "valid: the loss counts wherever there is picture. object: only inside the masks."
                 )),
                 number("crop_chance", "How often a long picture is cropped square.", 0, 1, 0.05, 0.5),
-                number("scale_min", "Smallest scale of a placed picture.", 0.2, 1, 0.05, 0.7),
+                number("scale_min", "Smallest scale of a placed picture; 0 = auto (0.7).", 0, 1, 0.05),
                 io.Boolean.Input("flip", default=False, tooltip="Mirror half of the placements."),
                 io.Boolean.Input("shuffle_captions", default=True, tooltip="Shuffle comma-separated phrases."),
                 number("dropout", "LoRA dropout.", 0, 0.9, 0.05),

@@ -1,4 +1,4 @@
-"""Makes the pack importable as `mos_pack` and the test helpers as `mos_tests`, without touching sys.path.
+"""Makes the pack importable as `mos_pack`, test helpers and recipes as `mos_tests` and `mos_world`: sys.path stays.
 
 The repository root must never be on sys.path: `import nodes` would then find our nodes/ instead of the host's nodes.py.
 """
@@ -21,4 +21,5 @@ def _alias(name: str, folder: Path) -> None:
 
 _alias("mos_pack", ROOT)
 _alias("mos_tests", ROOT / "tests")
+_alias("mos_world", ROOT / "world")
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]

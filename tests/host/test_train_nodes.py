@@ -37,7 +37,7 @@ def graph(family="sd15", steps=2, seed=0, dataset=None, **train):
                 "rank": 2, "lr_embedding": 0.0, "lr_text": 0.0, "lr_unet": 0.0, "batch": 2, "accumulation": 1,
                 "embedding_rows": "from preset", "schedule": "from preset", "warmup_steps": 0, "noise_offset": 0.01,
                 "min_snr": 0.0, "clip_gradient": 0.0, "norm_stop": 0.0, "loss_mask": "from preset",
-                "crop_chance": 0.5, "scale_min": 0.7, "flip": False, "shuffle_captions": True, "dropout": 0.0,
+                "crop_chance": 0.5, "scale_min": 0.0, "flip": False, "shuffle_captions": True, "dropout": 0.0,
                 "checkpointing": "from preset", "precision": "from preset", "snapshot_every": 100,
                 "preview_every": 1,
             },

@@ -117,7 +117,7 @@ def test_placements_keep_the_picture_inside_its_mask():
     pixels = np.zeros((96, 64, 3), np.uint8)
     pixels[...] = (10, 200, 30)
     picture = dataset.Picture("x", pixels, "rex")
-    settings = TrainSettings(variants=12)
+    settings = TrainSettings(scale_min=0.7, variants=12)
     placed = list(augment.placements(picture, 64, settings, 3))
     assert len(placed) == 12
     assert placed[0].valid.sum() == pytest.approx(64 * 43, abs=64)
