@@ -20,7 +20,15 @@ def test_a_second_save_gets_a_number_and_never_overwrites(saved):
 
 
 def test_saved_files_are_listed_first_and_found_again(saved):
-    assert files.list_concept_files()[0] == "mixofshow/mara.safetensors"
+    stranger = saved.parents[1] / "a stranger.safetensors"
+    stranger.write_bytes(b"x")
+    try:
+        listed = files.list_concept_files()
+    finally:
+        stranger.unlink()
+    ours = [name for name in listed if name.startswith("mixofshow/")]
+    assert "mixofshow/mara.safetensors" in ours and "a stranger.safetensors" in listed
+    assert listed[: len(ours)] == ours
     assert files.resolve_concept_file("mixofshow/mara.safetensors").samefile(saved)
     assert files.resolve_concept_file("mixofshow\\mara.safetensors").samefile(saved)
     assert files.resolve_concept_file(str(saved)).samefile(saved)

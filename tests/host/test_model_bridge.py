@@ -44,11 +44,12 @@ def test_every_grouped_layer_exists_and_is_patchable(base):
     model, clip = bridge.apply_deltas(base.model, base.clip, deltas, strength=0.5)
     for patcher, names in ((model, [n for n in members if n.startswith("diffusion")]),
                            (clip.patcher, [n for n in members if n.startswith("text")])):
-        before = {name: linears[name].weight.detach().clone() for name in names}
-        after = bridge.effective_weights(patcher, names)
+        own = base.model if patcher is model else base.clip.patcher
+        modules = {name: linears[name].weight.detach().clone() for name in names}
+        before, after = bridge.effective_weights(own, names), bridge.effective_weights(patcher, names)
         for name in names:
             assert torch.allclose(after[name], before[name] + 0.5 * deltas[name].dense(), atol=1e-5)
-            assert torch.equal(linears[name].weight, before[name])
+            assert torch.equal(linears[name].weight, modules[name])
 
 
 def test_the_host_knows_our_file_keys(base):
