@@ -83,7 +83,7 @@ def first_picture() -> dict[str, Step]:
         ),
         "sample": Step(
             "KSampler", (2710, 40), (320, 300),
-            {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
+            {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
             {"model": ("place", 0), "positive": ("place", 1), "negative": ("place", 2), "latent_image": ("latent", 0)},
         ),
         "decode": Step("VAEDecode", (2710, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),

@@ -136,7 +136,7 @@ PRESETS: dict[str, TrainSettings] = {
 
 # (embedding, text LoRA, UNet LoRA). Full-size figures: Mix-of-Show's configuration files. A base of a few million
 # parameters learns in hundreds of steps and needs larger ones.
-RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 3e-4, 2e-3)}
+RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 2e-4, 1.5e-3)}
 # Smallest scale of a placed picture. A base that has only ever seen whole figures takes a shrunk, shifted one for a
 # part of the concept and forgets what a person looks like; a large base does not.
 SCALE_MIN = {"full": 0.7, "small": 1.0}
