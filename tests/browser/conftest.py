@@ -1,6 +1,7 @@
 """The real front end in Chromium, served by the real server. Skipped, loudly, where there is no Chromium."""
 
 import json
+import time
 
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
@@ -42,6 +43,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def page(browser, server):
     """A loaded front end that can reach our server and nothing else. `page.problems`: errors of its own console."""
+    server.post("/settings", {"Comfy.VueNodes.Enabled": False})  # the editor's tests leave their renderer behind
     context = browser.new_context(viewport={"width": 1500, "height": 950})
     context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
     tab = context.new_page()
@@ -53,3 +55,13 @@ def page(browser, server):
     tab.wait_for_timeout(500)
     yield tab
     context.close()
+    empty_queue(server)
+
+
+def empty_queue(server, timeout: float = 60) -> None:
+    """Cancels what a test left behind; a job that has not begun yet hears no interrupt, so ask until it ends."""
+    server.post("/queue", {"clear": True})
+    end = time.monotonic() + timeout
+    while server.get("/queue")["queue_running"] and time.monotonic() < end:
+        server.interrupt()
+        time.sleep(0.5)
