@@ -28,12 +28,12 @@ class Judge:
 
 @dataclass(frozen=True)
 class Score:
-    """Shares over picture halves with a 95 % bootstrap interval, and mean similarity to the intended identity."""
+    """Shares over picture halves (``nearest`` with a 95 % bootstrap interval), and mean similarity to the intended."""
 
-    right: float
+    nearest: float
     low: float
     high: float
-    nearest: float
+    right: float
     swapped: float
     nobody: float
     similarity: float
@@ -64,11 +64,11 @@ def score(judge: Judge, parts: Sequence[tuple[np.ndarray, str]]) -> Score:
         similar += identity.similarities(rows, judge.gallery)[:, column].tolist()
         right += [match.name == name for match in matches]
         nearest += [match.nearest == name for match in matches]
-        swapped += [match.name in concepts - {name} for match in matches]
+        swapped += [match.nearest in concepts - {name} for match in matches]
         nobody += [match.name == identity.NONE for match in matches]
-    mean, low, high = identity.bootstrap_interval([float(value) for value in right])
-    share = [sum(values) / len(values) for values in (nearest, swapped, nobody, similar)]
-    return Score(mean, low, high, *share, len(right))
+    mean, low, high = identity.bootstrap_interval([float(value) for value in nearest])
+    share = [sum(values) / len(values) for values in (right, swapped, nobody, similar)]
+    return Score(mean, low, high, *share, len(nearest))
 
 
 def describe_judge(judge: Judge) -> str:
@@ -82,7 +82,7 @@ def describe_judge(judge: Judge) -> str:
 def describe_row(title: str, judge: Judge, parts: Sequence[tuple[np.ndarray, str]]) -> str:
     found = score(judge, parts)
     return (
-        f"  {title:16s} right {found.right:4.0%} [{found.low:.0%}, {found.high:.0%}]  nearest {found.nearest:4.0%}  "
+        f"  {title:16s} nearest {found.nearest:4.0%} [{found.low:.0%}, {found.high:.0%}]  right {found.right:4.0%}  "
         f"the other concept {found.swapped:4.0%}  none {found.nobody:4.0%}  similarity {found.similarity:.3f}  "
         f"(n = {found.count})"
     )
