@@ -43,6 +43,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def page(browser, server):
     """A loaded front end that can reach our server and nothing else. `page.problems`: errors of its own console."""
+    empty_queue(server)
     server.post("/settings", {"Comfy.VueNodes.Enabled": False})  # the editor's tests leave their renderer behind
     context = browser.new_context(viewport={"width": 1500, "height": 950})
     context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
@@ -55,7 +56,6 @@ def page(browser, server):
     tab.wait_for_timeout(500)
     yield tab
     context.close()
-    empty_queue(server)
 
 
 def empty_queue(server, timeout: float = 60) -> None:
