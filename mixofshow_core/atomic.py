@@ -19,7 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode  # what the user's umask gives; some writers make files that only their owner can read
         yield part
+        os.chmod(part, mode)
         with open(part, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(part, path)

@@ -28,6 +28,12 @@ def test_same_concept_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_saved_file_is_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").write_bytes(b"x")
+    native.write_concept(tmp_path / "mara.safetensors", make_concept())
+    assert (tmp_path / "mara.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "mara.safetensors"
     native.write_concept(path, make_concept())
