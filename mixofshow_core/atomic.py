@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.touch(exist_ok=False)
-        mode = part.stat().st_mode  # what the user's umask gives; some writers make files that only their owner can read
+        mode = part.stat().st_mode  # as the umask has it; some writers make files for their owner only
         yield part
         os.chmod(part, mode)
         with open(part, "rb+") as written:
