@@ -5,10 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.concept import ROLES, ConceptUse
-from ..mixofshow_core.errors import MixOfShowError
 from .bridge.concept_card import describe_use
 from .bridge.exporting import LiveWeights
-from .bridge.files import list_concept_files, resolve_concept_file
+from .bridge.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .bridge.foreign import read_any
 from .bridge.fusion import check_list
 from .types import CATEGORY, CONCEPTS
@@ -65,19 +64,11 @@ class MixOfShowLoadConcept(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
         """Our own message instead of the host's: it names the folder to put the file in."""
-        try:
-            resolve_concept_file(file)
-        except MixOfShowError as error:
-            return str(error)
-        return True
+        return check_concept_file(file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_) -> tuple:
-        try:
-            facts = resolve_concept_file(file).stat()
-        except MixOfShowError:
-            return (file,)
-        return file, facts.st_mtime_ns, facts.st_size
+        return file_fingerprint(file)
 
     @classmethod
     def execute(

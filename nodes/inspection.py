@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats import read_any
 from ..mixofshow_core.formats.card import describe, describe_concept, plot_norms
-from .bridge.files import list_concept_files, resolve_concept_file
+from .bridge.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .bridge.foreign import read_any as read_with_host
 from .bridge.images import to_image_batch
 from .types import CATEGORY, CONCEPTS
@@ -41,21 +41,11 @@ class MixOfShowInspect(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        if file == FROM_WIRE:
-            return True
-        try:
-            resolve_concept_file(file)
-        except MixOfShowError as error:
-            return str(error)
-        return True
+        return True if file == FROM_WIRE else check_concept_file(file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_) -> tuple:
-        try:
-            facts = resolve_concept_file(file).stat()
-        except MixOfShowError:
-            return (file,)
-        return file, facts.st_mtime_ns, facts.st_size
+        return file_fingerprint(file)
 
     @classmethod
     def execute(cls, file=FROM_WIRE, concepts=None) -> io.NodeOutput:

@@ -123,3 +123,21 @@ def _below(path: str, root: str) -> bool:
         return os.path.commonpath([path, root]) == root and path != root
     except ValueError:  # different drives
         return False
+
+
+def check_concept_file(name: str) -> bool | str:
+    """True, or what is wrong with a chosen file: the answer of a node's ``validate_inputs``."""
+    try:
+        resolve_concept_file(name)
+    except MixOfShowError as error:
+        return str(error)
+    return True
+
+
+def file_fingerprint(name: str) -> tuple:
+    """Changes when the chosen file does: the answer of a node's ``fingerprint_inputs``."""
+    try:
+        facts = resolve_concept_file(name).stat()
+    except MixOfShowError:
+        return (name,)
+    return name, facts.st_mtime_ns, facts.st_size
