@@ -183,10 +183,11 @@ def build_gallery(net: nn.Module, view: View = list) -> tuple[object, dict[str, 
     hits = [a.name == n for n, found in answers.items() for a in found]
     concept_hits = [a.name == n for n, found in answers.items() if n in CONCEPTS for a in found]
     mean, low, high = identity.bootstrap_interval([float(h) for h in concept_hits])
+    own = torch.cat([identity.similarities(tests[n], gallery)[:, gallery.names.index(n)] for n in CONCEPTS])
     report = {
         "identities": len(references), "chance": 1 / len(references), "threshold": gallery.threshold,
         "ceiling_concepts": mean, "ceiling_concepts_low": low, "ceiling_concepts_high": high,
-        "ceiling_all": sum(hits) / len(hits),
+        "similarity_concepts": float(own.mean()), "ceiling_all": sum(hits) / len(hits),
         "nearest_without_none": sum(a.nearest == n for n, found in answers.items() for a in found) / len(hits),
         "strangers_refused": float((torch.cat(strangers) < gallery.threshold).float().mean()),
     }
