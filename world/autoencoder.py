@@ -1,5 +1,8 @@
 """Trains the autoencoder and caches latents: `python -m world.autoencoder [--minutes 9]`.
 
+`--keep` trains nothing and caches the latents of new canvases under the statistics that the base already knows;
+`--decoder` trains the decoder alone (the latents stay what they are), for canvases that show new things.
+
 The linear path starts as PCA of 8x8 patches. Noise of up to 0.2 deviations is added to the latents while the decoder
 learns, so that small errors of the diffusion model decode cleanly.
 """
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 
 import numpy as np
@@ -18,6 +22,7 @@ from .sprites import CACHE
 
 BATCH = 32
 PEAK = 1.5e-3
+LABELS = ("single", "double", "triple")
 
 
 def load_pixels(label: str) -> tuple[torch.Tensor, np.ndarray]:
@@ -53,21 +58,33 @@ def score(net: torch.nn.Module, pixels: torch.Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
-def train(minutes: float) -> torch.nn.Module:
-    torch.manual_seed(0)
+def load_autoencoder() -> torch.nn.Module:
+    """The autoencoder as it was trained last."""
     net = small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
+    net.load_state_dict(torch.load(CACHE / "autoencoder.pt"))
+    return net
+
+
+def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = load_autoencoder() if decoder_only else small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
     singles, doubles = load_pixels("single")[0], load_pixels("double")[0]
     test = singles[-256:]
     singles, doubles = singles[:-512], doubles[:-512]
     pool = torch.cat([singles, doubles[:, :, 32:96]])
-    start_from_pca(net, pool[torch.randperm(len(pool))[:2000]])
+    rate_peak = PEAK / 3 if decoder_only else PEAK
+    if decoder_only:
+        net.linear_in.requires_grad_(False)
+        net.encoder.requires_grad_(False)
+    else:
+        start_from_pca(net, pool[torch.randperm(len(pool))[:2000]])
     print(f"parameters {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M, PCA {score(net, test):.2f} dB",
           flush=True)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
     average = {k: v.clone() for k, v in net.state_dict().items()}
     begin, step, shown = time.time(), 0, time.time()
     while (done := (time.time() - begin) / (60 * minutes)) < 1:
-        rate = PEAK * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
+        rate = rate_peak * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimiser.param_groups:
             group["lr"] = rate
         x = to_float(pool[torch.randint(len(pool), (BATCH,))])
@@ -95,31 +112,56 @@ def train(minutes: float) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def cache_latents(net: torch.nn.Module) -> None:
-    """Write standardised fp16 latents and captions, with the statistics that undo the standardisation."""
+def cache_latents(net: torch.nn.Module, keep: bool = False) -> None:
+    """Write standardised fp16 latents and captions, with the statistics that undo the standardisation.
+
+    With ``keep`` the statistics are those of the last time, which a base trained on them must go on using.
+    """
     encoded = {}
-    for label in ("single", "double"):
+    for label in LABELS:
         pixels, captions = load_pixels(label)
         encoded[label] = torch.cat([net.encode(to_float(part)) for part in pixels.split(256)]), captions
+    if keep:
+        cache = torch.load(CACHE / "latents.pt", mmap=True)
+        record = {k: cache[k].clone() for k in ("mean", "std", "rgb", "rgb_bias")}
+    else:
+        record = measure_latents(net, encoded)
+    mean, std = record["mean"].view(1, -1, 1, 1), record["std"].view(1, -1, 1, 1)
+    out = {label: ((z - mean) / std).half() for label, (z, _) in encoded.items()}
+    captions = {label: list(map(str, c)) for label, (_, c) in encoded.items()}
+    torch.save({**record, "latents": out, "captions": captions}, CACHE / "latents.pt.new")
+    os.replace(CACHE / "latents.pt.new", CACHE / "latents.pt")
+    (CACHE / "tokens.pt").unlink(missing_ok=True)
+
+
+def measure_latents(net: torch.nn.Module, encoded: dict) -> dict[str, torch.Tensor]:
+    """Mean and deviation per channel, and the linear map from standardised latents to colours, for previews."""
     both = torch.cat([z.movedim(1, -1).reshape(-1, net.channels) for z, _ in encoded.values()])
     mean, std = both.mean(0), both.std(0)
-    # A linear map from latents to colours serves the previews.
-    sample, _ = load_pixels("single")
-    colours = F.avg_pool2d(to_float(sample[:2000]), 8).movedim(1, -1).reshape(-1, 3)
-    codes = ((encoded["single"][0][:2000] - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1))
+    colours = F.avg_pool2d(to_float(load_pixels("single")[0][:2000]), 8).movedim(1, -1).reshape(-1, 3)
+    codes = (encoded["single"][0][:2000] - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
     codes = F.pad(codes.movedim(1, -1).reshape(-1, net.channels), (0, 1), value=1.0)
     rgb = torch.linalg.lstsq(codes, colours).solution
-    out = {label: ((z - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half() for label, (z, _) in encoded.items()}
-    torch.save({"mean": mean, "std": std, "rgb": rgb[:-1], "rgb_bias": rgb[-1], "latents": out,
-                "captions": {label: list(map(str, c)) for label, (_, c) in encoded.items()}}, CACHE / "latents.pt")
     print("latent deviations before standardising:", [round(float(s), 2) for s in std], flush=True)
+    return {"mean": mean, "std": std, "rgb": rgb[:-1], "rgb_bias": rgb[-1]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=9)
-    torch.set_num_threads(2)
-    cache_latents(train(parser.parse_args().minutes))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="only cache latents, under the statistics of last time")
+    parser.add_argument("--decoder", action="store_true", help="only train the decoder; latents stay what they are")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.keep:
+        net = load_autoencoder()
+        print(f"{score(net, load_pixels('single')[0][-512:]):.2f} dB")
+        cache_latents(net, keep=True)
+    elif options.decoder:
+        train(options.minutes, decoder_only=True)
+    else:
+        cache_latents(train(options.minutes))
 
 
 if __name__ == "__main__":

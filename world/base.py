@@ -1,5 +1,7 @@
 """Trains UNet and text tower together from cached latents: `python -m world.base --hours 1.5`; run again to resume.
 
+`--start SNAPSHOT` begins a new run from another run's averaged weights; words that it did not know start as new rows.
+
 One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
 bears a busy machine better than threads that meet in every operation.
 """
@@ -10,6 +12,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
@@ -19,23 +22,23 @@ from .host import small_base
 from .sprites import CACHE
 
 SNAPSHOT = CACHE / "base.pt"
-WORKERS = 2
-BATCH = 16  # per process; a double canvas counts as two pictures
+BATCH = 16  # per process; a double canvas counts as two pictures, a triple as three
 PEAK = 1e-3
 EMA = 0.998
 DROPOUT = 0.1
 TEST = 512
 
 
-def double_share(done: float) -> float:
-    """Share of batches with two subjects: one subject first, two later."""
-    return 0.0 if done < 0.35 else 0.35 if done < 0.7 else 0.5
+def choose_label(done: float, chance: float) -> str:
+    """What a batch shows: one subject first, two and three later. `chance` lies in 0..1."""
+    triple, double = (0.0, 0.0) if done < 0.3 else (0.05, 0.3) if done < 0.7 else (0.07, 0.4)
+    return "triple" if chance < triple else "double" if chance < triple + double else "single"
 
 
-def rate_at(step: int, done: float) -> float:
+def rate_at(step: int, done: float, peak: float) -> float:
     """Warm-up over 200 steps, constant for 55 % of the time, then a cosine down to 3 %."""
     late = max(0.0, (done - 0.55) / 0.45)
-    return PEAK * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, late))))
+    return peak * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, late))))
 
 
 class TextTower(nn.Module):
@@ -79,7 +82,7 @@ def initialise(root: nn.Module) -> None:
 
 @dataclass
 class Data:
-    """Latents [N, C, 8, 8 or 16], caption rows [N, 77] and the vocabulary ids [V]."""
+    """Latents [N, C, 8, 8 to 24], caption rows [N, 77] and the vocabulary ids [V]."""
 
     latents: dict[str, torch.Tensor]
     rows: dict[str, torch.Tensor]
@@ -142,22 +145,38 @@ def loss_of(net: Net, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tenso
 
 def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch; some captions are emptied, so that guidance has something to guide away from."""
-    count = BATCH if label == "single" else BATCH // 2
+    count = {"single": BATCH, "double": BATCH // 2, "triple": BATCH // 3}[label]
     pick = torch.randint(len(data.latents[label]) - TEST, (count,))
     rows = data.rows[label][pick].clone()
     rows[torch.rand(count) < DROPOUT] = data.empty[0]
     return data.latents[label][pick].float(), rows
 
 
-def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -> None:
+def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
+    """Take over another run's averaged weights. Words that it did not know keep their fresh rows."""
+    saved = torch.load(path)
+    weights = dict(saved["ema"])
+    old = weights.pop("text.table.weight")
+    missing, extra = net.load_state_dict(weights, strict=False)
+    if extra or set(missing) != {"text.table.weight"}:
+        raise SystemExit(f"{path} is a snapshot of another net: missing {missing[:3]}, unknown {extra[:3]}")
+    known = torch.isin(ids, saved["ids"])
+    with torch.no_grad():
+        net.text.table.weight[known] = old[torch.searchsorted(saved["ids"], ids[known])]
+
+
+def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, peak: float, start: str) -> None:
     """One training process."""
     torch.set_num_threads(1)
     data, schedule = load_data(), alphas()
     torch.manual_seed(0)
     net = Net(data.ids)
+    workers = len(shared)
+    if start and not SNAPSHOT.exists():
+        start_from(net, data.ids, Path(start))
     parameters = list(net.parameters())
     average = {k: v.clone() for k, v in net.state_dict().items()}
-    optimiser = torch.optim.AdamW(parameters, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
     step, elapsed, seen = 0, 0.0, 0
     if SNAPSHOT.exists():
         saved = torch.load(SNAPSHOT)
@@ -173,7 +192,7 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -
     kinds = torch.Generator().manual_seed(step)
     while elapsed < seconds:
         done = elapsed / seconds
-        label = "double" if torch.rand(1, generator=kinds).item() < double_share(done) else "single"
+        label = choose_label(done, torch.rand(1, generator=kinds).item())
         loss = loss_of(net, *draw_batch(data, label), schedule)
         loss.backward()
         shared[rank, :-1].copy_(torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel())
@@ -192,10 +211,10 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -
             p.grad = total[offset:offset + p.numel()].view_as(p)
             offset += p.numel()
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, done)
+            group["lr"] = rate_at(step, done, peak)
         optimiser.step()
         optimiser.zero_grad()
-        step, seen = step + 1, seen + WORKERS * BATCH
+        step, seen = step + 1, seen + workers * BATCH
         if rank:
             continue
         losses.append(loss.item())
@@ -204,9 +223,9 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -
             torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), 1 - decay)
         if time.time() - shown_at > 30:
             shown_at = time.time()
-            speed = (step - start_step) * WORKERS * BATCH / (time.time() - start_time)
+            speed = (step - start_step) * workers * BATCH / (time.time() - start_time)
             print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s "
-                  f"loss {sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done):.1e}", flush=True)
+                  f"loss {sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
         if time.time() - saved_at > 150 or elapsed >= seconds:
             saved_at = time.time()
             torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
@@ -226,13 +245,17 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float) -
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hours", type=float, default=1.4, help="whole length of training, earlier runs included")
-    hours = parser.parse_args().hours
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--peak", type=float, default=PEAK, help="highest learning rate")
+    parser.add_argument("--start", default="", help="another run's snapshot to begin from")
+    options = parser.parse_args()
     (CACHE / "sheets").mkdir(exist_ok=True)
     size = sum(p.numel() for p in Net(load_data().ids).parameters())
     print(f"{size / 1e6:.2f} M parameters", flush=True)
     context = mp.get_context("spawn")
-    shared = torch.zeros(WORKERS, size + 1, dtype=torch.float32).share_memory_()
-    mp.spawn(work, (context.Barrier(WORKERS), shared, hours * 3600), nprocs=WORKERS)
+    shared = torch.zeros(options.workers, size + 1, dtype=torch.float32).share_memory_()
+    mp.spawn(work, (context.Barrier(options.workers), shared, options.hours * 3600, options.peak, options.start),
+             nprocs=options.workers)
 
 
 if __name__ == "__main__":

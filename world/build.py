@@ -1,4 +1,4 @@
-"""Draws the training canvases: `python -m world.build` writes .cache/world/{single,double}.npz (pixels, captions)."""
+"""Draws the training canvases: `python -m world.build` writes .cache/world/{single,double,triple}.npz (pixels, captions)."""
 from __future__ import annotations
 
 import json
@@ -9,12 +9,12 @@ from multiprocessing import Pool
 import numpy as np
 from PIL import Image
 
-from .captions import BACKGROUNDS, EMOJI, Scene, Subject, make_scene
+from .captions import BACKGROUNDS, EMOJI, STYLES, Scene, Subject, make_scene
 from .people import Person
 from .sprites import CACHE
 
-SINGLES, DOUBLES, TEST = 44000, 14000, 512
-PEOPLE_SHARE = 0.66
+SINGLES, DOUBLES, TRIPLES, TEST = 56000, 16000, 3000, 512
+PEOPLE_SHARE = 0.6
 _sprites: list[Image.Image] = []
 _people: list[Subject] = []
 _emoji: list[Subject] = []
@@ -28,11 +28,14 @@ def load_sprites() -> None:
             continue
         _people.append(Subject(len(_sprites), Person(**row["person"])))
         _sprites.append(Image.open(CACHE / "people" / row["file"]).convert("RGBA"))
-    for vendor in ("google", "twitter"):
-        folder = CACHE / "node" / "node_modules" / f"emoji-datasource-{vendor}" / "img" / vendor / "64"
+    modules = CACHE / "node" / "node_modules"
+    for style, vendor in STYLES.items():
         for word, code in EMOJI.items():
-            _emoji.append(Subject(len(_sprites), word))
-            _sprites.append(Image.open(folder / f"{code}.png").convert("RGBA"))
+            path = modules / f"emoji-datasource-{vendor}" / "img" / vendor / "64" / f"{code}.png"
+            if vendor == "fluent":
+                path = modules / "@lobehub" / "fluent-emoji-3d" / "assets" / f"{code}.webp"
+            _emoji.append(Subject(len(_sprites), word, style))
+            _sprites.append(Image.open(path).convert("RGBA").resize((64, 64), Image.Resampling.LANCZOS))
 
 
 def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random) -> None:
@@ -44,14 +47,14 @@ def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random) 
         size = rng.randint(56, 64)
         x, y = left + (64 - size) // 2 + rng.randint(-2, 2), 64 - size
     else:
-        size = rng.randint(40, 52)
-        x, y = left + (64 - size) // 2 + rng.randint(-4, 4), (64 - size) // 2 + rng.randint(-4, 4)
+        size = rng.randint(48, 54)
+        x, y = left + (64 - size) // 2 + rng.randint(-2, 2), (64 - size) // 2 + rng.randint(-2, 2)
     sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
     canvas.paste(sprite, (x, y), sprite)
 
 
 def draw(scene: Scene, rng: random.Random) -> np.ndarray:
-    """uint8 [64, 64 or 128, 3]."""
+    """uint8 [64, 64 to 192, 3]."""
     colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
     canvas = Image.new("RGB", (64 * len(scene.subjects), 64), colour)
     for i, subject in enumerate(scene.subjects):
@@ -74,7 +77,7 @@ def make(job: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
 
 def main() -> None:
     portion = 500
-    for label, count, fields in (("single", SINGLES + TEST, 1), ("double", DOUBLES + TEST, 2)):
+    for label, count, fields in (("single", SINGLES + TEST, 1), ("double", DOUBLES + TEST, 2), ("triple", TRIPLES + TEST, 3)):
         jobs = [(10_000 * fields + i, min(portion, count - i), fields) for i in range(0, count, portion)]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)

@@ -95,6 +95,19 @@ MARA = Person("a bob", "miaWallace", "purple", "pale", "glasses", "round")
 FINN = Person("an afro", "fro", "red", "dark", beard="a beard", beard_style="beardMajestic")
 CONCEPTS = {"mara": MARA, "finn": FINN}
 
+# Eight more, for tables with many concepts. Nobody in the crowd is one of them.
+CHARACTERS = {
+    **CONCEPTS,
+    "omara": Person("long hair", "longButNotTooLong", "black", "tan", "glasses", "prescription02"),
+    "zelda": Person("a bun", "bun", "blonde", "dark", "glasses", "prescription02"),
+    "tariq": Person("dreadlocks", "dreads", "green", "tan", beard="a moustache", beard_style="moustacheFancy"),
+    "wilma": Person("wavy hair", "curvy", "pink", "tan", "sunglasses", "sunglasses"),
+    "boris": Person("curly hair", "curly", "white", "dark", beard="a moustache", beard_style="moustacheFancy"),
+    "pavel": Person("short hair", "theCaesar", "brown", "pale", beard="a moustache", beard_style="moustacheFancy"),
+    "nadia": Person("long hair", "longButNotTooLong", "blue", "pale", "sunglasses", "sunglasses"),
+    "yuki": Person("a bob", "bob", "green", "dark", "glasses", "prescription01"),
+}
+
 # Each look-alike shares at least two identity attributes with a concept; none is ever trained.
 LOOKALIKES = {
     "ada": replace(MARA, glasses="", glasses_style=""),
@@ -109,7 +122,7 @@ LOOKALIKES = {
     "jon": replace(FINN, glasses="glasses", glasses_style="round", beard="a moustache",
                    beard_style="moustacheFancy"),
 }
-HELD_OUT = {**CONCEPTS, **LOOKALIKES}
+HELD_OUT = {**CHARACTERS, **LOOKALIKES}
 
 
 def is_held_out(person: Person) -> bool:

@@ -17,6 +17,8 @@ SINGLES = (
     "a person with short black hair and tan skin, wearing a white shirt, smiling, yellow background",
     "a photo of a person with no hair and sunglasses, red background", "a person wearing a pink shirt",
     "a cat, blue background", "a car, green background", "a panda, pink background", "a photo of a pizza",
+    "a 3d rocket, white background", "a flat fox, purple background", "a soft house, yellow background",
+    "a strawberry, green background",
 )
 DOUBLES = (
     "a person on the left and a person on the right",

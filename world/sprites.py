@@ -13,7 +13,7 @@ from .people import HELD_OUT, draw_person, dress, is_held_out
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "world"
 PACKAGES = ("@dicebear/core@9.4.2", "@dicebear/avataaars@9.4.2", "@resvg/resvg-js@2.6.2",
-            "emoji-datasource-google@16.0.0", "emoji-datasource-twitter@16.0.0")
+            "emoji-datasource-google@16.0.0", "emoji-datasource-twitter@16.0.0", "@lobehub/fluent-emoji-3d@1.1.0")
 PEOPLE = 6000
 PER_IDENTITY = 24
 
