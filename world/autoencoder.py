@@ -80,7 +80,8 @@ def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
         start_from_pca(net, pool[torch.randperm(len(pool))[:2000]])
     print(f"parameters {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M, PCA {score(net, test):.2f} dB",
           flush=True)
-    optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
     average = {k: v.clone() for k, v in net.state_dict().items()}
     begin, step, shown = time.time(), 0, time.time()
     while (done := (time.time() - begin) / (60 * minutes)) < 1:

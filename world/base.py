@@ -224,8 +224,8 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, p
         if time.time() - shown_at > 30:
             shown_at = time.time()
             speed = (step - start_step) * workers * BATCH / (time.time() - start_time)
-            print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s "
-                  f"loss {sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s loss "
+                  f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
         if time.time() - saved_at > 150 or elapsed >= seconds:
             saved_at = time.time()
             torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,

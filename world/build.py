@@ -1,4 +1,5 @@
-"""Draws the training canvases: `python -m world.build` writes .cache/world/{single,double,triple}.npz (pixels, captions)."""
+"""Draws the training canvases: `python -m world.build` writes
+.cache/world/{single,double,triple}.npz (pixels, captions)."""
 from __future__ import annotations
 
 import json
@@ -77,7 +78,8 @@ def make(job: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
 
 def main() -> None:
     portion = 500
-    for label, count, fields in (("single", SINGLES + TEST, 1), ("double", DOUBLES + TEST, 2), ("triple", TRIPLES + TEST, 3)):
+    for fields, (label, trained) in enumerate((("single", SINGLES), ("double", DOUBLES), ("triple", TRIPLES)), 1):
+        count = trained + TEST
         jobs = [(10_000 * fields + i, min(portion, count - i), fields) for i in range(0, count, portion)]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)
