@@ -12,7 +12,8 @@ EMOJI = {
     "tree": "1f333", "robot": "1f916", "balloon": "1f388", "sunflower": "1f33b", "mushroom": "1f344", "ghost": "1f47b",
     "fish": "1f41f", "cactus": "1f335", "bear": "1f43b", "fox": "1f98a", "lion": "1f981", "pig": "1f437",
     "rabbit": "1f430", "monkey": "1f435", "chicken": "1f414", "turtle": "1f422", "butterfly": "1f98b",
-    "banana": "1f34c", "strawberry": "1f353", "cake": "1f382", "cup": "2615", "book": "1f4d5", "key": "1f511", "clock": "23f0",
+    "banana": "1f34c", "strawberry": "1f353", "cake": "1f382", "cup": "2615", "book": "1f4d5", "key": "1f511",
+    "clock": "23f0",
     "umbrella": "2602-fe0f", "star": "2b50", "moon": "1f319", "ball": "26bd", "bell": "1f514", "hat": "1f3a9",
 }
 STYLES = {"soft": "google", "flat": "twitter", "3d": "fluent"}
