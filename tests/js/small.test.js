@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { thin } from "../../web/regions/geometry.js";
 import { History } from "../../web/regions/history.js";
-import { measure, tooSmall } from "../../web/regions/measure.js";
+import { lostTokens, measure } from "../../web/regions/measure.js";
 import { emptyDoc, makeRegion } from "../../web/regions/model.js";
 import { SDXL_BUCKETS, withRatio } from "../../web/regions/presets.js";
 import { ENGLISH, translator } from "../../web/regions/texts.js";
@@ -34,8 +34,23 @@ test("cover and overlap are those of the drawing", () => {
   const figures = measure(doc);
   assert.ok(Math.abs(figures.covered - 0.75) < 0.01 && Math.abs(figures.overlap - 0.25) < 0.01);
   assert.ok(Math.abs((figures.shares.get("r1") ?? 0) - 0.5) < 0.01);
-  assert.equal(tooSmall(doc, doc.regions[0]), false);
-  assert.equal(tooSmall(doc, makeRegion(doc, { type: "rect", x: 0, y: 0, width: 0.1, height: 1 })), true);
+});
+
+test("a region is lost where it owns no token: by half with soft edges, wholly with hard ones", () => {
+  const lost = (/** @type {any} */ doc, /** @type {number[]} */ ...[x, y, width, height]) =>
+    lostTokens(
+      doc,
+      makeRegion(doc, { type: "rect", x: x / 512, y: y / 512, width: width / 512, height: height / 512 }),
+    );
+  const soft = emptyDoc(512, 512);
+  const hard = { ...soft, edges: /** @type {const} */ ("paper") };
+  assert.deepEqual(lost(soft, 64, 0, 64, 512), []);
+  assert.deepEqual(lost(soft, 96, 0, 64, 512), [], "half of two tokens");
+  assert.deepEqual(lost(hard, 96, 0, 64, 512), [64]);
+  assert.deepEqual(lost(soft, 64, 0, 24, 512), [64]);
+  assert.deepEqual(lost(soft, 64, 64, 8, 8), [16, 32, 64]);
+  assert.deepEqual(lost({ ...emptyDoc(128, 64) }, 0, 0, 16, 512), [16], "a small canvas has tokens of 8 and 16 only");
+  assert.deepEqual(lostTokens(soft, makeRegion(soft, { type: "input", index: 0 })), []);
 });
 
 test("zooming keeps the point under the pointer", () => {

@@ -1,6 +1,6 @@
 /** Live figures: how much is covered, where regions overlap, which are too small. Approximate, on a coarse grid. */
 
-import { boundsOf, sampleShape } from "./geometry.js";
+import { sampleShape } from "./geometry.js";
 
 /**
  * @typedef {import("./model.js").Doc} Doc
@@ -10,11 +10,11 @@ import { boundsOf, sampleShape } from "./geometry.js";
  */
 
 export const LONG_SIDE = 96;
-/**
- * Pixels that one token of SD1.5's deepest attention layer covers; on canvases for small bases, in proportion.
- * @param {Doc} doc
- */
-export const deepToken = (doc) => Math.min(64, Math.round(Math.min(doc.width, doc.height) / 8));
+/** Pixels that one token of an attention layer covers. SD1.5 attends at all four, SDXL at 16 and 32. */
+export const TOKENS = Object.freeze([64, 32, 16, 8]);
+/** Samples per side of a token, and how many of a canvas are worth the time of a frame. */
+const FINE = 4;
+const MOST_SAMPLES = 1 << 20;
 
 /**
  * Samples are remembered per shape object, which are never changed in place.
@@ -57,12 +57,38 @@ export function measure(doc) {
   return { covered: covered / counts.length, overlap: overlap / counts.length, shares, counts, width, height };
 }
 
+/** @type {WeakMap<object, {key: string, lost: readonly number[]}>} */
+const losses = new WeakMap();
+
 /**
- * True when a region is narrower than one token of the deepest layer.
- * @param {Doc} doc @param {import("./model.js").Region} region
+ * Token sizes, finest first, at which a region owns no token: none half covered, or with hard edges none wholly. Sizes
+ * of which fewer than four fit the shorter side are left out: no model of such small canvases has them.
+ * @param {Doc} doc @param {import("./model.js").Region} region @returns {readonly number[]}
  */
-export function tooSmall(doc, region) {
-  if (region.shape.type === "input") return false;
-  const box = boundsOf(region.shape);
-  return box.width * doc.width < deepToken(doc) - 0.5 || box.height * doc.height < deepToken(doc) - 0.5;
+export function lostTokens(doc, region) {
+  if (region.shape.type === "input") return [];
+  const key = `${doc.width}x${doc.height} ${doc.edges}`;
+  const known = losses.get(region.shape);
+  if (known?.key === key) return known.lost;
+  const lost = [];
+  for (const token of TOKENS) {
+    if (token * 4 > Math.min(doc.width, doc.height)) continue;
+    const [across, down] = [Math.ceil(doc.width / token), Math.ceil(doc.height / token)];
+    if (across * down * FINE * FINE > MOST_SAMPLES) break;
+    if (bestCover(region.shape, across, down) >= (doc.edges === "paper" ? 1 : 0.5)) break; // finer ones are covered too
+    lost.unshift(token);
+  }
+  losses.set(region.shape, { key, lost });
+  return lost;
+}
+
+/** Share of the best covered token. @param {import("./model.js").Shape} shape @param {number} across @param {number} down */
+function bestCover(shape, across, down) {
+  const cells = sampleShape(shape, across * FINE, down * FINE);
+  const sums = new Uint8Array(across * down);
+  let best = 0;
+  for (let y = 0, n = 0; y < down * FINE; y += 1)
+    for (let x = 0; x < across * FINE; x += 1, n += 1)
+      if (cells[n]) best = Math.max(best, (sums[Math.floor(y / FINE) * across + Math.floor(x / FINE)] += 1));
+  return best / (FINE * FINE);
 }

@@ -3,7 +3,7 @@
 import { el, iconButton } from "./dom.js";
 import { makeBackgroundFields, makeRegionFields } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
-import { deepToken, tooSmall } from "./measure.js";
+import { lostTokens } from "./measure.js";
 import { reorderRegion } from "./model.js";
 import { colorOf } from "./render.js";
 import { BACKGROUND } from "./state.js";
@@ -50,7 +50,8 @@ export function makePanel(editor, context) {
   const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) => {
     if (entry.shape.type === "input") return "";
     if (share === 0) return t("warn.tiny");
-    return tooSmall(editor.doc, entry) ? t("warn.small", { pixels: deepToken(editor.doc) }) : "";
+    const lost = lostTokens(editor.doc, entry);
+    return lost.length ? t("warn.small", { pixels: lost.join(", ") }) : "";
   };
 
   return {

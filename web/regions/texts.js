@@ -104,7 +104,8 @@ export const ENGLISH = Object.freeze({
   "meter.overlap": "{overlap} % overlap",
   "meter.bytes": "{used} of {limit} KB",
   "input.label": "incoming mask {index}",
-  "warn.small": "Narrower than {pixels} pixels: the coarsest layers can hardly see it.",
+  "warn.small":
+    "No token of {pixels} pixels is its own: layers that coarse can hardly see it. (SD1.5 attends at 8, 16, 32 and 64 pixels, SDXL at 16 and 32.)",
   "warn.tiny": "Covers almost nothing.",
   "say.tooBig": "That would be more than {limit} KB. Use fewer brush strokes.",
   "say.full": "There is no room for more than {limit} regions.",
