@@ -2,7 +2,7 @@
 
 import { el, setField } from "./dom.js";
 import { boundsOf, fitInto, keepInside } from "./geometry.js";
-import { clamp, LIMITS, NUMBERS, PATTERNS, renameRegion } from "./model.js";
+import { clamp, LIMITS, NUMBERS, PATTERNS, renameRegion, round6 } from "./model.js";
 import { BACKGROUND } from "./state.js";
 import { makePaintable } from "./tools.js";
 import { textButton } from "./toolbar.js";
@@ -103,6 +103,7 @@ export function makeRegionFields(editor, context) {
     const { region } = editor;
     if (region) editor.edit(region.id, { ui: { ...region.ui, ...change } }, field && `${field} ${region.id}`);
   };
+  const corners = cornersField(editor, t("corners"));
   const paintable = textButton(t("paintable"), () => editor.region && makePaintable(editor, editor.region), "brush");
   const [strength, feather, ...rest] = sliders;
   const places = el(
@@ -118,6 +119,7 @@ export function makeRegionFields(editor, context) {
     strength.root,
     feather.root,
     places,
+    corners.root,
     el("details", {}, [
       el("summary", { textContent: t("details") }),
       el(
@@ -146,6 +148,7 @@ export function makeRegionFields(editor, context) {
       concept.update(region.concept);
       for (const entry of [...sliders, ...place]) entry.update(region);
       places.hidden = region.shape.type === "input";
+      corners.update(region);
       paintable.hidden = region.shape.type === "mask" || region.shape.type === "input" || Boolean(region.ui.locked);
       setField(color, String(region.ui.color));
       setField(pattern, String(region.ui.pattern));
@@ -219,7 +222,7 @@ function placeField(editor, label, side) {
     },
   });
   const text = (/** @type {import("./model.js").Region} */ region) =>
-    String(Math.round(boundsOf(region.shape)[side] * unit() * 10) / 10);
+    String(tenths(boundsOf(region.shape)[side] * unit()));
   return {
     root: labelled(label, input),
     update(/** @type {import("./model.js").Region} */ region) {
@@ -227,6 +230,61 @@ function placeField(editor, label, side) {
       input.disabled = Boolean(region.ui.locked);
     },
   };
+}
+
+/**
+ * A polygon's corners as pixels, "x, y; x, y; ...": adding, moving and removing them without a pointer.
+ * @param {Editor} editor @param {string} label
+ */
+function cornersField(editor, label) {
+  const input = el("input", {
+    type: "text",
+    onchange: () => {
+      const { region, size } = editor;
+      if (region?.shape.type !== "polygon" || region.ui.locked) return;
+      const points = readCorners(input.value, size);
+      if (points) editor.edit(region.id, { shape: { type: "polygon", points } });
+      else editor.say("say.threeCorners");
+      const now = editor.region;
+      if (now) input.value = text(now);
+    },
+  });
+  const text = (/** @type {import("./model.js").Region} */ { shape }) =>
+    shape.type !== "polygon"
+      ? ""
+      : shape.points.map(([x, y]) => `${tenths(x * editor.size.width)}, ${tenths(y * editor.size.height)}`).join("; ");
+  const root = labelled(label, input);
+  return {
+    root,
+    update(/** @type {import("./model.js").Region} */ region) {
+      root.hidden = region.shape.type !== "polygon";
+      setField(input, text(region));
+      input.disabled = Boolean(region.ui.locked);
+    },
+  };
+}
+
+/** @param {number} value */
+const tenths = (value) => Math.round(value * 10) / 10;
+
+/**
+ * @param {string} text @param {import("./geometry.js").Size} size
+ * @returns {[number, number][] | null} null unless it says at least three corners that are not in one line
+ */
+export function readCorners(text, size) {
+  const points = text
+    .split(";")
+    .filter((part) => part.trim())
+    .map((part) =>
+      part
+        .split(/[\s,]+/)
+        .filter(Boolean)
+        .map(Number),
+    );
+  const sound = points.every((point) => point.length === 2 && point.every(Number.isFinite));
+  if (!sound || points.length < 3 || points.length > LIMITS.points) return null;
+  if ([0, 1].some((axis) => points.every((point) => point[axis] === points[0][axis]))) return null;
+  return points.map(([x, y]) => [round6(clamp(x / size.width, 0, 1)), round6(clamp(y / size.height, 0, 1))]);
 }
 
 /** @param {Editor} editor @param {PanelContext} context */

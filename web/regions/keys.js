@@ -1,5 +1,6 @@
 /** The keyboard: which key does what. Returns true for keys that were ours, so that all others reach ComfyUI. */
 
+import { ARROWS, dropCrosshair, handleCrosshair } from "./crosshair.js";
 import { boundsOf, fitInto, keepInside } from "./geometry.js";
 import { addRegions } from "./interop.js";
 import { clamp, reorderRegion } from "./model.js";
@@ -10,8 +11,6 @@ import { closePolygon } from "./tools.js";
 
 /** @type {Record<string, import("./state.js").Tool>} */
 export const TOOL_KEYS = { v: "select", r: "rect", o: "ellipse", p: "polygon", b: "brush", e: "eraser", h: "hand" };
-/** @type {Record<string, [number, number]>} */
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** @param {Editor} editor */
 export function removeSelected(editor) {
@@ -79,6 +78,7 @@ export function handleKey(editor, event, actions) {
     return true;
   }
   if (command) return false;
+  if (handleCrosshair(editor, event)) return true;
   if (key in ARROWS) nudge(editor, ARROWS[key], event.shiftKey ? 10 : 1, event.altKey);
   else if (key === "Delete") removeSelected(editor);
   else if (key === "Backspace") {
@@ -89,7 +89,7 @@ export function handleKey(editor, event, actions) {
   } else if (key === "Tab" && editor.doc.regions.length && !atEnd(editor, event.shiftKey))
     cycle(editor, event.shiftKey ? -1 : 1);
   else if (key === "Escape") {
-    if (actions.escape()) return true;
+    if (dropCrosshair(editor) || actions.escape()) return true;
     if (editor.tool !== "select") editor.use("select");
     else if (editor.selected) editor.select(null);
     else return false;

@@ -3,6 +3,7 @@
 import { el, iconButton } from "./dom.js";
 import { makeBackgroundFields, makeRegionFields } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
+import { boundsOf } from "./geometry.js";
 import { lostTokens } from "./measure.js";
 import { reorderRegion } from "./model.js";
 import { colorOf } from "./render.js";
@@ -13,11 +14,19 @@ import { addRegion } from "./tools.js";
  * @typedef {import("./state.js").Editor} Editor
  * @typedef {import("./model.js").Region} Region
  * @typedef {{names: string[], complete: boolean}} Concepts  `complete` = no other name can be right
+ * @typedef {Map<string, {share: HTMLElement, heard: HTMLElement, warn: string}>} Shares
  * @typedef {{translate: import("./texts.js").Translate, concepts: () => Concepts}} PanelContext
  */
 
 /** The middle third of the canvas, for regions made without a pointer. */
 const MIDDLE = Object.freeze({ x: 0.3125, y: 0.25, width: 0.375, height: 0.5 });
+/** @type {[number, number][]} */
+const DIAMOND = [
+  [0.5, 0.25],
+  [0.6875, 0.5],
+  [0.5, 0.75],
+  [0.3125, 0.5],
+];
 
 /**
  * @param {Editor} editor @param {PanelContext} context
@@ -25,11 +34,12 @@ const MIDDLE = Object.freeze({ x: 0.3125, y: 0.25, width: 0.375, height: 0.5 });
  */
 export function makePanel(editor, context) {
   const t = context.translate;
-  const list = el("ul", { className: "mos-list", role: "listbox", "aria-label": t("regions") });
+  const list = el("ul", { className: "mos-list", role: "list", "aria-label": t("regions") });
   const hint = el("p", { className: "mos-share", textContent: t("empty.pick") });
   const actions = el("div", { className: "mos-actions" }, [
     iconButton("rect", t("add.rect"), () => addRegion(editor, { type: "rect", ...MIDDLE })),
     iconButton("ellipse", t("add.ellipse"), () => addRegion(editor, { type: "ellipse", ...MIDDLE })),
+    iconButton("polygon", t("add.polygon"), () => addRegion(editor, { type: "polygon", points: DIAMOND })),
     el("span", { className: "mos-space" }),
     iconButton("up", t("up"), () => editor.region && editor.commit(reorderRegion(editor.doc, editor.region.id, 1))),
     iconButton(
@@ -45,7 +55,7 @@ export function makePanel(editor, context) {
   const fields = el("div", { className: "mos-fields" }, [actions, hint, region.root, background.root]);
   const panel = el("div", { className: "mos-panel" }, [list, fields]);
   let drawn = "";
-  /** @type {Map<string, HTMLElement>} */
+  /** @type {Shares} */
   const shares = new Map();
   const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) => {
     if (entry.shape.type === "input") return "";
@@ -87,12 +97,16 @@ export function makePanel(editor, context) {
           [...list.querySelectorAll("button")]
             .find((button) => button.dataset.focus === focused)
             ?.focus({ preventScroll: true });
-        list.querySelector('[aria-selected="true"]')?.scrollIntoView?.({ block: "nearest" });
+        list.querySelector('[aria-current="true"]')?.scrollIntoView?.({ block: "nearest" });
       }
       for (const entry of doc.regions) {
-        const share = shares.get(entry.id);
+        const texts = shares.get(entry.id);
+        if (!texts) continue;
         const text = entry.shape.type === "input" ? "" : `${Math.round((figures.shares.get(entry.id) ?? 0) * 100)} %`;
-        if (share && share.textContent !== text) share.textContent = text;
+        if (texts.share.textContent !== text) texts.share.textContent = text;
+        if (editor.draft) continue; // nobody listens to every frame of a drag
+        const said = describe(editor, entry, t, texts.warn);
+        if (texts.heard.textContent !== said) texts.heard.textContent = said;
       }
       hint.hidden = selected !== null;
       region.update();
@@ -102,40 +116,63 @@ export function makePanel(editor, context) {
 }
 
 /**
+ * What the canvas shows of a region, in words.
+ * @param {Editor} editor @param {Region} entry @param {import("./texts.js").Translate} t @param {string} warn
+ */
+function describe({ size }, { shape, concept, ui }, t, warn) {
+  const box = boundsOf(shape);
+  const place = t("heard.place", {
+    x: Math.round(box.x * size.width),
+    y: Math.round(box.y * size.height),
+    width: Math.round(box.width * size.width),
+    height: Math.round(box.height * size.height),
+  });
+  const flags = [ui.locked && t("heard.locked"), ui.hidden && t("heard.hidden")];
+  return [t(`shape.${shape.type}`), shape.type !== "input" && place, concept, ...flags, warn]
+    .filter(Boolean)
+    .join(", ");
+}
+
+/**
  * @param {Editor} editor @param {PanelContext} context @param {Region} entry @param {number} number
- * @param {Map<string, HTMLElement>} shares @param {string} warn what is wrong with it
+ * @param {Shares} shares @param {string} warn what is wrong with it
  */
 function row(editor, { translate: t }, entry, number, shares, warn) {
   const share = el("span", { className: "mos-share" });
-  shares.set(entry.id, share);
+  const heard = el("span", { className: "mos-unseen" });
+  shares.set(entry.id, { share, heard, warn });
   const flip = (/** @type {"hidden" | "locked"} */ flag) =>
     editor.edit(entry.id, { ui: { ...entry.ui, [flag]: !entry.ui[flag] } });
   const { hidden, locked } = entry.ui;
   const badge = el("span", { className: "mos-number", textContent: String(number) });
   badge.style.background = colorOf(entry);
-  return el("li", { className: "mos-row", role: "option", "aria-selected": String(entry.id === editor.selected) }, [
+  return el("li", { className: "mos-row", role: "listitem" }, [
     el(
       "button",
       {
         type: "button",
         className: `mos-pick${hidden ? " mos-dim" : ""}`,
         "data-focus": `pick ${entry.id}`,
+        "aria-current": String(entry.id === editor.selected),
         onclick: () => editor.select(entry.id),
       },
       [
         badge,
         el("span", { textContent: entry.name }),
-        warn ? el("span", { className: "mos-warn", title: warn, textContent: "!" }) : null,
+        warn ? el("span", { className: "mos-warn", title: warn, "aria-hidden": "true", textContent: "!" }) : null,
         share,
+        heard,
       ],
     ),
     iconButton(hidden ? "hidden" : "eye", t(hidden ? "show" : "hide"), () => flip("hidden"), {
       className: `mos-button mos-small${hidden ? "" : " mos-dim"}`,
       "data-focus": `hide ${entry.id}`,
+      "aria-label": `${t(hidden ? "show" : "hide")}: ${entry.name}`,
     }),
     iconButton(locked ? "lock" : "open", t(locked ? "unlock" : "lock"), () => flip("locked"), {
       className: `mos-button mos-small${locked ? "" : " mos-dim"}`,
       "data-focus": `lock ${entry.id}`,
+      "aria-label": `${t(locked ? "unlock" : "lock")}: ${entry.name}`,
     }),
   ]);
 }
@@ -145,13 +182,14 @@ function backgroundRow(editor, { translate: t }) {
   const { concept } = editor.doc.background;
   const badge = el("span", { className: "mos-number", textContent: "" });
   badge.style.background = "repeating-linear-gradient(45deg, #8886 0 3px, transparent 3px 6px)";
-  return el("li", { className: "mos-row", role: "option", "aria-selected": String(editor.selected === BACKGROUND) }, [
+  return el("li", { className: "mos-row", role: "listitem" }, [
     el(
       "button",
       {
         type: "button",
         className: "mos-pick",
         "data-focus": "pick background",
+        "aria-current": String(editor.selected === BACKGROUND),
         onclick: () => editor.select(BACKGROUND),
       },
       [

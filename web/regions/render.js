@@ -161,6 +161,7 @@ export function draw(context, editor, scene) {
   if (editor.corners) drawCorners(context, editor, scene);
   const { region } = editor;
   if (region && !region.ui.locked && !region.ui.hidden && editor.tool === "select") drawHandles(context, region, scene);
+  if (editor.cross) drawCross(context, editor.cross, scene);
   if (editor.pointer && (editor.tool === "brush" || editor.tool === "eraser")) drawBrush(context, editor, scene);
 }
 
@@ -355,6 +356,19 @@ function drawCorners(context, editor, { rect: r, theme, touch }) {
     context.fill();
     context.stroke();
   });
+}
+
+/** @param {CanvasRenderingContext2D} context @param {import("./geometry.js").Point} at @param {Scene} scene */
+function drawCross(context, at, { rect: r, theme }) {
+  const [x, y] = [r.x + at.x * r.width, r.y + at.y * r.height];
+  context.beginPath();
+  context.moveTo(x - 12, y);
+  context.lineTo(x + 12, y);
+  context.moveTo(x, y - 12);
+  context.lineTo(x, y + 12);
+  context.strokeStyle = theme.accent;
+  context.lineWidth = 2;
+  context.stroke();
 }
 
 /** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */

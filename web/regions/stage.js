@@ -1,6 +1,7 @@
 /** The drawing surface: pointers, wheel, keys and clipboard of the canvas, and redrawing at most once per frame. */
 
 import { el } from "./dom.js";
+import { dropCrosshair } from "./crosshair.js";
 import { addRegions, copyText, readPaste } from "./interop.js";
 import { handleKey, removeSelected } from "./keys.js";
 import { draw } from "./render.js";
@@ -105,6 +106,7 @@ export function makeStage(editor, context) {
       event.stopPropagation(); // but never preventDefault: the host takes its undo snapshot on the mouseup that follows
       if (event.button !== 0) return;
       proxy.focus({ preventScroll: true });
+      dropCrosshair(editor);
       canvas.setPointerCapture?.(event.pointerId);
       touch = event.pointerType === "touch";
       pointers.set(event.pointerId, local(event));
@@ -122,7 +124,8 @@ export function makeStage(editor, context) {
       const before = [...pointers.values()];
       const at = local(event);
       const point = press(event);
-      editor.pointer = point;
+      if (!editor.held) editor.cross = null;
+      editor.pointer = editor.cross ?? point;
       if (pointers.has(event.pointerId)) {
         event.stopPropagation();
         const last = pointers.get(event.pointerId) ?? at;
@@ -159,7 +162,7 @@ export function makeStage(editor, context) {
       editor.notify();
     },
     pointerleave() {
-      editor.pointer = null;
+      editor.pointer = editor.cross;
       editor.notify();
     },
     /** Keeps the focus on the proxy. @param {MouseEvent} event */
@@ -194,6 +197,7 @@ export function makeStage(editor, context) {
   proxy.addEventListener("input", () => (proxy.value = ""));
   proxy.addEventListener("blur", () => {
     space = false;
+    dropCrosshair(editor);
     editor.settle();
   });
   for (const kind of /** @type {const} */ (["copy", "cut"])) {

@@ -37,6 +37,10 @@ export class Editor {
     this.corners = null;
     /** @type {import("./geometry.js").Point | null} */
     this.pointer = null;
+    /** @type {import("./geometry.js").Point | null} where the keyboard draws */
+    this.cross = null;
+    /** @type {import("./tools.js").Gesture | null} what it is drawing */
+    this.held = null;
     /** @type {string | null} */
     this.mergeKey = null;
     /** @type {import("./model.js").Note | null} */
@@ -65,6 +69,7 @@ export class Editor {
     const doc = { ...read.doc, ...this.size };
     const selected = doc.regions.some((region) => region.id === this.selected) ? this.selected : null;
     this.history = new History({ doc, selected });
+    this.held = null;
     this.cancel();
   }
 
@@ -107,6 +112,7 @@ export class Editor {
 
   /** @param {Tool} tool */
   use(tool) {
+    this.cross = this.held = null;
     this.cancel();
     this.tool = tool;
     this.notify();
@@ -169,7 +175,7 @@ export class Editor {
 
   /** @param {State | null} state @param {string} otherwise */
   travel(state, otherwise) {
-    this.draft = null;
+    this.draft = this.held = null;
     this.corners = null;
     if (!state) return this.say(otherwise);
     this.history.present = { ...state, doc: { ...state.doc, ...this.size } };
