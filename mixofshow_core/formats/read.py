@@ -22,7 +22,7 @@ from .textual_inversion import is_textual_inversion, read_bundle, read_textual_i
 LORA_MARKS = (
     ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.", ".lora.down.",
     ".lora_linear_layer.", ".hada_w", ".lokr_w", ".dora_scale", ".lora_magnitude_vector", ".oft_", ".boft_",
-    ".lora_mid.",
+    ".lora_mid.", ".a1.weight", ".b1.weight",
 )  # fmt: skip
 LORA_ENDS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")

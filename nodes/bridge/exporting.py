@@ -37,6 +37,7 @@ class LiveWeights(Mapping[str, Tensor]):
     """fp32 weights of MODEL's and CLIP's linear layers by layer name, LoRAs on them included; computed on access."""
 
     def __init__(self, model, clip=None):
+        self.model, self.clip = model, clip
         self._layers = list(named_linears(model, clip))
         self._patches = model.get_key_patches() | (clip.patcher.get_key_patches() if clip is not None else {})
 

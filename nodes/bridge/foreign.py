@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.formats.native import check_finite
 from ...mixofshow_core.formats.read import load_tree
 from ...mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX
+from .exporting import LiveWeights
 from .model import UNKNOWN_FAMILY
 
 log = logging.getLogger("mixofshow")
@@ -35,6 +36,11 @@ log = logging.getLogger("mixofshow")
 COMMUNITY = "community LoRA"
 CONTEXT_WIDTHS = {768: "sd15", 2048: "sdxl"}
 EXPECTED = "names like lora_unet_*, lora_te_*, unet.*, text_encoder.* or diffusion_model.*"
+PEFT_DORA = "lora_magnitude_vector"
+TURNS_THE_WEIGHT = {
+    comfy.weight_adapter.OFTAdapter: "OFT", comfy.weight_adapter.BOFTAdapter: "BOFT",
+    comfy.weight_adapter.GLoRAAdapter: "GLoRA",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class ReadFile:
 def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = None) -> ReadFile:
     """Read a file of any dialect; `name` renames a single concept, or names a LoRA that brings none.
 
-    `base` gives weights by layer name for files that hold whole weights (fused nets, Custom Diffusion).
+    `base` gives weights by layer name for files that hold whole weights (fused nets, Custom Diffusion) or changes
+    that depend on them (DoRA, OFT, BOFT, GLoRA). A live base also tells how foreign names map to its own layers.
     """
     result = formats.read_any(path, base, name)
     if result.kind != "lora":
@@ -58,16 +65,24 @@ def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = Non
     tensors, metadata = load_tree(path)
     check_finite({key: value for key, value in tensors.items() if isinstance(value, Tensor)}, path.name)
     tensors = {key: value for key, value in tensors.items() if key not in result.used and isinstance(value, Tensor)}
-    found = _read_foreign(path, tensors, metadata, "" if result.concept else name)
+    found = _read_foreign(path, tensors, metadata, "" if result.concept else name, base)
     if result.concept is None:
         return found
     concept = replace(found.concept, entries=result.concept.entries)
     return replace(found, concept=concept.renamed(name) if name else concept)
 
 
-def _read_foreign(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str) -> ReadFile:
+def _read_foreign(
+    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str, base: Mapping[str, Tensor] | None
+) -> ReadFile:
+    magnitude = next((key for key in tensors if PEFT_DORA in key), None)
+    if magnitude is not None:
+        raise MixOfShowError(
+            f"{path.name}: {magnitude!r} belongs to a DoRA in PEFT's layout, which ComfyUI's parser passes over (the "
+            "result would be another LoRA). Merge it in PEFT, or get it in kohya's layout (dora_scale)."
+        )
     try:
-        return _parse(path, comfy.lora_convert.convert_lora(dict(tensors)), metadata, name)
+        return _parse(path, comfy.lora_convert.convert_lora(dict(tensors)), metadata, name, base)
     except MixOfShowError:
         raise
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -77,16 +92,28 @@ def _read_foreign(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
         ) from error
 
 
-def _parse(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> ReadFile:
-    best: tuple[dict, Mapping[str, torch.Size], set[str]] = ({}, {}, set())
-    for family in ("sd15", "sdxl"):
-        key_map, shapes = _key_map(family)
+def _parse(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str,
+    base: Mapping[str, Tensor] | None,
+) -> ReadFile:  # fmt: skip
+    maps = [_live_key_map(base)] if isinstance(base, LiveWeights) else []
+    best: tuple[dict, Mapping[str, str], Mapping[str, torch.Size]] = ({}, {}, {})
+    for key_map, shapes in (*maps, _key_map("sd15"), _key_map("sdxl")):
         loaded = comfy.lora.load_lora(dict(tensors), key_map, log_missing=False)
         if len(loaded) > len(best[0]):
-            best = (loaded, shapes, {prefix for prefix in key_map if _brings(tensors, prefix)})
-    patches, shapes, prefixes = best
-    deltas, skipped = _to_deltas(patches, shapes, path.name)
-    skipped += [key for key in tensors if not any(key.startswith(f"{prefix}.") for prefix in prefixes)]
+            best = (loaded, key_map, shapes)
+    patches, key_map, shapes = best
+    used = {key: prefix for key in tensors if (prefix := _prefix(key, key_map)) and key_map[prefix] in patches}
+    places = {key_map[prefix]: prefix for prefix in used.values()}
+    deltas, skipped = {}, [key for key in tensors if key not in used]
+    for key, patch in patches.items():
+        layer = (key if key.startswith(UNET_PREFIX) else TEXT_PREFIX + key).removesuffix(".weight")
+        where = f"{path.name}: {places.get(key, layer)!r} ({layer})"
+        delta = _to_delta(patch, _Target(layer, shapes.get(key), base, where))
+        if delta is None or not key.endswith(".weight") or not LAYER_PATTERN.fullmatch(layer):
+            skipped.append(key)
+        else:
+            deltas[layer] = delta
     if not deltas:
         first = ", ".join(sorted(tensors)[:4]) or "nothing"
         raise MixOfShowError(f"{path.name} holds no LoRA for SD1.5 or SDXL. It has: {first}. Expected {EXPECTED}.")
@@ -97,10 +124,28 @@ def _parse(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     return ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata))
 
 
-def _brings(tensors: Mapping[str, Tensor], prefix: str) -> bool:
-    endings = ("lora_up.weight", "lora_A.weight", "lora.up.weight", "diff", "hada_w1_a", "lokr_w1", "lokr_w1_a",
-               "lora_B.default.weight", "lora_linear_layer.up.weight", "lora_B.weight", "lora_B", "lora_A")  # fmt: skip
-    return any(f"{prefix}.{ending}" in tensors or f"{prefix}_{ending}" in tensors for ending in endings)
+def _prefix(key: str, key_map: Mapping[str, str]) -> str | None:
+    """The layer's name in front of ``.lora_up.weight``, ``_lora.up.weight``, ``.hada_w1_a`` and the like."""
+    while "." in key:
+        key = key.rpartition(".")[0]
+        for candidate in (key, key.removesuffix("_lora")):
+            if candidate in key_map:
+                return candidate
+    return None
+
+
+def _live_key_map(base: LiveWeights) -> tuple[dict[str, str], Mapping[str, torch.Size]]:
+    """The names of the connected model; those of a text encoder that is not connected come from the host's classes."""
+    keys = comfy.lora.model_lora_keys_unet(base.model.model, {})
+    if base.clip is not None:
+        keys = comfy.lora.model_lora_keys_clip(base.clip.cond_stage_model, keys)
+        return {name: key for name, key in keys.items() if isinstance(key, str)}, {}
+    family = "sdxl" if isinstance(base.model.model, comfy.model_base.SDXL) else "sd15"
+    generic, shapes = _key_map(family)
+    text = {name: key for name, key in generic.items() if not key.startswith(UNET_PREFIX)}
+    return text | {name: key for name, key in keys.items() if isinstance(key, str)}, {
+        key: shape for key, shape in shapes.items() if not key.startswith(UNET_PREFIX)
+    }
 
 
 def _key_map(family: str) -> tuple[dict[str, str], dict[str, torch.Size]]:
@@ -134,70 +179,91 @@ def _key_map(family: str) -> tuple[dict[str, str], dict[str, torch.Size]]:
     return {name: key for name, key in keys.items() if isinstance(key, str)}, shapes
 
 
-def _to_deltas(
-    patches: Mapping[str, object], shapes: Mapping[str, torch.Size], file_name: str
-) -> tuple[dict[str, Delta], list[str]]:
-    """The host's patches as deltas by layer name; what is no change of a weight matrix goes to the second list."""
-    deltas: dict[str, Delta] = {}
-    skipped: list[str] = []
-    for key, patch in patches.items():
-        name = (key if key.startswith(UNET_PREFIX) else TEXT_PREFIX + key).removesuffix(".weight")
-        delta = _to_delta(patch, shapes.get(key), f"{file_name}: {name}")
-        if delta is None or not key.endswith(".weight") or not LAYER_PATTERN.fullmatch(name):
-            skipped.append(key)
-        else:
-            deltas[name] = delta
-    return deltas, skipped
+@dataclass(frozen=True)
+class _Target:
+    """The layer that a patch changes; `where` names the file and the key in it."""
+
+    layer: str
+    known_shape: torch.Size | None
+    base: Mapping[str, Tensor] | None
+    where: str
+
+    def weight(self) -> Tensor | None:
+        return self.base[self.layer].float() if self.base is not None and self.layer in self.base else None
+
+    def shapes(self, adapter) -> Iterator[torch.Size]:
+        """What the layer's shape may be, best first: SD1.5's and SDXL's own, then what the factors give."""
+        weight = self.weight()
+        yield from (s for s in (weight.shape if weight is not None else self.known_shape, _flat_shape(adapter)) if s)
 
 
-def _to_delta(patch, shape: torch.Size | None, where: str) -> Delta | None:
+def _to_delta(patch, target: _Target) -> Delta | None:
+    """The patch as a change of a weight matrix; None for what is none (biases, norms, whole values)."""
     if isinstance(patch, tuple):
         kind, (value, *_) = patch
         return Dense(value) if kind == "diff" and value.dim() >= 2 else None
-    weights = patch.weights
-    if isinstance(patch, comfy.weight_adapter.LoRAAdapter):
-        up, down, alpha, middle, dora, reshape = weights
-        if dora is None and reshape is None and middle is None:
-            return LowRank(up.flatten(1), down.flatten(1), alpha)
-        if dora is None and reshape is None:
-            return _by_host(patch, shape, where)
-    elif isinstance(patch, comfy.weight_adapter.LoHaAdapter | comfy.weight_adapter.LoKrAdapter) and weights[-1] is None:
-        return _by_host(patch, shape or _flat_shape(patch), where)
-    raise MixOfShowError(
-        f"{where} is a {type(patch).__name__} change that depends on the base weight (DoRA, OFT, GLoRA); "
-        f"only LoRA, LoHa, LoKr and plain differences can be fused. Merge it into the checkpoint first."
-    )
+    weights, what = patch.weights, TURNS_THE_WEIGHT.get(type(patch), "DoRA")
+    is_lora = isinstance(patch, comfy.weight_adapter.LoRAAdapter)
+    if is_lora and weights[5] is not None:
+        raise MixOfShowError(f"{target.where} changes the layer's shape; such a LoRA is for another kind of model.")
+    if type(patch) in TURNS_THE_WEIGHT or weights[4 if is_lora else -1] is not None:
+        return _by_host_on_base(patch, what, target)
+    if is_lora and weights[3] is None:
+        return LowRank(weights[0].flatten(1), weights[1].flatten(1), weights[2])
+    return _by_host(patch, target)
 
 
-def _by_host(adapter, shape: torch.Size | None, where: str) -> Dense:
-    """The change the host would add, computed by the host on a zero weight of the layer's shape."""
-    if shape is None:
-        raise MixOfShowError(f"{where}: the layer's shape is unknown")
-    for candidate in (shape, _flat_shape(adapter)):
-        if candidate is None:
-            continue
-        try:
-            diff = adapter.calculate_weight(
-                torch.zeros(candidate), where, 1.0, 1.0, None, lambda value: value, torch.float32, None
-            )
-        except RuntimeError:
-            continue
-        if bool(diff.any()):
+def _by_host(adapter, target: _Target) -> Dense:
+    """The change the host would add (LoHa, LoKr, Tucker), computed by the host on a zero weight."""
+    for shape in target.shapes(adapter):
+        diff = _calculate(adapter, torch.zeros(shape), target.where)
+        if diff is not None and bool(diff.any()):
             return Dense(diff)
-    raise MixOfShowError(f"{where}: a change that does not fit a layer of shape {tuple(shape)}")
+    raise MixOfShowError(f"{target.where}: its change does not fit the layer, or is zero.")
+
+
+def _by_host_on_base(adapter, what: str, target: _Target) -> Dense:
+    """W' - W for changes that depend on W, with W' computed by the host at strength 1."""
+    weight = target.weight()
+    if weight is None:
+        raise MixOfShowError(
+            f"{target.where} is a {what}: its change depends on the base's weight, which is not here. Connect the "
+            "base's MODEL and CLIP to Load Concept (command line: --base CHECKPOINT)."
+        )
+    changed = _calculate(adapter, weight.clone(), target.where)
+    if changed is None or torch.equal(changed, weight):
+        raise MixOfShowError(f"{target.where}: ComfyUI cannot apply this {what} to a {tuple(weight.shape)} weight.")
+    return Dense(changed - weight)
+
+
+def _calculate(adapter, weight: Tensor, where: str) -> Tensor | None:
+    try:
+        return adapter.calculate_weight(weight, where, 1.0, 1.0, None, lambda value: value, torch.float32, None)
+    except (RuntimeError, IndexError, TypeError):
+        return None
 
 
 def _flat_shape(adapter) -> torch.Size | None:
-    """[out, in] of a linear layer's LoHa or LoKr, for nets that are not as wide as the real ones."""
-    parts = [part for part in adapter.weights if isinstance(part, Tensor)]
+    """The shape that the factors themselves give, for nets that are not as wide as the real ones."""
+    weights = adapter.weights
+    if isinstance(adapter, comfy.weight_adapter.LoRAAdapter):
+        return torch.Size((weights[0].shape[0], weights[1].shape[1], *weights[3].shape[2:]))
     if isinstance(adapter, comfy.weight_adapter.LoHaAdapter):
-        return torch.Size((parts[0].shape[0], parts[1].shape[1]))
+        first, second, core = weights[0], weights[1], weights[5]
+        return torch.Size(_product(first, second, core))
     if isinstance(adapter, comfy.weight_adapter.LoKrAdapter):
-        w1, w2, _, w1_a, w1_b, w2_a, w2_b, *_ = adapter.weights
-        first = w1.shape if w1 is not None else (w1_a.shape[0], w1_b.shape[1])
-        second = w2.shape if w2 is not None else (w2_a.shape[0], w2_b.shape[1])
-        return torch.Size((first[0] * second[0], first[1] * second[1]))
+        w1, w2, _, w1_a, w1_b, w2_a, w2_b, core, _ = weights
+        outer = w1.shape if w1 is not None else (w1_a.shape[0], w1_b.shape[1])
+        inner = w2.shape if w2 is not None else _product(w2_a, w2_b, core)
+        return torch.Size((outer[0] * inner[0], outer[1] * inner[1], *inner[2:]))
     return None
+
+
+def _product(first: Tensor, second: Tensor, core: Tensor | None) -> tuple[int, ...]:
+    """Shape of first @ second, or of Tucker's form with a core [r, r, ...], where `first` is transposed."""
+    if core is None:
+        return first.shape[0], second.shape[1]
+    return first.shape[1], second.shape[1], *core.shape[2:]
 
 
 def _family(deltas: Mapping[str, Delta]) -> str:

@@ -72,29 +72,144 @@ def file_of(dialect, base, family):
     return tensors
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-@pytest.mark.parametrize("dialect", ["kohya", "peft", "loha", "lokr"])
-def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
+def community_parts(dialect, out, width, noise):
+    """One layer in LyCORIS' names: what depends on the base's weights, and Tucker forms of 3x3 layers."""
+    if dialect == "oft":
+        return {"oft_blocks": noise(out // 8, 8, 8), "alpha": torch.tensor(0.0)}
+    if dialect == "boft":
+        return {"oft_blocks": noise(2, out // 8, 8, 8), "alpha": torch.tensor(0.0)}
+    if dialect == "glora":
+        return {"a1.weight": noise(width, RANK), "a2.weight": noise(RANK, width),
+                "b1.weight": noise(out, RANK), "b2.weight": noise(RANK, width)}  # fmt: skip
+    core = noise(RANK, RANK, 3, 3)
+    if dialect == "tucker-locon":
+        return {"lora_up.weight": noise(out, RANK, 1, 1), "lora_down.weight": noise(RANK, width, 1, 1),
+                "lora_mid.weight": core}  # fmt: skip
+    if dialect == "tucker-lokr":
+        return {"lokr_w1": noise(4, 4), "lokr_w2_a": noise(RANK, out // 4), "lokr_w2_b": noise(RANK, width // 4),
+                "lokr_t2": core}  # fmt: skip
+    return {"hada_w1_a": noise(RANK, out), "hada_w1_b": noise(RANK, width), "hada_t1": core,
+            "hada_w2_a": noise(RANK, out), "hada_w2_b": noise(RANK, width), "hada_t2": core + 0.1}  # fmt: skip
+
+
+def community_file(dialect, base, family):
+    """A LyCORIS file, or a kohya file with DoRA's magnitudes per output or per input."""
+    generator = torch.Generator().manual_seed(8)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    names, tensors = community_names(base, family), {}
+    if dialect.startswith("dora"):
+        tensors = file_of("kohya", base, family)
+        for key in [key for key in names if f"{names[key][0]}.lora_up.weight" in tensors]:
+            weight = weight_of(base, key)
+            out, width, *kernel = weight.shape
+            shape = [1, width] if dialect == "dora-in" else [out, 1]
+            tensors[f"{names[key][0]}.dora_scale"] = 1 + noise(*shape, *[1] * len(kernel)).abs()
+        return tensors
+    ends = ["in_layers.2"] if dialect.startswith("tucker") else ["attn2.to_k", "attn1.to_q", "self_attn.q_proj"]
+    for key in targets(names, *ends):
+        parts = community_parts(dialect, *weight_of(base, key).shape[:2], noise)
+        tensors |= {f"{names[key][0]}.{name}": value for name, value in parts.items()}
+    return tensors
+
+
+SIMPLE = ("kohya", "peft", "loha", "lokr")
+TUCKER = ("tucker-locon", "tucker-loha")
+ON_BASE = ("dora", "dora-in", "oft", "boft", "glora")
+
+
+def compare_with_the_stock_loader(path, base, found, strength):
     import comfy.sd
     import comfy.utils
-    from mos_pack.nodes.bridge.foreign import read_any
     from mos_pack.nodes.bridge.model import apply_deltas, effective_weights, patch_key
 
-    base = request.getfixturevalue(f"tiny_{family}")
-    path = tmp_path / "lora.safetensors"
-    save_file(file_of(dialect, base, family), path)
-    found = read_any(path)
-    assert not found.skipped and not found.concept.entries
     lora = comfy.utils.load_torch_file(str(path))
-    stock = comfy.sd.load_lora_for_models(base.model, base.clip, lora, 0.7, 0.7)
-    ours = apply_deltas(base.model, base.clip, found.concept.deltas, 0.7)
+    stock = comfy.sd.load_lora_for_models(base.model, base.clip, lora, strength, strength)
+    ours = apply_deltas(base.model, base.clip, found.concept.deltas, strength)
     stock_keys = {*stock[0].patches, *stock[1].patcher.patches}
     assert {patch_key(name) for name in found.concept.deltas} == stock_keys
+    seen = 0
     for n, (a, b) in enumerate(zip(stock, ours, strict=True)):
         a, b = (a, b) if n == 0 else (a.patcher, b.patcher)
         names = [name for name in found.concept.deltas if patch_key(name) in a.patches]
         wanted, got = effective_weights(a, names), effective_weights(b, names)
-        assert names and all(torch.allclose(wanted[k], got[k], atol=1e-5) for k in names)
+        assert all(torch.allclose(wanted[k], got[k], atol=1e-5) for k in names)
+        seen += len(names)
+    assert seen == len(stock_keys) > 15
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("dialect", [*SIMPLE, *TUCKER])
+def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    base = request.getfixturevalue(f"tiny_{family}")
+    path = tmp_path / "lora.safetensors"
+    save_file((file_of if dialect in SIMPLE else community_file)(dialect, base, family), path)
+    found = read_any(path)
+    assert not found.skipped and not found.concept.entries
+    compare_with_the_stock_loader(path, base, found, 0.7)
+
+
+@pytest.mark.parametrize("dialect", ON_BASE)
+def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dialect, tiny_sd15, tmp_path):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes.bridge.exporting import LiveWeights
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    path = tmp_path / "lora.safetensors"
+    save_file(community_file(dialect, tiny_sd15, "sd15"), path)
+    with pytest.raises(MixOfShowError, match=r"lora.safetensors: 'lora_.* depends on the base's weight.*Connect"):
+        read_any(path)
+    found = read_any(path, base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
+    assert not found.skipped
+    # The host multiplies OFT's and BOFT's strength in twice, so only strength 1 means the same to everyone.
+    compare_with_the_stock_loader(path, tiny_sd15, found, 1.0 if "oft" in dialect else 0.7)
+
+
+def test_what_the_host_cannot_compute_is_refused(tiny_sd15, tmp_path):
+    """LoKr with a Tucker core: the host logs an error and adds nothing; a file that does nothing must not pass."""
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    save_file(community_file("tucker-lokr", tiny_sd15, "sd15"), tmp_path / "lora.safetensors")
+    with pytest.raises(MixOfShowError, match="lora.safetensors: 'lora_unet.*does not fit the layer"):
+        read_any(tmp_path / "lora.safetensors")
+
+
+def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes.bridge.foreign import read_any
+
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    save_file({f"{name}.lora_A.weight": torch.ones(2, 768), f"{name}.lora_B.weight": torch.ones(320, 2),
+               f"{name}.lora_magnitude_vector": torch.ones(320)}, tmp_path / "dora.safetensors")  # fmt: skip
+    with pytest.raises(MixOfShowError, match="lora_magnitude_vector.*PEFT"):
+        read_any(tmp_path / "dora.safetensors")
+
+
+def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
+    """The lean small base has two levels, so kohya's down_blocks_1 is another layer there than in SD1.5."""
+    from types import SimpleNamespace
+
+    from comfy.model_patcher import ModelPatcher
+    from mos_pack.mixofshow_core.formats.export import export
+    from mos_pack.mixofshow_core.topology import unet_layout
+    from mos_pack.nodes.bridge import small_base
+    from mos_pack.nodes.bridge.exporting import LiveWeights
+    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.model import unet_of
+
+    cpu, clip, model = torch.device("cpu"), small_base.build_clip(), small_base.build_unet()
+    base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
+    concept = make_concept(base, "mara", 3)
+    done = export(concept, "kohya", tmp_path / "mara", layout=unet_layout(unet_of(base.model)))
+    found = read_any(done.main, base=LiveWeights(base.model, base.clip))
+    assert found.concept.deltas.keys() == concept.deltas.keys() and not found.skipped
+    found = read_any(done.main, base=LiveWeights(base.model))
+    assert found.concept.deltas.keys() == concept.deltas.keys()
 
 
 def test_family_comes_from_the_width_of_cross_attention(tmp_path):
@@ -133,7 +248,7 @@ def bad_file(kind, base, path: Path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [("truncated", "not a complete"), ("non-finite", "NaN or infinity"), ("no key", "some.unknown.key"),
-     ("dora", "DoRA"), ("half", "parser stops at .*lora_down.weight")],
+     ("dora", "is a DoRA: its change depends on the base"), ("half", "parser stops at .*lora_down.weight")],
 )  # fmt: skip
 def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
