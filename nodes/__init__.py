@@ -9,9 +9,21 @@ from comfy_api.latest import ComfyExtension
 class MixOfShowExtension(ComfyExtension):
     async def get_node_list(self) -> list[type]:
         """Every node that works, in the order of the journeys: train, load, fuse, place. Imports them only now."""
-        from . import concepts, dataset, demo_model, export, fuse, inspection, place, regions, train
+        from . import (
+            concepts,
+            control,
+            dataset,
+            demo_model,
+            export,
+            fuse,
+            inspection,
+            place,
+            region_tools,
+            regions,
+            train,
+        )
 
-        topics = (demo_model, dataset, train, concepts, fuse, regions, place, export, inspection)
+        topics = (demo_model, dataset, train, concepts, fuse, regions, place, control, region_tools, export, inspection)
         return [node for topic in topics for node in topic.NODES]
 
 

@@ -177,6 +177,16 @@ def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry
     raise MixOfShowError(f"Place: {where} names concept {concept!r}, which CLIP does not know. Known: {known}.")
 
 
+def attention_levels(model) -> tuple[int, ...]:
+    """By how much the latent is downsampled where MODEL has cross-attention: 1, 2, 4, 8 for SD1.5; 2, 4 for SDXL."""
+    unet, level, found = unet_of(model), 1, set()
+    for stage in (*unet.input_blocks, unet.middle_block):
+        level *= 2 if any(type(layer).__name__ == "Downsample" for layer in stage) else 1
+        if any(hasattr(layer, "transformer_blocks") for layer in stage):
+            found.add(level)
+    return tuple(sorted(found))
+
+
 def warn_about_vanishing(placed: RegionMap) -> None:
     """Log which regions own no token of the finest layer: with whole-token edges a thin region disappears."""
     spec = placed.regions

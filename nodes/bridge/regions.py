@@ -113,10 +113,11 @@ def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep,
     if payload.placed is None:
         return made
     spec = payload.placed.regions
-    if abs(width * spec.height / (height * spec.width) - 1) > ASPECT_TOLERANCE:
+    other_shape = abs(width * spec.height / (height * spec.width) - 1) > ASPECT_TOLERANCE
+    if other_shape and bool((payload.placed.masks != 255).any()):  # a region that covers all fits every picture
         sampling.warn(
             f"The latent is {width} x {height}, the regions were drawn for {spec.width} x {spec.height} pixels; "
-            f"they are squeezed to fit. Wire width and height of Regions to the latent."
+            f"they are squeezed to fit. Wire width and height of Regions to the latent; for a crop take Pick Region."
         )
     key = (id(payload.placed), height, width, x_in.device)
     if key not in sampling.masks:

@@ -64,6 +64,19 @@ CONTRACTS = {
         {"model": "MODEL", "clip": "CLIP", "prompt": "STRING", "negative": "STRING"},
         {"regions": "MIXOFSHOW_REGIONS", "concepts": "MIXOFSHOW_CONCEPTS"},
     ),
+    "MixOfShowRegionControl": Contract(
+        ("CONDITIONING", "CONDITIONING"),
+        {
+            "positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE",
+            "regions": "MIXOFSHOW_REGIONS", "strength": "FLOAT", "outside": "FLOAT", "start": "FLOAT", "end": "FLOAT",
+        },
+        {},
+        {"strength": 1.0, "outside": 1.0, "start": 0.0, "end": 1.0},
+    ),
+    "MixOfShowPickRegion": Contract(
+        ("MIXOFSHOW_REGIONS", "MASK"), {"regions": "MIXOFSHOW_REGIONS", "region": "STRING"}, {}, {"region": ""}
+    ),
+    "MixOfShowCoverage": Contract(("IMAGE", "STRING"), {"regions": "MIXOFSHOW_REGIONS"}, {"model": "MODEL"}),
     "MixOfShowExport": Contract(
         ("STRING",),
         {"concepts": "MIXOFSHOW_CONCEPTS", "format": "COMBO", "size": "COMBO", "save_as": "STRING"},

@@ -1,0 +1,43 @@
+"""One region out of many, for a second pass over a crop or an inpainting mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..errors import MixOfShowError
+from .raster import RegionMap
+from .schema import Rectangle, Region
+
+WHOLE = Rectangle(0.0, 0.0, 1.0, 1.0)
+
+
+def find_region(placed: RegionMap, name: str) -> int:
+    """Number of the region with this name or id, in any case; an empty name means the only one."""
+    regions = placed.regions.regions
+    wanted = name.strip().lower()
+    if not wanted and len(regions) == 1:
+        return 0
+    known = ", ".join(repr(region.name) for region in regions) or "none"
+    if not wanted:
+        raise MixOfShowError(f"Pick Region: name one of the regions: {known}.")
+    for field in ("name", "id"):
+        for number, region in enumerate(regions):
+            if getattr(region, field).lower() == wanted:
+                return number
+    raise MixOfShowError(f"Pick Region: there is no region {name!r}. Known: {known}.")
+
+
+def pick_region(placed: RegionMap, name: str) -> tuple[RegionMap, Tensor]:
+    """That region over the whole canvas, at full strength from start to end, and its own mask [1, H, W] in 0..1.
+
+    Shape, strength and schedule placed it among others; text, concept and control weight are what it brings along.
+    """
+    number = find_region(placed, name)
+    spec = placed.regions
+    whole: Region = replace(spec.regions[number], shape=WHOLE, strength=1.0, feather=0.0, start=0.0, end=1.0)
+    mask = placed.masks[number][None].float() / 255
+    alone = replace(spec, regions=(whole,))
+    return RegionMap(alone, torch.full((1, spec.height, spec.width), 255, dtype=torch.uint8)), mask

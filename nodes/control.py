@@ -1,0 +1,55 @@
+"""MixOfShowRegionControl: a control image with its own weight in every region."""
+
+from comfy_api.latest import io
+
+from .bridge.control import control_regions
+from .types import CATEGORY, REGIONS
+
+
+class MixOfShowRegionControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowRegionControl",
+            display_name="Mix-of-Show Region Control",
+            category=CATEGORY,
+            description="Let a ControlNet or T2I-Adapter guide each region as strongly as its control weight says.",
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From Place, or from a node like this one: chain them."),
+                io.Conditioning.Input("negative", tooltip="From the same node as positive."),
+                io.ControlNet.Input("control_net", tooltip="From the host's Load ControlNet Model: also T2I-Adapters."),
+                io.Image.Input("image", tooltip="The control picture: edges, a pose, a sketch, as the model wants it."),
+                REGIONS.Input("regions", tooltip="From Regions: each region's control weight, 0 to 10, counts."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip="Multiplies the weight everywhere. 0 leaves the control out.",
+                ),
+                io.Float.Input(
+                    "outside", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip="Weight of the control outside all regions. 0 leaves the background free.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=1.0, step=0.001,
+                    tooltip="Part of the sampling after which the control begins, 0 to 1.",
+                ),
+                io.Float.Input(
+                    "end", default=1.0, min=0.0, max=1.0, step=0.001,
+                    tooltip="Part of the sampling after which the control ends, 0 to 1.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="For the sampler."),
+                io.Conditioning.Output(display_name="negative", tooltip="For the sampler."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, positive, negative, control_net, image, regions, strength=1.0, outside=1.0, start=0.0, end=1.0
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            *control_regions(positive, negative, control_net, image, regions, strength, outside, start, end)
+        )
+
+
+NODES = [MixOfShowRegionControl]

@@ -1,0 +1,70 @@
+"""MixOfShowPickRegion and MixOfShowCoverage: one region for a detail pass, and who owns what."""
+
+from comfy_api.latest import io, ui
+
+from ..mixofshow_core.regional.coverage import describe_coverage, draw_coverage, level_sizes, measure_coverage
+from ..mixofshow_core.regional.pick import pick_region
+from .bridge.images import to_image_batch
+from .bridge.placing import attention_levels
+from .types import CATEGORY, REGIONS
+
+
+class MixOfShowPickRegion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowPickRegion",
+            display_name="Mix-of-Show Pick Region",
+            category=CATEGORY,
+            description="Take one region out of many, with its prompt and concept, to paint its details again.",
+            inputs=[
+                REGIONS.Input("regions", tooltip="From Regions."),
+                io.String.Input("region", default="", tooltip="Name or id of the region, as in the editor. Empty: the only one."),
+            ],
+            outputs=[
+                REGIONS.Output(
+                    display_name="regions",
+                    tooltip="That region, over the whole picture: for Place, and a crop or an inpainting of any size.",
+                ),
+                io.Mask.Output(display_name="mask", tooltip="Where it was: to crop around it and to inpaint it."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, regions, region="") -> io.NodeOutput:
+        picked, mask = pick_region(regions, region)
+        return io.NodeOutput(picked, mask)
+
+
+class MixOfShowCoverage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowCoverage",
+            display_name="Mix-of-Show Coverage",
+            category=CATEGORY,
+            description="Shows who owns which token at each resolution of the model, and why a tiny region vanishes.",
+            is_output_node=True,
+            inputs=[
+                REGIONS.Input("regions", tooltip="From Regions."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="To show the resolutions of this model's attention layers."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="coverage", tooltip="One picture per resolution, finest first."),
+                io.String.Output(display_name="report", tooltip="Tokens of each region, and what is lost and why."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, regions, model=None) -> io.NodeOutput:
+        spec = regions.regions
+        sizes = level_sizes(spec.width, spec.height, *([] if model is None else [attention_levels(model)]))
+        levels = measure_coverage(regions, sizes)
+        images, report = to_image_batch(draw_coverage(regions, levels)), describe_coverage(regions, levels)
+        shown = ui.PreviewImage(images, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+        return io.NodeOutput(images, report, ui=shown)
+
+
+NODES = [MixOfShowPickRegion, MixOfShowCoverage]
