@@ -84,11 +84,14 @@ def tree_sum(terms: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
     return total.total()
 
 
-def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: str = "") -> RidgeFactor:
+def factor_ridge(
+    gram: Tensor, ridge: float, scale: float | None = None, where: str = "", noise: float = 0.0
+) -> RidgeFactor:
     """Factor gram + ridge * scale * I for symmetric positive semi-definite `gram` [d, d].
 
     `scale` defaults to trace(gram)/d. With ridge = 0 and a rank-deficient gram the pseudo-inverse is used; with
     ridge > 0 and too large a condition number the ridge grows by factors of ten, and `reason` says so.
+    `noise` is the relative rounding of the entries: without ridge, eigenvalues below it count as zero.
     `gram` is not changed. Raises MixOfShowError on values that are not finite; never returns NaN.
     """
     d = gram.shape[0]
@@ -101,9 +104,9 @@ def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: 
     if ridge == 0:
         chol, info = torch.linalg.cholesky_ex(gram)
         condition = math.inf if int(info) else _condition(gram, chol)
-        if condition <= MAX_CONDITION:
+        if condition <= min(MAX_CONDITION, 1 / max(noise, 1e-300)):
             return RidgeFactor(chol, None, 0.0, condition)
-        return _pseudo_inverse(gram)
+        return _pseudo_inverse(gram, noise)
     used = ridge
     while True:
         shifted = gram.clone()
@@ -122,9 +125,9 @@ def factor_ridge(gram: Tensor, ridge: float, scale: float | None = None, where: 
 
 
 def truncate_weighted(
-    up: Tensor, down: Tensor, gram: Tensor, rank: int | None = None, error: float = 0.0
+    up: Tensor, down: Tensor, gram: Tensor | None, rank: int | None = None, error: float = 0.0
 ) -> tuple[Tensor, Tensor, float]:
-    """Best low-rank stand-in for up @ down when errors are measured on inputs with second moment `gram`.
+    """Best low-rank stand-in for up @ down when errors are measured on inputs with second moment `gram` (None: I).
 
     Minimises ||(W - W') X||_F over rank <= `rank`; the smallest rank whose relative squared error is at most `error`
     is taken when that is smaller. up [o, R], down [R, d] -> up' [o, r], down' [r, d], relative squared error.
@@ -132,7 +135,7 @@ def truncate_weighted(
     """
     q, r = torch.linalg.qr(up)
     core = r @ down
-    values, vectors = torch.linalg.eigh((core @ gram) @ core.mT)
+    values, vectors = torch.linalg.eigh((core if gram is None else core @ gram) @ core.mT)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     total = float(values.sum())
     if total <= 0:
@@ -199,10 +202,10 @@ def _condition(matrix: Tensor, chol: Tensor, rounds: int = 5) -> float:
     return top * bottom
 
 
-def _pseudo_inverse(gram: Tensor) -> RidgeFactor:
+def _pseudo_inverse(gram: Tensor, noise: float) -> RidgeFactor:
     values, vectors = torch.linalg.eigh(gram)
     # Rounding leaves eigenvalues of about eps * top where there should be none.
-    cutoff = float(values[-1]) * gram.shape[0] * torch.finfo(gram.dtype).eps * 4
+    cutoff = float(values[-1]) * max(gram.shape[0] * torch.finfo(gram.dtype).eps * 4, noise)
     kept = values > cutoff
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].mT
     condition = float(values[-1] / values[kept][0])

@@ -9,11 +9,10 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.concept import ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
-from ..mixofshow_core.fusion.baselines import METHODS
-from ..mixofshow_core.fusion.fuse import FusionSettings
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
+from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
 from .bridge.files import work_folder
 from .bridge.fusion import fuse_uses, save_fused
 from .bridge.images import to_image_batch

@@ -6,15 +6,14 @@ benchmarks only.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..concept import Delta, Dense, LowRank
-from ..linalg import tree_sum
-
-METHODS = ("exact", "sum", "average")
+from ..linalg import tree_sum, truncate_weighted
 
 
 def merge_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
@@ -40,6 +39,71 @@ def _stack(terms: Sequence[tuple[LowRank, float]]) -> LowRank:
     """Low-rank changes added up: factors side by side, no product formed; scales go into `down`, as in the solver."""
     up = torch.cat([delta.up.float().cpu() for delta, _ in terms], 1)
     return LowRank(up, torch.cat([delta.down.float().cpu() * (delta.scale * weight) for delta, weight in terms]), None)
+
+
+def merge_svd(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
+    """The sum, cut by plain SVD to the largest rank that one of the concepts has on the layer (as PEFT's `svd`)."""
+    merged = merge_sum(deltas, weights)
+    for name, delta in merged.items():
+        ranks = [part[name].rank for part in deltas if isinstance(part.get(name), LowRank)]
+        if isinstance(delta, LowRank):
+            up, down, _ = truncate_weighted(delta.up.double(), delta.down.double() * delta.scale, None, max(ranks))
+            merged[name] = LowRank(up.float().contiguous(), down.float().contiguous(), None)
+    return merged
+
+
+def merge_ties(
+    deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float], density: float
+) -> dict[str, Delta]:
+    """TIES (arXiv 2306.01708): keep the largest `density` of each change's entries, elect a sign per entry by the
+    summed values, and average the entries that agree with it."""
+    merged: dict[str, Delta] = {}
+    for name, (matrices, own, shape) in _matrices(deltas, weights).items():
+        trimmed = [_trim(matrix, density) * weight for matrix, weight in zip(matrices, own, strict=True)]
+        sign = tree_sum(trimmed, [1.0] * len(trimmed)).sign()
+        agree = [(matrix.sign() == sign) & (matrix != 0) for matrix in trimmed]
+        count = tree_sum([mask * weight for mask, weight in zip(agree, own, strict=True)], [1.0] * len(own))
+        total = tree_sum([matrix * mask for matrix, mask in zip(trimmed, agree, strict=True)], [1.0] * len(own))
+        merged[name] = Dense(torch.where(count > 0, total / count.clamp_min(1e-12), 0).float().reshape(shape))
+    return merged
+
+
+def merge_dare(
+    deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float], density: float, seeds: Sequence[int]
+) -> dict[str, Delta]:
+    """DARE (arXiv 2311.03099): keep each entry with chance `density`, scaled by 1 / density, then the weighted mean.
+
+    seeds: one per concept; which entries go depends on the seed and the layer's name only, not on the order.
+    """
+    merged: dict[str, Delta] = {}
+    total = sum(weights)
+    for name, (matrices, own, shape) in _matrices(deltas, weights).items():
+        chosen = [seed for seed, part in zip(seeds, deltas, strict=True) if name in part]
+        kept = []
+        for matrix, seed in zip(matrices, chosen, strict=True):
+            generator = torch.Generator().manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
+            kept.append(matrix * (torch.rand(matrix.shape, generator=generator) < density) / density)
+        merged[name] = Dense(tree_sum(kept, [weight / total for weight in own]).float().reshape(shape))
+    return merged
+
+
+def _matrices(
+    deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]
+) -> dict[str, tuple[list[Tensor], list[float], tuple[int, ...]]]:
+    """Per layer: float64 matrices [out, in] of the concepts that change it, their weights, and the layer's shape."""
+    found = {}
+    for name in sorted({name for part in deltas for name in part}):
+        own = [(part[name], weight) for part, weight in zip(deltas, weights, strict=True) if name in part]
+        shape = next((delta.shape for delta, _ in own if isinstance(delta, Dense)), own[0][0].shape)
+        found[name] = ([delta.dense().double().cpu().flatten(1) for delta, _ in own], [w for _, w in own], shape)
+    return found
+
+
+def _trim(matrix: Tensor, density: float) -> Tensor:
+    """Entries smaller than the largest `density` of them become zero; equal sizes stay together."""
+    sizes = matrix.abs().flatten()
+    limit = sizes.kthvalue(len(sizes) - max(round(len(sizes) * density), 1) + 1).values
+    return matrix * (matrix.abs() >= limit)
 
 
 def fit_lbfgs(

@@ -11,42 +11,22 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 
-from ..concept import Delta
+import torch
+
+from ..concept import Delta, LowRank
 from ..errors import MixOfShowError
-from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, LayerGroup, role_of
-from .baselines import METHODS, merge_average, merge_sum
-from .report import FusionReport, GroupReport, measure_group
-from .solve import GroupProblem, solve_group
+from ..linalg import truncate_weighted
+from ..topology import LayerGroup, role_of
+from .baselines import merge_average, merge_dare, merge_sum, merge_svd, merge_ties
+from .conflict import GroupConflict, preview_group, summarise_conflicts
+from .report import FusionReport, GroupReport, measure_group, squared_norm
+from .settings import METHODS, SOLVED, FusionSettings, recipe_of
+from .solve import GroupProblem, GroupSolution, matrix_of, solve_group
 from .statistics import Gram, Statistics
 
 log = logging.getLogger("mixofshow")
-
-UNSOLVED = ("mean", "sum", "drop")
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """Strengths of the two anchors per role (docs/maths.md, section 4) and what to do with unsolved layers.
-
-    ridge: lambda, a share of the mean input energy, towards the base weights. prior: mu, weight of generic inputs.
-    """
-
-    ridge: Mapping[str, float] = field(
-        default_factory=lambda: {ROLE_TEXT: 1e-3, ROLE_CROSS_KV: 1e-3, ROLE_SPATIAL: 1e-3}
-    )
-    prior: Mapping[str, float] = field(default_factory=lambda: {ROLE_TEXT: 0.1, ROLE_CROSS_KV: 0.1, ROLE_SPATIAL: 0.1})
-    unsolved: str = "mean"
-
-    def __post_init__(self) -> None:
-        for name, values in (("ridge", self.ridge), ("prior", self.prior)):
-            complete = set(values) == {ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL}
-            if not complete or any(not 0 <= value < 1e6 for value in values.values()):
-                raise MixOfShowError(f"{name} needs a number >= 0 for each of text, cross_kv, spatial, got {values}")
-        if self.unsolved not in UNSOLVED:
-            raise MixOfShowError(f"unsolved layers can be merged by {', '.join(UNSOLVED)}, not {self.unsolved!r}")
-
 
 @dataclass(frozen=True)
 class Source:
@@ -106,7 +86,7 @@ def fuse(
 ) -> Fusion:
     """Fuse at least one source. `step` is called once per group (progress, cancel).
 
-    method: "exact" solves; "sum" and "average" merge, and are measured on the same statistics where there are any.
+    method: those of settings.SOLVED need statistics and are measured on them; the others merge the changes alone.
     """
     if method not in METHODS:
         raise MixOfShowError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
@@ -118,44 +98,122 @@ def fuse(
     started = time.perf_counter()
     ordered = sorted(sources, key=lambda source: source.identity)
     weights = tuple(source.weight for source in ordered)
-    merged = {"sum": _plain_sum, "average": merge_average, "exact": None}[method]
     deltas: dict[str, Delta] = {}
     rows: list[GroupReport] = []
     solving = 0.0
     for group in groups:
-        problem = GroupProblem(
-            group.name,
-            group.role,
-            group.members,
-            _GroupGrams(group.name, ordered),
-            tuple({m: source.deltas[m] for m in group.members if m in source.deltas} for source in ordered),
-            weights,
-            prior.grams.get(group.name) if prior is not None else None,
-        )
+        problem = pose(group, ordered, prior)
         begun = time.perf_counter()
-        if merged is None:
-            solution = solve_group(problem, settings.ridge[group.role], settings.prior[group.role])
-            found, facts = solution.deltas, (solution.ridge, solution.condition, solution.reason)
+        if method in SOLVED:
+            solution = solve_group(problem, **asdict(recipe_of(method, settings, group.role)))
         else:
-            found, facts = merged(problem.deltas, weights), (0.0, 1.0, "")
+            solution = GroupSolution(merge(method, ordered, group.members, settings), 0.0, 1.0)
         solving += time.perf_counter() - begun
+        found, sizes = resize(solution, settings)
         deltas.update(found)
-        rows.append(measure_group(problem, found, *facts))
+        row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
+        rows.append(replace(row, added=sizes))
         step()
-    parts = [{name: source.deltas[name] for name in unsolved if name in source.deltas} for source in ordered]
-    if settings.unsolved != "drop" and unsolved:  # the method of a plain merge holds for every layer
-        merge = merge_sum if settings.unsolved == "sum" or method == "sum" else merge_average
-        deltas.update(merge(parts, [1.0] * len(parts) if merge is merge_sum else weights))
+    if unsolved and settings.unsolved != "drop":
+        rule = method if method not in SOLVED else {"mean": "average"}.get(settings.unsolved, settings.unsolved)
+        deltas.update(merge(rule, ordered, unsolved, settings))  # a plain method holds for every layer
+    solved = {member for group in groups for member in group.members}
     report = FusionReport(
         method,
         tuple(source.label for source in ordered),
         tuple(rows),
         tuple(unsolved),
-        settings.unsolved,
+        settings.unsolved if method in SOLVED else method,
         solving,
         time.perf_counter() - started,
+        _norms(ordered, solved, set(unsolved), settings.unsolved == "drop"),
+        weights=weights,
     )
     return Fusion(deltas, report)
+
+
+def pose(group: LayerGroup, ordered: Sequence[Source], prior: Statistics | None) -> GroupProblem:
+    """The group's problem; Grams are fetched from each concept's statistics only when asked for."""
+    return GroupProblem(
+        group.name,
+        group.role,
+        group.members,
+        _GroupGrams(group.name, ordered),
+        tuple({m: source.deltas[m] for m in group.members if m in source.deltas} for source in ordered),
+        tuple(source.weight for source in ordered),
+        prior.grams.get(group.name) if prior is not None else None,
+    )
+
+
+def merge(
+    method: str, ordered: Sequence[Source], members: Iterable[str], settings: FusionSettings
+) -> dict[str, Delta]:
+    """A merge without statistics of some layers. sum takes every change whole, whatever the objective weights."""
+    wanted = set(members)
+    parts = [{name: d for name, d in source.deltas.items() if name in wanted} for source in ordered]
+    weights = [source.weight for source in ordered]
+    if method == "average":
+        return merge_average(parts, weights)
+    if method == "ties":
+        return merge_ties(parts, weights, settings.density)
+    if method == "dare":
+        seeds = [int(hash_of([settings.seed, source.identity])[:12], 16) for source in ordered]
+        return merge_dare(parts, weights, settings.density, seeds)
+    return (merge_svd if method == "svd" else merge_sum)(parts, [1.0] * len(parts))
+
+
+def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str, Delta], tuple[float, float]]:
+    """The answer at the wanted size, and (energy added as error, energy of the answer) on all inputs together.
+
+    Without statistics the energy is the plain squared norm. Kernels of convolutions stay as they are.
+    """
+    if settings.size == "exact":
+        return dict(solution.deltas), (0.0, 0.0)
+    moment = None if solution.moment is None else solution.moment.matrix
+    made: dict[str, Delta] = {}
+    added = total = 0.0
+    for name, delta in solution.deltas.items():
+        made[name] = delta
+        flat = isinstance(delta, LowRank) or all(size == 1 for size in delta.shape[2:])
+        if not flat:
+            continue
+        if isinstance(delta, LowRank):
+            up, down = delta.up.double(), delta.down.double() * delta.scale
+        else:
+            up, down = torch.eye(matrix_of(delta)[0], dtype=torch.float64), delta.diff.double().flatten(1)
+        up, down, lost = truncate_weighted(up, down, moment, settings.max_rank, settings.added_error)
+        if up.shape[1] * sum(matrix_of(delta)) < sum(t.numel() for t in delta.tensors().values()):
+            made[name] = LowRank(up.float().contiguous(), down.float().contiguous(), None)
+            own = float(((down if moment is None else down @ moment) * down).sum()) / max(1 - lost, 1e-12)
+            added, total = added + lost * own, total + own
+    return made, (added, total)
+
+
+def preview(
+    sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None
+) -> dict:
+    """Conflicts foreseen per role, from statistics only (fusion/conflict.py)."""
+    ordered = sorted(sources, key=lambda source: source.identity)
+    found: list[GroupConflict] = []
+    for group in groups:
+        found.append(preview_group(pose(group, ordered, None)))
+        step()
+    return summarise_conflicts(found, [source.label for source in ordered])
+
+
+def _norms(ordered: Sequence[Source], solved: set[str], unsolved: set[str], dropped: bool) -> dict[str, dict]:
+    """How many layers were solved, merged and left out, with their share of the squared norm of all changes."""
+    kinds = {"solved": solved, "merged": unsolved if not dropped else set(), "left out": unsolved if dropped else set()}
+    sizes = {kind: 0.0 for kind in kinds}
+    layers: dict[str, set[str]] = {kind: set() for kind in kinds}
+    for source in ordered:
+        for name, delta in source.deltas.items():
+            kind = next((kind for kind, names in kinds.items() if name in names), None)
+            if kind is not None:
+                sizes[kind] += squared_norm(delta)
+                layers[kind].add(name)
+    whole = sum(sizes.values()) or 1.0
+    return {kind: {"layers": len(layers[kind]), "norm_share": sizes[kind] / whole} for kind in kinds}
 
 
 class _GroupGrams(Mapping):
@@ -173,10 +231,6 @@ class _GroupGrams(Mapping):
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def _plain_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
-    return merge_sum(deltas, [1.0] * len(deltas))
 
 
 def hash_of(description: object) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..concept import Delta, LowRank
+from .conflict import format_conflicts
 from .solve import GroupProblem, as_matrix, matrix_of
 
 ROLES = ("text", "cross_kv", "spatial")
@@ -45,6 +46,7 @@ class GroupReport:
     ridge: float
     condition: float
     reason: str
+    added: tuple[float, float] = (0.0, 0.0)  # energy lost by a shorter answer, energy of the whole answer
 
     @property
     def residual(self) -> float:
@@ -64,6 +66,21 @@ class FusionReport:
     unsolved_rule: str
     solve_seconds: float
     total_seconds: float
+    norms: Mapping[str, Mapping] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
+
+    def joined(self, other: FusionReport) -> FusionReport:
+        """Two stages of one fusion as one account; what was left over is the later stage's."""
+        norms = {}
+        for kind, figures in self.norms.items():
+            norms[kind] = {key: figures[key] + other.norms[kind][key] for key in figures}
+        return replace(
+            other,
+            groups=self.groups + other.groups,
+            solve_seconds=self.solve_seconds + other.solve_seconds,
+            total_seconds=self.total_seconds + other.total_seconds,
+            norms=norms,
+        )
 
     def summary(self) -> dict:
         """Per role: figures per concept and overall. JSON-able; what a fused file carries."""
@@ -80,9 +97,32 @@ class FusionReport:
             "roles": roles,
             "worst": [{"layer": group.name, "residual": group.residual} for group in worst if group.residual > 0],
             "reasons": sorted({f"{group.name}: {group.reason}" for group in self.groups if group.reason})[:20],
+            "layers": self.norms,
+            "added_error": _share(group.added for group in self.groups),
+            "ranks": _ranks(self.groups),
             "unsolved": {"layers": len(self.unsolved), "first": list(self.unsolved[:5]), "rule": self.unsolved_rule},
             "seconds": {"solve": round(self.solve_seconds, 3), "solve_and_report": round(self.total_seconds, 3)},
         }
+
+
+def _share(pairs: Iterable[tuple[float, float]]) -> float:
+    pairs = list(pairs)
+    whole = sum(total for _, total in pairs)
+    return sum(added for added, _ in pairs) / whole if whole > 0 else 0.0
+
+
+def _ranks(groups: Sequence[GroupReport]) -> list[int]:
+    """[smallest, largest] rank of the answer."""
+    ranks = [group.rank for group in groups if group.rank]
+    return [min(ranks), max(ranks)] if ranks else [0, 0]
+
+
+def squared_norm(delta: Delta) -> float:
+    """|D|_F^2; of factors without forming the product."""
+    if isinstance(delta, LowRank):
+        up, down = delta.up.double().cpu(), delta.down.double().cpu()
+        return float(((up.mT @ up) * (down @ down.mT)).sum()) * delta.scale**2
+    return float(delta.diff.double().square().sum())
 
 
 def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
@@ -158,18 +198,16 @@ def _added(first: Energies, second: Energies) -> Energies:
 def _inner_products(fused: Delta, own: Sequence[Delta]) -> Callable[[Tensor], Tensor]:
     """A function gram -> [1 + n, 1 + n] table of E<D_p x, D_q x> over the fused change and the n own ones.
 
-    When all are low-rank and the fused `up` is the own ones side by side, only [2R, 2R] products are formed.
+    When all are low-rank only [R, R] products are formed, R the sum of their ranks.
     """
     if isinstance(fused, LowRank) and own and all(isinstance(delta, LowRank) for delta in own):
-        up = torch.cat([delta.up.float().cpu() for delta in own], 1)
-        if fused.up.shape == up.shape and torch.equal(fused.up.float().cpu(), up):
-            downs = torch.cat([fused.down.float().cpu() * fused.scale]
-                              + [delta.down.float().cpu() * delta.scale for delta in own])  # fmt: skip
-            metric = (up.mT @ up).repeat(2, 2)
-            sizes = [up.shape[1], *(delta.rank for delta in own)]
-            member = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-            select = torch.nn.functional.one_hot(member).mT.double()
-            return lambda gram: select @ ((downs @ gram) @ downs.mT * metric).double() @ select.mT
+        every = (fused, *own)
+        up = torch.cat([delta.up.float().cpu() for delta in every], 1)
+        downs = torch.cat([delta.down.float().cpu() * delta.scale for delta in every])
+        metric = (up.double().mT @ up.double()).float()
+        member = torch.repeat_interleave(torch.arange(len(every)), torch.tensor([delta.rank for delta in every]))
+        select = torch.nn.functional.one_hot(member).mT.double()
+        return lambda gram: select @ ((downs @ gram) @ downs.mT * metric).double() @ select.mT
     stacked = torch.stack([as_matrix(delta).float() for delta in (fused, *own)])
     return lambda gram: torch.einsum("pod,qod->pq", stacked @ gram, stacked).double()
 
@@ -204,6 +242,13 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
             f"\n{summary['unsolved']['layers']} layers cannot be solved (kernels, time and label layers); "
             f"rule: {summary['unsolved']['rule']}. First: {first}"
         )
+    lines += format_conflicts(summary.get("conflicts", {}), ROLE_TITLES)
+    told = [f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"
+            for kind, figures in summary.get("layers", {}).items() if figures["layers"]]  # fmt: skip
+    if told:
+        lines.append("\nLayers: " + ", ".join(told))
+    if "size" in summary:
+        lines.append(summary["size"])
     lines += [f"note: {reason}" for reason in summary["reasons"]]
     lines.append("\n" + ", ".join(f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items()))
     if summary["measured"]:

@@ -10,7 +10,7 @@ of Custom Diffusion (arXiv 2212.04488).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,10 @@ from ..concept import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..linalg import TreeSum, factor_ridge
 from .statistics import Gram
+
+DUAL_SHARE = 0.75  # rows per input width up to which the kernel of the rows is cheaper than their Gram
+ROUNDING = 2.0**-22  # what float32 entries leave of a Gram's smallest directions, relative to the largest
+METRIC_RIDGE = 1e-6  # keeps the metric of the constrained merge invertible when generic tokens are few
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,27 @@ class GroupProblem:
 
 @dataclass(frozen=True)
 class GroupSolution:
-    """What was solved: member -> delta, and how well conditioned it was. ridge is the one really used."""
+    """What was solved: member -> delta, and how well conditioned it was. ridge is the one really used.
+
+    moment: sum_i w_i G_i + mu G_prior, what errors of a shorter answer are measured with; None if nothing was solved.
+    """
 
     deltas: Mapping[str, Delta]
     ridge: float
     condition: float
     reason: str = ""
+    moment: Gram | None = None
 
 
-def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolution:
+def solve_group(
+    problem: GroupProblem, ridge: float, prior: float, off_diagonal: float = 1.0, constrained: bool = False
+) -> GroupSolution:
     """Solve one group in float64. ridge is lambda, prior is mu; both >= 0.
 
     Low-rank deltas give an exact low-rank answer: up = [B_1 ... B_K], down_i = w_i s_i A_i G_i M. A member with a
-    dense delta gives a dense answer. All members share one factorisation.
+    dense delta gives a dense answer. All members share one factorisation. `off_diagonal` scales what is beside the
+    diagonal of every G_i (RegMean, arXiv 2212.09849). `constrained` meets the targets first and spends what freedom is
+    left on the least change of generic outputs (Custom Diffusion); ridge and prior are not used then.
     """
     if ridge < 0 or prior < 0:
         raise MixOfShowError(f"ridge and prior must not be negative, got {ridge} and {prior}")
@@ -73,41 +85,133 @@ def solve_group(problem: GroupProblem, ridge: float, prior: float) -> GroupSolut
     members = [member for member in problem.members if any(member in problem.deltas[i] for i in present)]
     if not members:
         return GroupSolution({}, ridge, 1.0, "" if present else "no concept reached this group")
-    low_rank = {m: all(isinstance(problem.deltas[i].get(m), LowRank | None) for i in present) for m in members}
-    total = TreeSum()
+    if problem.prior is None or constrained:
+        prior = 0.0
+    few = _few_rows(problem, prior) if off_diagonal == 1 else None
+    metric, note = _prior_metric(problem) if constrained else (None, "")
+    if few is not None:
+        total, rows = torch.cat(few), _dual_targets(problem, members, few)
+        scale = sum(float(part.square().sum()) for part in few[: len(present)]) / total.shape[1]
+        half = total if metric is None else _divide_metric(total, metric)
+        factor = factor_ridge(half @ total.mT, ridge if metric is None else 0.0, scale, problem.name)
+        solved = factor.apply_right(torch.cat(rows)) @ half
+        moment = Gram(total, 1.0, len(total), factored=True)
+    else:
+        total, rows, noise = _primal(problem, members, off_diagonal)
+        scale = float(total.diagonal().mean())
+        if metric is None:
+            if prior:
+                _check_prior(problem, total.shape[1])
+                total.add_(problem.prior.matrix, alpha=prior)
+            factor = factor_ridge(total, ridge, scale, problem.name, noise)
+            solved = factor.apply_right(torch.cat(rows))
+        else:
+            # Whitened by the prior, least change of generic outputs is least norm: a pseudo-inverse.
+            white = _whiten(_whiten(total, metric).mT, metric)
+            factor = factor_ridge((white + white.mT) / 2, 0.0, None, problem.name, noise)
+            solved = factor.apply_right(_whiten(torch.cat(rows), metric))
+            solved = torch.linalg.solve_triangular(metric, solved, upper=False, left=False)
+        moment = Gram(total, 1.0)
+    reason = "; ".join(text for text in (factor.reason, note) if text)
+    deltas = _as_deltas(problem, members, solved.float().split([len(part) for part in rows]))
+    return GroupSolution(deltas, factor.ridge, factor.condition, reason, moment)
+
+
+def _is_low_rank(problem: GroupProblem, member: str) -> bool:
+    return all(isinstance(problem.deltas[i].get(member), LowRank | None) for i in problem.present)
+
+
+def _few_rows(problem: GroupProblem, prior: float) -> list[Tensor] | None:
+    """Weighted rows per concept (and the prior's last) when all are few enough for the dual form, else None."""
+    parts: list[Tensor] = []
+    for i in (*problem.present, *((-1,) if prior else ())):
+        gram = problem.prior if i < 0 else problem.grams[i]
+        # Given up at the first one too many: memory must not grow with the number of concepts.
+        if not gram.factored or sum(map(len, parts)) + len(gram.stored) > DUAL_SHARE * gram.width:
+            return None
+        parts.append(gram.stored.double() * (prior if i < 0 else problem.weights[i]) ** 0.5)
+    if prior:
+        _check_prior(problem, parts[0].shape[1])
+    return parts
+
+
+def _dual_targets(problem: GroupProblem, members: list[str], few: Sequence[Tensor]) -> list[Tensor]:
+    """T [.., N] per member, so that the answer is T (Z Z^T + lambda I)^-1 Z; the prior's columns stay zero."""
+    count, targets = sum(map(len, few)), []
+    for member in members:
+        low, blocks, start = _is_low_rank(problem, member), [], 0
+        for i, stored in zip(problem.present, few, strict=False):
+            if (delta := problem.deltas[i].get(member)) is not None:
+                _check_width(member, delta, stored.shape[1])
+                columns = (delta.down.double().cpu() * delta.scale if low else as_matrix(delta)) @ stored.mT
+                blocks.append(torch.nn.functional.pad(columns, (start, count - start - len(stored))))
+            start += len(stored)
+        targets.append(torch.cat(blocks) if low else torch.stack(blocks).sum(0))
+    return targets
+
+
+def _primal(problem: GroupProblem, members: list[str], off_diagonal: float) -> tuple[Tensor, list[Tensor], float]:
+    """sum_i w_i G_i [d, d], the rows that M is applied to per member, and the rounding noise of the Grams."""
+    total, noise = TreeSum(), 0.0
     downs: dict[str, list[Tensor]] = {member: [] for member in members}
-    dense = {member: TreeSum() for member in members if not low_rank[member]}
-    for i in present:
-        gram, weight = problem.grams[i].matrix, problem.weights[i]
+    dense = {member: TreeSum() for member in members if not _is_low_rank(problem, member)}
+    for i in problem.present:
+        gram, weight = problem.grams[i], problem.weights[i]
+        noise, gram = max(noise, ROUNDING * gram.rounded), gram.matrix
+        if off_diagonal != 1:
+            gram = gram * off_diagonal + torch.diag(gram.diagonal()) * (1 - off_diagonal)
         total.add(gram, weight)
         for member in members:
-            delta = problem.deltas[i].get(member)
-            if delta is None:
+            if (delta := problem.deltas[i].get(member)) is None:
                 continue
-            if (width := matrix_of(delta)[1]) != gram.shape[0]:
-                raise MixOfShowError(f"{member}: a change of {width} inputs on a layer of {gram.shape[0]}")
-            if low_rank[member]:
+            _check_width(member, delta, gram.shape[0])
+            if member not in dense:
                 downs[member].append((delta.down.double().cpu() * (weight * delta.scale)) @ gram)
             else:
                 dense[member].add(as_matrix(delta) @ gram, weight)
-    matrix = total.total()
-    scale = float(matrix.diagonal().mean())
-    if prior and problem.prior is not None:
-        if problem.prior.width != matrix.shape[0]:
-            raise MixOfShowError(f"{problem.name}: the prior is {problem.prior.width} wide, not {matrix.shape[0]}")
-        matrix.add_(problem.prior.matrix, alpha=prior)
-    factor = factor_ridge(matrix, ridge, scale, problem.name)
-    rows = [torch.cat(downs[member]) if low_rank[member] else dense[member].total() for member in members]
-    solved = factor.apply_right(torch.cat(rows)).float()
+    return total.total(), [dense[m].total() if m in dense else torch.cat(downs[m]) for m in members], noise
+
+
+def _prior_metric(problem: GroupProblem) -> tuple[Tensor | None, str]:
+    """The Cholesky factor of G_prior, held a little off singular; None (so: least norm) without a prior."""
+    if problem.prior is None:
+        return None, "no prior: least norm instead of least change of generic outputs"
+    factor = factor_ridge(problem.prior.matrix, METRIC_RIDGE, where=f"{problem.name} (prior)")
+    if factor.cholesky is None:
+        return None, "the prior saw no input: least norm instead of least change of generic outputs"
+    return factor.cholesky, factor.reason
+
+
+def _whiten(rows: Tensor, metric: Tensor) -> Tensor:
+    """C -> C L^-T for the metric L L^T."""
+    return torch.linalg.solve_triangular(metric.mT, rows, upper=True, left=False)
+
+
+def _divide_metric(rows: Tensor, metric: Tensor) -> Tensor:
+    """Z -> Z (L L^T)^-1."""
+    return torch.linalg.solve_triangular(metric, _whiten(rows, metric), upper=False, left=False)
+
+
+def _as_deltas(problem: GroupProblem, members: list[str], parts: Sequence[Tensor]) -> dict[str, Delta]:
     deltas: dict[str, Delta] = {}
-    for member, part in zip(members, solved.split([len(part) for part in rows]), strict=True):
-        own = [problem.deltas[i][member] for i in present if member in problem.deltas[i]]
-        if low_rank[member]:
+    for member, part in zip(members, parts, strict=True):
+        own = [problem.deltas[i][member] for i in problem.present if member in problem.deltas[i]]
+        if _is_low_rank(problem, member):
             deltas[member] = LowRank(torch.cat([delta.up.float().cpu() for delta in own], 1), part.contiguous(), None)
         else:
             shape = next(delta.shape for delta in own if isinstance(delta, Dense))
             deltas[member] = Dense(part.reshape(shape))
-    return GroupSolution(deltas, factor.ridge, factor.condition, factor.reason)
+    return deltas
+
+
+def _check_prior(problem: GroupProblem, width: int) -> None:
+    if problem.prior.width != width:
+        raise MixOfShowError(f"{problem.name}: the prior is {problem.prior.width} wide, not {width}")
+
+
+def _check_width(member: str, delta: Delta, width: int) -> None:
+    if (own := matrix_of(delta)[1]) != width:
+        raise MixOfShowError(f"{member}: a change of {own} inputs on a layer of {width}")
 
 
 def as_matrix(delta: Delta) -> Tensor:

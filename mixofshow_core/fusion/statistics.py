@@ -1,7 +1,8 @@
 """Second moments of layer inputs: the only thing fusion keeps of a calibration run.
 
 G = sum_t w_t x_t x_t^T / sum_t w_t over the inputs x_t of one group of layers that read the same tensor.
-Memory is one d x d matrix per group, whatever the number of prompts, steps or pixels.
+Memory is at most one d x d matrix per group, whatever the number of prompts, steps or pixels; fewer than d rows are
+kept as they are, because they are smaller and no digit is lost by multiplying them.
 """
 
 from __future__ import annotations
@@ -14,26 +15,39 @@ from torch import Tensor
 
 from ..errors import MixOfShowError
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 2048  # products of this many float32 rows are summed in float64 (docs/maths.md, section 3)
+BLOCKED_WIDTH = 256  # from here on only the upper blocks of the symmetric product are formed
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Mean outer product of the inputs of one group: matrix [d, d] float64, and the total row weight behind it."""
+    """Mean outer product of the inputs of one group, and the total row weight behind it.
 
-    matrix: Tensor
+    stored: the matrix [d, d], or, when `factored`, rows X [n, d] with G = X^T X. rounded: the matrix went through
+    float32, so directions below about 1e-7 of the largest are noise.
+    """
+
+    stored: Tensor
     weight: float
     rows: int = 0
+    factored: bool = False
+    rounded: bool = False
 
     def __post_init__(self) -> None:
-        if self.matrix.dim() != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
-            raise MixOfShowError(f"a Gram matrix must be square, not {tuple(self.matrix.shape)}")
-        if not bool(torch.isfinite(self.matrix).all()):
+        if self.stored.dim() != 2 or (not self.factored and self.stored.shape[0] != self.stored.shape[1]):
+            raise MixOfShowError(f"a Gram matrix must be square, not {tuple(self.stored.shape)}")
+        if not bool(torch.isfinite(self.stored).all()):
             raise MixOfShowError("a Gram matrix holds values that are not finite: the model gave NaN or infinity")
 
     @property
     def width(self) -> int:
-        return self.matrix.shape[0]
+        return self.stored.shape[1]
+
+    @property
+    def matrix(self) -> Tensor:
+        """[d, d] float64."""
+        stored = self.stored.double()
+        return stored.mT @ stored if self.factored else stored
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,11 @@ class Statistics:
 
 
 class GramAccumulator:
-    """Adds rows of one group as they stream by; float64 on the CPU, float32 products summed in float64 elsewhere."""
+    """Adds rows of one group as they stream by: float32 products of short chunks, summed in float64."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
+        self._few: list[Tensor] = []  # rows [n, d], sqrt(weight) folded in, while they are fewer than d
         self.weight = 0.0
         self.rows = 0
 
@@ -61,22 +76,36 @@ class GramAccumulator:
             rows, weights = rows[kept.to(rows.device)], weights[kept]
         if rows.shape[0] == 0:
             return
-        on_cpu = rows.device.type == "cpu"
-        compute = torch.float64 if on_cpu else torch.float32
-        for start in range(0, rows.shape[0], CHUNK_ROWS):
-            part = rows[start : start + CHUNK_ROWS].to(compute)
-            if weights is not None:
-                part = part * weights[start : start + CHUNK_ROWS].to(part).sqrt()[:, None]
-            product = part.mT @ part
-            if product.device.type == "mps":  # has no float64
-                product = product.cpu()
-            product = product.to(torch.float64)
-            self._sum = product if self._sum is None else self._sum.add_(product)
         self.weight += float(rows.shape[0] if weights is None else weights.sum())
         self.rows += rows.shape[0]
+        rows = rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+        if weights is not None:
+            rows = rows * weights.to(rows).sqrt()[:, None]
+        elif self.rows < rows.shape[1]:
+            rows = rows.clone()  # the caller may reuse its buffer
+        if self._sum is None and self.rows < rows.shape[1]:
+            self._few.append(rows)
+            return
+        for part in (*self._few, *rows.split(CHUNK_ROWS)):
+            self._multiply(part)
+        self._few = []
+
+    def _multiply(self, part: Tensor) -> None:
+        width = part.shape[1]
+        exact = torch.float32 if part.device.type == "mps" else torch.float64  # mps has no float64
+        if self._sum is None:
+            self._sum = part.new_zeros(width, width, dtype=exact)
+        step = -(-width // 4) if width >= BLOCKED_WIDTH else width
+        for start in range(0, width, step):
+            end = min(start + step, width)
+            self._sum[:end, start:end] += part[:, :end].mT @ part[:, start:end]
 
     def finish(self) -> Gram | None:
         """The normalised Gram on the CPU, or None if no row arrived."""
-        if self._sum is None or self.weight <= 0:
+        if self.weight <= 0:
             return None
-        return Gram((self._sum / self.weight).cpu(), self.weight, self.rows)
+        if self._sum is None:
+            rows = torch.cat(self._few).cpu().double() / self.weight**0.5
+            return Gram(rows, self.weight, self.rows, factored=True)
+        upper = self._sum.cpu().double().triu() / self.weight
+        return Gram(upper + upper.triu(1).mT, self.weight, self.rows)

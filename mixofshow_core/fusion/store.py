@@ -15,6 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..atomic import replacing
 from ..errors import MixOfShowError
@@ -25,7 +26,8 @@ log = logging.getLogger("mixofshow")
 
 SUFFIX = ".stats.safetensors"
 DEFAULT_LIMIT = 10 * 1000**3
-FORMAT = "2"
+FORMAT = "3"
+ROWS = "rows|"  # tensors of this name hold rows [n, d] instead of a packed matrix
 
 
 class StoredGrams(Mapping):
@@ -39,7 +41,7 @@ class StoredGrams(Mapping):
         weight, rows, key = self._facts[name]
         try:
             with safe_open(self.path, framework="pt", device="cpu") as file:
-                return Gram(unpack_symmetric(file.get_tensor(key).double()), weight, rows)
+                return _as_gram(key, file.get_tensor(key), weight, rows)
         except (SafetensorError, OSError) as error:
             raise MixOfShowError(f"statistics {self.path} cannot be read ({error}): delete the file") from error
 
@@ -48,6 +50,12 @@ class StoredGrams(Mapping):
 
     def __len__(self) -> int:
         return len(self._facts)
+
+
+def _as_gram(key: str, tensor: Tensor, weight: float, rows: int) -> Gram:
+    if key.startswith(ROWS):
+        return Gram(tensor.double(), weight, rows, factored=True)
+    return Gram(unpack_symmetric(tensor.double()), weight, rows, rounded=True)
 
 
 class StatisticsStore:
@@ -92,7 +100,13 @@ class StatisticsStore:
         facts = {
             name: (gram.weight, gram.rows, first.setdefault(id(gram), name)) for name, gram in statistics.grams.items()
         }
-        tensors = {name: pack_symmetric(statistics.grams[name].matrix).float() for name in first.values()}
+        tensors = {}
+        for name in first.values():
+            gram = statistics.grams[name]
+            key = f"{ROWS}{name}" if gram.factored else name
+            tensors[key] = (gram.stored if gram.factored else pack_symmetric(gram.stored)).float().contiguous()
+        keys = {key.removeprefix(ROWS): key for key in tensors}
+        facts = {name: (weight, rows, keys[key]) for name, (weight, rows, key) in facts.items()}
         header = {
             "format": FORMAT,
             "identity": identity,
@@ -106,8 +120,7 @@ class StatisticsStore:
                 save_file(tensors, part, metadata={"mixofshow.statistics": json.dumps(header, sort_keys=True)})
         except (OSError, SafetensorError) as error:
             log.warning("Statistics could not be kept in %s (%s); they stay in memory.", self.folder, error)
-            rounded = {name: unpack_symmetric(packed.double()) for name, packed in tensors.items()}
-            grams = {name: Gram(rounded[key], weight, rows) for name, (weight, rows, key) in facts.items()}
+            grams = {name: _as_gram(key, tensors[key], weight, rows) for name, (weight, rows, key) in facts.items()}
             return Statistics(grams, statistics.manifest)
         return Statistics(StoredGrams(path, facts), statistics.manifest)
 

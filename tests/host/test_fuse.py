@@ -24,12 +24,12 @@ def uses_of(base, count=2, **facts):
 
 
 def run(base, uses, folder, method="exact", settings=None, plan=None):
-    from mos_pack.mixofshow_core.fusion.fuse import FusionSettings
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
 
     fusion = bridge()[1]
     with torch.inference_mode():
         return fusion.fuse_uses(
-            base.model, base.clip, uses, method, plan or tiny_plan(), settings or FusionSettings(), folder
+            base.model, base.clip, uses, method, plan or tiny_plan(), settings or FusionSettings(size="exact"), folder
         )
 
 
@@ -171,19 +171,19 @@ def test_statistics_and_finished_fusions_are_found_again(tiny_sd15, tmp_path, mo
     monkeypatch.setattr(fusion, "collect", never)
     again = run(tiny_sd15, uses, tmp_path)
     assert bytes_of(again.concept) == bytes_of(first.concept) and "Loaded" in again.notes[0]
-    from mos_pack.mixofshow_core.fusion.fuse import FusionSettings
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
 
-    free = FusionSettings({"text": 1e-4, "cross_kv": 1e-4, "spatial": 1e-4})
+    free = FusionSettings({"text": 1e-4, "cross_kv": 1e-4, "spatial": 1e-4}, size="exact")
     other = run(tiny_sd15, uses, tmp_path, settings=free)  # only a solve: the statistics are there
     assert bytes_of(other.concept) != bytes_of(first.concept)
 
 
 def test_without_anchors_the_residual_is_smallest(tiny_sd15, shared):
-    from mos_pack.mixofshow_core.fusion.fuse import FusionSettings
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
 
     zero = {"text": 0.0, "cross_kv": 0.0, "spatial": 0.0}
     uses = uses_of(tiny_sd15, 2)
-    free = run(tiny_sd15, uses, shared, settings=FusionSettings(zero, zero)).summary["roles"]
+    free = run(tiny_sd15, uses, shared, settings=FusionSettings(zero, zero, size="exact")).summary["roles"]
     anchored = run(tiny_sd15, uses, shared).summary["roles"]
     for role in zero:
         assert sum(free[role]["residual"]) < sum(anchored[role]["residual"])

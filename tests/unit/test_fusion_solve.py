@@ -1,14 +1,23 @@
 """The closed form against direct least squares, and its invariants, on small random layers (float64)."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from mos_pack.mixofshow_core import linalg
 from mos_pack.mixofshow_core.concept import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.fusion.baselines import fit_lbfgs, merge_average, merge_sum
-from mos_pack.mixofshow_core.fusion.fuse import FusionSettings, Source, choose_groups, fuse
+from mos_pack.mixofshow_core.fusion.baselines import (
+    fit_lbfgs,
+    merge_average,
+    merge_dare,
+    merge_sum,
+    merge_svd,
+    merge_ties,
+)
+from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
+from mos_pack.mixofshow_core.fusion.settings import METHODS, FusionSettings
 from mos_pack.mixofshow_core.fusion.solve import GroupProblem, as_matrix, solve_group
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
 from mos_pack.mixofshow_core.topology import LayerGroup
@@ -56,16 +65,55 @@ def relative(a, b):
     return float((a - b).norm() / b.norm())
 
 
-@pytest.mark.parametrize("n", [200, 5])  # more rows than inputs; fewer (pseudo-inverse, minimum norm)
-def test_exact_against_direct_least_squares(n):
+@pytest.mark.parametrize(("n", "matrices"), [(200, False), (5, True), (5, False)])
+def test_exact_against_direct_least_squares(n, matrices):
+    """More rows than inputs; fewer (least norm), by pseudo-inverse of the Grams and by the dual form of the rows."""
     inputs = [rows(i, n) for i in range(3)]
     deltas = [{m: low_rank(10 * i + j, alpha=2.0) for j, m in enumerate(MEMBERS)} for i in range(3)]
-    solution = solve_group(problem(inputs, deltas), 0.0, 0.0)
+    posed = problem(inputs, deltas)
+    assert all(gram.factored == (n == 5) for gram in posed.grams.values())
+    if matrices:
+        posed = replace(posed, grams={i: Gram(gram.matrix, gram.weight) for i, gram in posed.grams.items()})
+    solution = solve_group(posed, 0.0, 0.0)
     for member in MEMBERS:
         answer = solution.deltas[member]
         assert isinstance(answer, LowRank) and answer.rank == 9
         assert relative(answer.dense().double(), least_squares(inputs, deltas, member)) < 1e-6
-    assert ("pseudo-inverse" in solution.reason) == (n == 5)
+    assert ("pseudo-inverse" in solution.reason) == matrices
+
+
+def as_matrices(posed):
+    """The same problem with every Gram multiplied out, so that the primal form is taken."""
+    whole = {i: Gram(gram.matrix, gram.weight, gram.rows) for i, gram in posed.grams.items()}
+    prior = None if posed.prior is None else Gram(posed.prior.matrix, posed.prior.weight)
+    return replace(posed, grams=whole, prior=prior)
+
+
+@pytest.mark.parametrize("facts", [{"ridge": 0.0, "prior": 0.0}, {"ridge": 0.1, "prior": 0.3}, {"ridge": 1e-6,
+                         "prior": 0.0}, {"ridge": 0.0, "prior": 0.0, "constrained": True}])  # fmt: skip
+def test_dual_form_is_the_primal_one(facts):
+    inputs = [rows(i, 4) for i in range(3)]
+    deltas = [
+        {MEMBERS[0]: low_rank(0), MEMBERS[1]: low_rank(3)}, {MEMBERS[1]: Dense(low_rank(1).dense())},
+        {MEMBERS[0]: low_rank(2, alpha=2.0)},
+    ]  # fmt: skip
+    prior = gram_of(rows(8, 5 if not facts.get("constrained") else 200))
+    posed = problem(inputs, deltas, (1.0, 2.0, 0.5), prior)
+    dual, primal = solve_group(posed, **facts), solve_group(as_matrices(posed), **facts)
+    assert dual.moment.factored and not primal.moment.factored
+    for member in MEMBERS:
+        assert relative(dual.deltas[member].dense(), primal.deltas[member].dense()) < 1e-5
+
+
+def test_rounded_statistics_do_not_invent_directions():
+    """Without ridge, what float32 leaves of directions that were never seen must not be inverted."""
+    inputs = [rows(i, 5) for i in range(3)]
+    deltas = [{MEMBERS[0]: low_rank(i)} for i in range(3)]
+    exact = solve_group(problem(inputs, deltas), 0.0, 0.0).deltas[MEMBERS[0]].dense()
+    posed = problem(inputs, deltas)
+    grams = {i: Gram(g.matrix.float().double(), 1.0, rounded=True) for i, g in posed.grams.items()}
+    solution = solve_group(replace(posed, grams=grams), 0.0, 0.0)
+    assert relative(solution.deltas[MEMBERS[0]].dense(), exact) < 1e-3 and "never seen" in solution.reason
 
 
 def test_concept_without_delta_keeps_its_gram():
@@ -144,6 +192,31 @@ def test_constrained_merge_is_the_limit_of_a_small_prior():
     gaps = [relative(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].dense().double(),
                      direct) for mu in (1e-2, 1e-4)]  # fmt: skip
     assert gaps[1] < 1e-2 * gaps[0] * 2 and gaps[1] < 1e-2
+    posed = problem(inputs, deltas, None, prior)
+    for p in (posed, as_matrices(posed)):  # the limit itself, but for the ridge of its metric
+        hard = solve_group(p, 0.0, 0.0, constrained=True).deltas[MEMBERS[0]].dense().double()
+        assert relative(hard, direct) < 1e-4
+        for x, own in zip(inputs, deltas, strict=True):
+            assert relative(x @ hard.mT, x @ as_matrix(own[MEMBERS[0]]).mT) < 1e-5
+
+
+def test_regmean_is_its_formula():
+    """W = (sum W_i G_i')(sum G_i')^-1 with off-diagonals times a (arXiv 2212.09849), on whole weights."""
+    inputs, deltas = [rows(i) for i in range(3)], [{MEMBERS[0]: low_rank(i)} for i in range(3)]
+    base = torch.randn(OUT, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    top, bottom = torch.zeros(OUT, D, dtype=torch.float64), torch.zeros(D, D, dtype=torch.float64)
+    for x, delta in zip(inputs, deltas, strict=True):
+        gram = x.mT @ x / len(x)
+        gram = 0.8 * gram + 0.2 * torch.diag(gram.diagonal())
+        top += (base + as_matrix(delta[MEMBERS[0]])) @ gram
+        bottom += gram
+    wanted = top @ bottom.inverse() - base
+    answer = solve_group(problem(inputs, deltas), 0.0, 0.0, off_diagonal=0.8).deltas[MEMBERS[0]].dense().double()
+    assert relative(answer, wanted) < 1e-5
+
+
+def exact_size(**facts):
+    return FusionSettings(size="exact", **facts)
 
 
 def source(i, members=MEMBERS, weight=1.0):
@@ -152,7 +225,7 @@ def source(i, members=MEMBERS, weight=1.0):
 
 
 def fused_bytes(sources):
-    result = fuse(sources, [GROUP], (), FusionSettings(), Statistics({GROUP.name: gram_of(rows(50))}))
+    result = fuse(sources, [GROUP], (), exact_size(), Statistics({GROUP.name: gram_of(rows(50))}))
     return {k: (v.up.numpy().tobytes(), v.down.numpy().tobytes()) for k, v in result.deltas.items()}
 
 
@@ -167,7 +240,7 @@ def test_order_changes_no_byte_and_removal_is_a_refit():
 def test_report_figures_match_their_definition():
     sources = [source(0), source(1, MEMBERS[:1])]
     prior = Statistics({GROUP.name: gram_of(rows(50))})
-    settings = FusionSettings()
+    settings = exact_size()
     result = fuse(sources, [GROUP], (), settings, prior)
     row = result.report.groups[0]
     zero = torch.zeros(OUT, D, dtype=torch.float64)
@@ -199,6 +272,86 @@ def test_baselines_are_what_they_say():
     assert relative(summed[MEMBERS[0]].dense(), parts[0][MEMBERS[0]].dense() + 2 * parts[1][MEMBERS[0]].dense()) < 1e-6
     mean = merge_average(parts, [1.0, 1.0])
     assert relative(mean[MEMBERS[1]].dense(), parts[1][MEMBERS[1]].dense() / 2) < 1e-6
+
+
+def test_svd_ties_and_dare_are_their_formulas():
+    parts = [{MEMBERS[0]: low_rank(i)} for i in range(3)]
+    dense = [as_matrix(part[MEMBERS[0]]) for part in parts]
+    u, s, v = torch.linalg.svd(sum(dense))
+    cut = merge_svd(parts, [1.0] * 3)[MEMBERS[0]]
+    assert cut.rank == 3 and relative(cut.dense().double(), (u[:, :3] * s[:3]) @ v[:3]) < 1e-5
+    tiny = [torch.tensor([[3.0, -1.0, 2.0, 0.1]]), torch.tensor([[-2.0, -4.0, 1.0, 0.2]])]
+    ties = merge_ties([{"diffusion_model.a": Dense(x)} for x in tiny], [1.0, 1.0], 0.5)["diffusion_model.a"].diff
+    assert torch.allclose(ties, torch.tensor([[3.0, -4.0, 2.0, 0.0]]))  # by hand: trim to 2, elect +, -, +
+    dare = merge_dare(parts, [1.0, 1.0, 2.0], 0.5, [1, 2, 3])[MEMBERS[0]].dense().double()
+    ratio = dare / (dense[0] + dense[1] + 2 * dense[2])
+    assert float(dare.mean() - (dense[0] + dense[1] + 2 * dense[2]).mean() / 4) < 0.5 and ratio.unique().numel() > 4
+    one = merge_dare(parts[:1], [1.0], 0.5, [1])[MEMBERS[0]].dense().double()
+    kept = one != 0
+    assert 0.4 < kept.double().mean() < 0.6 and torch.allclose(one[kept], 2 * dense[0][kept], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_depends_on_the_order(method):
+    sources = [source(i) for i in range(3)]
+    prior = Statistics({GROUP.name: gram_of(rows(50))})
+
+    def run(order, **facts):
+        found = fuse([sources[i] for i in order], [GROUP], (), FusionSettings(**facts), prior, method).deltas
+        return {name: [t.numpy().tobytes() for t in delta.tensors().values()] for name, delta in found.items()}
+
+    assert run([0, 1, 2]) == run([2, 0, 1]) == run([1, 2, 0])
+    assert (run([0, 1, 2], seed=1) != run([0, 1, 2])) == (method == "dare")
+
+
+def test_auto_size_adds_at_most_its_error_and_says_what_it_adds():
+    sources = [source(i) for i in range(4)]
+    prior = Statistics({GROUP.name: gram_of(rows(50))})
+    whole = fuse(sources, [GROUP], (), exact_size(), prior)
+    for settings in (FusionSettings(added_error=0.05), FusionSettings(max_rank=3)):
+        short = fuse(sources, [GROUP], (), settings, prior)
+        moment = sum(s.statistics.grams[GROUP.name].matrix for s in sources) + 0.1 * prior.grams[GROUP.name].matrix
+        lost = [linalg.energy(as_matrix(whole.deltas[m]) - as_matrix(short.deltas[m]), moment) for m in MEMBERS]
+        own = [linalg.energy(as_matrix(whole.deltas[m]), moment) for m in MEMBERS]
+        assert all(d.rank < 12 for d in short.deltas.values())
+        assert short.report.summary()["added_error"] == pytest.approx(sum(lost) / sum(own), rel=1e-2)
+        if settings.max_rank > 3:
+            assert all(a <= 0.05 * b for a, b in zip(lost, own, strict=True))
+        else:
+            assert short.report.summary()["ranks"] == [3, 3]
+
+
+def test_conflicts_are_foreseen_from_statistics():
+    clash = [source(0), source(1)]
+    apart = Statistics({GROUP.name: gram_of(torch.cat([rows(1)[:, : D // 2] * 0, rows(1)[:, D // 2 :]], 1))})
+    first = Statistics({GROUP.name: gram_of(torch.cat([rows(0)[:, : D // 2], rows(0)[:, D // 2 :] * 0], 1))})
+    same, other = clash[0].statistics, (first, apart)
+    told = preview([clash[0], replace(clash[1], statistics=same)], [GROUP])["cross_kv"]
+    separate = preview([replace(s, statistics=o) for s, o in zip(clash, other, strict=True)], [GROUP])["cross_kv"]
+    gram = same.grams[GROUP.name].matrix
+    energy = [sum(linalg.energy(as_matrix(s.deltas[m]), gram) for m in MEMBERS) for s in clash]
+    assert told["total"] == pytest.approx([energy[1] / energy[0], energy[0] / energy[1]], rel=1e-4)
+    assert max(separate["total"]) < 0.2 * min(told["total"])
+
+
+def test_layers_are_counted_with_their_share_and_a_stage_that_is_off_is_merged():
+    kernel = "diffusion_model.input_blocks.1.0.in_layers.2"
+    sources = [source(0), source(1)]
+    sources[0] = replace(sources[0], deltas={**sources[0].deltas, kernel: low_rank(7)})
+    figures = fuse(sources, [GROUP], (kernel,), FusionSettings()).report.summary()["layers"]
+    norms = [sum(float(as_matrix(d).square().sum()) for n, d in s.deltas.items() if n != kernel) for s in sources]
+    extra = float(as_matrix(low_rank(7)).square().sum())
+    assert figures["merged"] == {"layers": 1, "norm_share": pytest.approx(extra / (sum(norms) + extra), rel=1e-4)}
+    assert figures["solved"]["layers"] == 2
+    dropped = fuse(sources, [GROUP], (kernel,), FusionSettings(unsolved="drop"))
+    assert kernel not in dropped.deltas and dropped.report.summary()["layers"]["left out"]["layers"] == 1
+
+
+@pytest.mark.parametrize("facts", [{"mode": "x"}, {"refine": 9}, {"density": 0.0}, {"stages": ()}, {"size": "small"},
+                         {"max_rank": 0}, {"ridge": {"text": 1.0}}])  # fmt: skip
+def test_settings_outside_their_range_are_named(facts):
+    with pytest.raises(MixOfShowError, match=r"mode|refine|density|stage|size|max_rank|ridge"):
+        FusionSettings(**facts)
 
 
 def test_layers_that_cannot_be_solved_are_listed_and_averaged():

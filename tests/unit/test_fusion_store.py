@@ -28,8 +28,27 @@ def test_streaming_equals_all_rows_at_once():
         accumulator.add(x[start : start + 130], weights[start : start + 130])
     w = weights.double()
     wanted = (x.double() * w[:, None]).mT @ x.double() / w.sum()
-    assert torch.allclose(accumulator.finish().matrix, wanted, rtol=1e-6)
+    assert torch.allclose(accumulator.finish().matrix, wanted, atol=1e-6)
     assert accumulator.finish().rows == int((weights > 0).sum())
+
+
+def test_few_rows_are_kept_and_wide_products_are_blocked(tmp_path):
+    x, weights = torch.randn(300, 256), torch.rand(300)
+    few, many = GramAccumulator(), GramAccumulator()
+    few.add(x[:100], weights[:100])
+    few.add(x[100:200], weights[100:200])
+    for start in range(0, 300, 100):
+        many.add(x[start : start + 100], weights[start : start + 100])
+    for accumulator, n in ((few, 200), (many, 300)):
+        gram, w = accumulator.finish(), weights[:n].double()
+        wanted = (x[:n].double() * w[:, None]).mT @ x[:n].double() / w.sum()
+        assert gram.factored == (n == 200) and gram.rows == n
+        assert float((gram.matrix - wanted).norm() / wanted.norm()) < 3e-7
+        assert torch.equal(gram.matrix, gram.matrix.mT)
+    store = StatisticsStore(tmp_path)
+    saved = store.save("a" * 64, Statistics({"g": few.finish(), "h": many.finish()}), frozenset("gh")).grams
+    assert saved["g"].factored and saved["h"].rounded and not saved["h"].factored
+    assert torch.allclose(saved["g"].matrix, few.finish().matrix, atol=1e-6)
 
 
 def test_capture_takes_weighted_rows_only_and_leaves_no_hook():
