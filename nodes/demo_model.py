@@ -4,10 +4,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .bridge.small_base import load_small_base
+from .bridge.small_base_xl import load_small_base_xl
+
+BASES = {"SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl}
+DEFAULT = "SD1.5 kind"
 
 
 class MixOfShowDemoModel(io.ComfyNode):
-    """MODEL, CLIP and VAE of the small base, so that the first workflow runs anywhere."""
+    """MODEL, CLIP and VAE of a small base, so that the first workflow runs anywhere."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -18,7 +22,14 @@ class MixOfShowDemoModel(io.ComfyNode):
             description="A very small model that ships with this pack and draws flat avatars and emoji at 64 pixels. "
                         "It exists to try training, fusion and regions in minutes without a download. "
                         "For real pictures use a checkpoint loader in its place.",
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "base", options=list(BASES), default=DEFAULT, optional=True,
+                    tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
+                            "two text encoders, size conditioning and more layers. A concept fits the kind that it "
+                            "was trained on.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The small UNet. Made for 64 pixels per subject: use "
                                                               "64x64 for one and 128x64 for two side by side."),
@@ -29,8 +40,8 @@ class MixOfShowDemoModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*load_small_base())
+    def execute(cls, base: str = DEFAULT) -> io.NodeOutput:
+        return io.NodeOutput(*BASES[base]())
 
 
 NODES = [MixOfShowDemoModel]

@@ -11,6 +11,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,7 @@ class TextTower(nn.Module):
 
     def __init__(self, transformer: nn.Module, ids: torch.Tensor) -> None:
         super().__init__()
-        width = small_base().TEXT_WIDTH
-        self.table = nn.Embedding(len(ids), width)
+        self.table = nn.Embedding(len(ids), transformer.text_model.final_layer_norm.weight.shape[0])
         self.model = transformer.text_model
         nn.init.normal_(self.table.weight, std=0.05)
         self.model.embeddings.token_embedding = nn.Identity()
@@ -127,6 +127,10 @@ class Net(nn.Module):
         initialise(self.text.model)
         self.requires_grad_(True)
 
+    def conditions(self, rows: torch.Tensor, height: int, width: int) -> dict[str, torch.Tensor]:
+        """What the UNet is told about captions [B, 77] for latents of this size."""
+        return {"context": self.text(rows)}
+
 
 def alphas() -> torch.Tensor:
     """Cumulative alphas of SD's schedule (scaled linear, 1000 steps)."""
@@ -134,12 +138,14 @@ def alphas() -> torch.Tensor:
     return (1 - betas).cumprod(0).float()
 
 
-def loss_of(net: Net, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor) -> torch.Tensor:
-    """v-prediction: v = a n - b x at x_t = a x + b n."""
+def loss_of(
+    net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor, **place: int
+) -> torch.Tensor:
+    """v-prediction: v = a n - b x at x_t = a x + b n. ``place`` goes to the net's conditions."""
     t = torch.randint(1000, (len(x),))
     a, b = schedule[t].sqrt().view(-1, 1, 1, 1), (1 - schedule[t]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(x)
-    out = net.unet(a * x + b * noise, t.float(), context=net.text(rows))
+    out = net.unet(a * x + b * noise, t.float(), **net.conditions(rows, *x.shape[-2:], **place))
     return (out - (a * noise - b * x)).pow(2).mean()
 
 
@@ -165,21 +171,38 @@ def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
         net.text.table.weight[known] = old[torch.searchsorted(saved["ids"], ids[known])]
 
 
-def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, peak: float, start: str) -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """What tells one base's training from another's; the functions are a module's own, so that processes share them."""
+
+    snapshot: Path
+    sheets: Path
+    build: Callable[[torch.Tensor], nn.Module]  # vocabulary ids -> fresh net
+    loss: Callable[..., torch.Tensor] = loss_of  # net, latents, caption rows, schedule
+    label: Callable[[float, float], str] = choose_label
+    start: Callable[[nn.Module, torch.Tensor, Path], None] = start_from
+
+
+BASE_A = Recipe(SNAPSHOT, CACHE / "sheets", Net)
+
+
+def work(
+    rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, peak: float, start: str, recipe: Recipe
+) -> None:
     """One training process."""
     torch.set_num_threads(1)
     data, schedule = load_data(), alphas()
     torch.manual_seed(0)
-    net = Net(data.ids)
+    net = recipe.build(data.ids)
     workers = len(shared)
-    if start and not SNAPSHOT.exists():
-        start_from(net, data.ids, Path(start))
+    if start and not recipe.snapshot.exists():
+        recipe.start(net, data.ids, Path(start))
     parameters = list(net.parameters())
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
     step, elapsed, seen = 0, 0.0, 0
-    if SNAPSHOT.exists():
-        saved = torch.load(SNAPSHOT)
+    if recipe.snapshot.exists():
+        saved = torch.load(recipe.snapshot)
         net.load_state_dict(saved["net"])
         optimiser.load_state_dict(saved["optimiser"])
         average, step, elapsed, seen = saved["ema"], saved["step"], saved["elapsed"], saved["seen"]
@@ -192,8 +215,8 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, p
     kinds = torch.Generator().manual_seed(step)
     while elapsed < seconds:
         done = elapsed / seconds
-        label = choose_label(done, torch.rand(1, generator=kinds).item())
-        loss = loss_of(net, *draw_batch(data, label), schedule)
+        label = recipe.label(done, torch.rand(1, generator=kinds).item())
+        loss = recipe.loss(net, *draw_batch(data, label), schedule)
         loss.backward()
         shared[rank, :-1].copy_(torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel())
                                            for p in parameters]))
@@ -229,33 +252,33 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, p
         if time.time() - saved_at > 150 or elapsed >= seconds:
             saved_at = time.time()
             torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
-                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, SNAPSHOT.with_suffix(".tmp"))
-            os.replace(SNAPSHOT.with_suffix(".tmp"), SNAPSHOT)
+                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, recipe.snapshot.with_suffix(".tmp"))
+            os.replace(recipe.snapshot.with_suffix(".tmp"), recipe.snapshot)
         if time.time() - sheet_at > 330:
             sheet_at = time.time()
             from .sheets import draw_sheet
-            draw_sheet(net, data, CACHE / "sheets" / f"{step:06d}-raw.png")
+            draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png")
             if done > 0.15:
                 weights = {k: v.clone() for k, v in net.state_dict().items()}
                 net.load_state_dict(average)
-                draw_sheet(net, data, CACHE / "sheets" / f"{step:06d}-ema.png")
+                draw_sheet(net, data, recipe.sheets / f"{step:06d}-ema.png")
                 net.load_state_dict(weights)
 
 
-def main() -> None:
+def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: str = "") -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hours", type=float, default=1.4, help="whole length of training, earlier runs included")
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    parser.add_argument("--peak", type=float, default=PEAK, help="highest learning rate")
-    parser.add_argument("--start", default="", help="another run's snapshot to begin from")
+    parser.add_argument("--workers", type=int, default=workers, help="processes, one thread each")
+    parser.add_argument("--peak", type=float, default=peak, help="highest learning rate")
+    parser.add_argument("--start", default=start, help="another run's snapshot to begin from")
     options = parser.parse_args()
-    (CACHE / "sheets").mkdir(exist_ok=True)
-    size = sum(p.numel() for p in Net(load_data().ids).parameters())
+    recipe.sheets.mkdir(parents=True, exist_ok=True)
+    size = sum(p.numel() for p in recipe.build(load_data().ids).parameters())
     print(f"{size / 1e6:.2f} M parameters", flush=True)
     context = mp.get_context("spawn")
     shared = torch.zeros(options.workers, size + 1, dtype=torch.float32).share_memory_()
-    mp.spawn(work, (context.Barrier(options.workers), shared, options.hours * 3600, options.peak, options.start),
-             nprocs=options.workers)
+    barrier, seconds = context.Barrier(options.workers), options.hours * 3600
+    mp.spawn(work, (barrier, shared, seconds, options.peak, options.start, recipe), nprocs=options.workers)
 
 
 if __name__ == "__main__":

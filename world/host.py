@@ -41,3 +41,9 @@ def small_base() -> types.ModuleType:
         pack.torch_library = library
         sys.modules["mos_pack"] = pack
     return importlib.import_module("mos_pack.nodes.bridge.small_base")
+
+
+def small_base_xl() -> types.ModuleType:
+    """The module nodes/bridge/small_base_xl.py, likewise."""
+    small_base()
+    return importlib.import_module("mos_pack.nodes.bridge.small_base_xl")

@@ -1,4 +1,4 @@
-"""Sample sheets: `python -m world.sheets [--raw] OUT.png` draws the newest snapshot's pictures of fixed prompts."""
+"""Sample sheets: `python -m world.sheets [--raw] [--base b] OUT.png` draws the newest snapshot's fixed prompts."""
 from __future__ import annotations
 
 import argparse
@@ -35,14 +35,14 @@ def sample(net: torch.nn.Module, data, prompts: tuple[str, ...], width: int, see
     """Standardised latents [N, C, 8, width] by DDIM with classifier-free guidance."""
     from .base import alphas, tokenize
     rows = torch.searchsorted(data.ids, tokenize(list(prompts))).clamp(max=len(data.ids) - 1)
-    context = net.text(torch.cat([rows, data.empty.expand(len(rows), -1)]))
+    conditions = net.conditions(torch.cat([rows, data.empty.expand(len(rows), -1)]), 8, width)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(prompts), small_base().LATENT_CHANNELS, 8, width, generator=generator)
     times = torch.linspace(999, 0, steps + 1).round().long()
     schedule = torch.cat([alphas(), torch.ones(1)])
     for now, then in zip(times[:-1], [*times[1:-1], torch.tensor(-1)], strict=True):
         a, b = schedule[now].sqrt(), (1 - schedule[now]).sqrt()
-        positive, negative = net.unet(torch.cat([x, x]), now.float().expand(2 * len(x)), context=context).chunk(2)
+        positive, negative = net.unet(torch.cat([x, x]), now.float().expand(2 * len(x)), **conditions).chunk(2)
         v = negative + guidance * (positive - negative)
         clean, noise = a * x - b * v, b * x + a * v
         x = schedule[then].sqrt() * clean + (1 - schedule[then]).sqrt() * noise
@@ -71,12 +71,19 @@ def draw_sheet(net: torch.nn.Module, data, path: Path, seeds: tuple[int, ...] = 
     sheet.save(path)
 
 
-def load_snapshot(raw: bool = False):
+def recipe_of(base: str):
+    """The training recipe of base "a" (SD1.5's kind) or "b" (SDXL's kind)."""
+    from . import base as base_a
+    from . import base_b
+    return {"a": base_a.BASE_A, "b": base_b.BASE_B}[base]
+
+
+def load_snapshot(raw: bool = False, base: str = "a"):
     """(net, data, snapshot) of the newest snapshot, EMA weights unless `raw`."""
-    from .base import SNAPSHOT, Net, load_data
-    data = load_data()
-    snapshot = torch.load(SNAPSHOT)
-    net = Net(data.ids)
+    from .base import load_data
+    data, recipe = load_data(), recipe_of(base)
+    snapshot = torch.load(recipe.snapshot)
+    net = recipe.build(data.ids)
     net.load_state_dict(snapshot["net" if raw else "ema"])
     return net.requires_grad_(False), data, snapshot
 
@@ -85,10 +92,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--base", choices=("a", "b"), default="a", help="SD1.5's kind or SDXL's kind")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    net, data, snapshot = load_snapshot(arguments.raw)
+    net, data, snapshot = load_snapshot(arguments.raw, arguments.base)
     draw_sheet(net, data, arguments.out)
     print(f"step {snapshot['step']}, {snapshot['seen']} images -> {arguments.out}")
 

@@ -26,6 +26,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "demo" / "small_base.
 NATIVE_SIZE = 64
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
+SCALE = ".scale"
 UNET = {
     "image_size": 8, "in_channels": LATENT_CHANNELS, "out_channels": LATENT_CHANNELS, "model_channels": 64,
     "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1],
@@ -131,17 +132,32 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except Exception as error:
         raise MixOfShowError(f"The small base model's file {path} cannot be read ({error}). It may be cut off: "
                              "reinstall the pack.") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
+    return unpack(tensors), metadata
+
+
+def unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """fp32 of fp16, and of 8-bit rows times their scales; other integers stay."""
+    scales = {name.removesuffix(SCALE): tensors[name].float() for name in tensors if name.endswith(SCALE)}
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    floats = {name: tensor.float() for name, tensor in plain.items() if tensor.is_floating_point()}
+    return plain | floats | {name: plain[name].float() * scale for name, scale in scales.items()}
+
+
+def pack(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(int8 of the same shape, fp16 scale per row) of a weight [out, ...]; `unpack` undoes it to within half a step."""
+    scale = tensor.abs().flatten(1).amax(1).clamp_min(1e-4).div(127).half().reshape(-1, *[1] * (tensor.dim() - 1))
+    return tensor.div(scale.float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def load_text(clip: comfy.sd.CLIP, tensors: dict[str, torch.Tensor]) -> None:
-    """Fill the text tower. Only the rows of trained tokens are stored; all others become their mean."""
-    transformer = clip.cond_stage_model.clip_l.transformer
-    own = _part(tensors, "text.")
+def load_text(transformer: torch.nn.Module, own: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Fill a text tower and return which tokens it was trained on [vocabulary], bool.
+
+    Only the rows of trained tokens are stored; all others become their mean.
+    """
     ids, rows = own.pop("vocabulary.ids").long(), own.pop("vocabulary.rows")
     table = transformer.get_input_embeddings().weight
     trained = torch.zeros(table.shape[0], dtype=torch.bool)
@@ -149,26 +165,36 @@ def load_text(clip: comfy.sd.CLIP, tensors: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         table.copy_(rows.mean(0, keepdim=True).expand_as(table))
         table[ids] = rows.to(table)
-        # The projection only feeds a pooled output that this family never reads.
-        transformer.text_projection.weight.copy_(torch.eye(TEXT_WIDTH))
+        # Without a stored projection nothing reads the pooled output (SD1.5's kind).
+        transformer.text_projection.weight.copy_(torch.eye(table.shape[1]))
     missing, extra = transformer.load_state_dict(own, strict=False)
     missing = [m for m in missing if not m.startswith(("text_projection", "text_model.embeddings.token_embedding"))]
     if missing or extra:
         raise MixOfShowError(f"The small base model's text weights do not fit: missing {missing}, unknown {extra}.")
-    transformer.get_input_embeddings().register_forward_pre_hook(_RowWatch(trained))
+    return trained
 
 
 def load_small_base(path: Path | str = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE of the small base, from one file of fp16 weights. Raises MixOfShowError on a bad file."""
-    tensors, metadata = _read(Path(path))
-    model, clip, autoencoder = build_unet(), build_clip(), SmallAutoencoder(LATENT_CHANNELS)
+    clip = build_clip()
+    return assemble(Path(path), build_unet(), clip, {"text.": clip.cond_stage_model.clip_l.transformer})
+
+
+def assemble(
+    path: Path, model: comfy.model_base.BaseModel, clip: comfy.sd.CLIP, towers: dict[str, torch.nn.Module]
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Fill a fresh model, its text towers (by their prefix in the file) and an autoencoder from ``path``."""
+    tensors, metadata = _read(path)
+    autoencoder = SmallAutoencoder(LATENT_CHANNELS)
     try:
         model.diffusion_model.load_state_dict(_part(tensors, "unet."))
         autoencoder.load_state_dict(_part(tensors, "vae."))
     except RuntimeError as error:
         raise MixOfShowError(f"The small base model's file {path} does not fit this version of the pack: "
                              f"{error}. Reinstall the pack.") from error
-    load_text(clip, tensors)
+    trained = [load_text(transformer, _part(tensors, prefix)) for prefix, transformer in towers.items()]
+    first = next(iter(towers.values()))  # one tower is enough to notice a word that none of them knows
+    first.get_input_embeddings().register_forward_pre_hook(_RowWatch(trained[0]))
     latent = model.latent_format
     latent.mean = tensors["latent.mean"].reshape(1, -1, 1, 1)
     latent.std = tensors["latent.std"].reshape(1, -1, 1, 1)

@@ -23,7 +23,7 @@ class Contract:
 
 
 CONTRACTS = {
-    "MixOfShowDemoModel": Contract(("MODEL", "CLIP", "VAE")),
+    "MixOfShowDemoModel": Contract(("MODEL", "CLIP", "VAE"), {}, {"base": "COMBO"}, {"base": "SD1.5 kind"}),
     "MixOfShowDataset": Contract(
         ("MIXOFSHOW_DATASET", "IMAGE", "STRING"),
         {"name": "STRING", "class_word": "STRING", "kind": "COMBO", "folder": "STRING", "captions": "COMBO"},
