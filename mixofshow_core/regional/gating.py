@@ -5,6 +5,8 @@ For a linear layer y = W x and concepts c with changes U_c D_c, token p and gate
     y(p) = W x(p) + sum over c of M_c(p) U_c D_c x(p) = W x + ((x D^T) * M) U^T
 
 with all concepts' factors stacked along the rank, so that any number of concepts costs one pair of products per layer.
+A convolution is the same with D_c as its kernel: the rank maps D_c * x are gated at the places of the output, which is
+to gate the output map, because U_c acts on each place alone.
 The paper fuses instead; gating is ours (compare FreeFuse, arXiv 2510.23515, and LoRA-Composer, arXiv 2403.11627).
 Letters: B rows, N tokens, R regions, K concepts, S stacked rank.
 """
@@ -15,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..concept import Delta, LowRank
@@ -23,7 +26,10 @@ from ..errors import MixOfShowError
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """All concepts' changes of one layer: ``down`` [S, in], ``up`` [out, S], ``owner`` [S] = concept of each rank."""
+    """All concepts' changes of one layer: ``down`` [S, in], ``up`` [out, S], ``owner`` [S] = concept of each rank.
+
+    For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
+    """
 
     down: Tensor
     up: Tensor
@@ -72,3 +78,21 @@ def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Tensor) -> Tensor
         change = ((x.flatten(2).transpose(1, 2) @ factors.down.T) * mask) @ factors.up.T
         return out + change.transpose(1, 2).unflatten(2, out.shape[-2:]).to(out)
     return out + (((x @ factors.down.T) * mask) @ factors.up.T).to(out)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a convolution walks over its input, for kernels larger than one cell."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+
+def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Tensor, kernel: Kernel) -> Tensor:
+    """out + U ((D * x) M) for a convolution: x [B, in, h, w], out [B, out, h', w'], ``gates`` [B, h'w', K]."""
+    down = factors.down.view(len(factors.down), -1, *kernel.size)
+    ranks = F.conv2d(x, down, None, kernel.stride, kernel.padding, kernel.dilation)
+    mask = gates.to(x)[..., factors.owner].transpose(1, 2).reshape(ranks.shape)
+    return out + F.conv2d(ranks * mask, factors.up[..., None, None]).to(out)

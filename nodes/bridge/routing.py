@@ -1,7 +1,8 @@
 """Each region its own concept in one pass: forward hooks on the running UNet that add gated low-rank changes.
 
-Hooks live for one UNet call and are removed even when it is interrupted; no weight is touched. What has no place in
-the picture (time and label layers) or is no token-wise layer (3x3 convolutions) is skipped and listed.
+Hooks live for one UNet call and are removed even when it is interrupted; no weight is touched. Linears and
+convolutions that work on places of the picture are routed; what has no place (time and label layers) is skipped and
+listed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...mixofshow_core.concept import ConceptUse
+from ...mixofshow_core.concept import ConceptUse, LowRank
 from ...mixofshow_core.errors import MixOfShowError
-from ...mixofshow_core.regional.gating import Factors, add_gated, stack_factors
+from ...mixofshow_core.regional.gating import Factors, Kernel, add_gated, add_gated_kernel, stack_factors
 from ...mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, role_of
-from .model import named_linears
+from .model import named_linears, unet_of
 
 log = logging.getLogger("mixofshow")
 
@@ -43,7 +44,7 @@ class Routes:
 
 def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None], background: int | None) -> Routes:
     """Stack the uses' UNet changes; MixOfShowError when a layer has another shape than MODEL's."""
-    modules = named_linears(model, None)
+    modules = named_linears(model, None) | _convolutions(unet_of(model))
     concepts, skipped = [], set()
     for use in uses:
         kept = {}
@@ -51,10 +52,11 @@ def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None],
             if not name.startswith(UNET_PREFIX):
                 continue
             module = modules.get(name)
-            if module is None or not _is_token_wise(name, module):
+            if module is None or not _has_places(name, module):
                 skipped.add(name)
                 continue
-            if delta.shape != tuple(module.weight.shape[:2]):
+            rows, cells = module.weight.shape[0], module.weight[0].numel()
+            if isinstance(delta, LowRank) and delta.shape != (rows, cells):
                 raise MixOfShowError(
                     f"Place: concept {use.label!r} changes {name} by a {delta.shape} matrix, MODEL has "
                     f"{tuple(module.weight.shape)}; it was made for another base."
@@ -67,7 +69,11 @@ def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None],
     return Routes(factors, tuple(owners), background, len(uses))
 
 
-def _is_token_wise(name: str, module: nn.Module) -> bool:
+def _convolutions(unet: nn.Module) -> dict[str, nn.Module]:
+    return {UNET_PREFIX + path: found for path, found in unet.named_modules() if isinstance(found, nn.Conv2d)}
+
+
+def _has_places(name: str, module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) or ".transformer_blocks." in name or name.endswith((".proj_in", ".proj_out"))
 
 
@@ -78,26 +84,28 @@ def routed(unet: nn.Module, batch) -> Iterator[None]:
     try:
         for routes in batch.routes():
             for path, factors in routes.factors.items():
-                hook = _make_hook(batch, routes, path, factors)
-                handles.append(unet.get_submodule(path).register_forward_hook(hook))
+                layer = unet.get_submodule(path)
+                handles.append(layer.register_forward_hook(_make_hook(batch, routes, path, layer, factors)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _make_hook(batch, routes: Routes, path: str, factors: Factors):
+def _make_hook(batch, routes: Routes, path: str, layer: nn.Module, factors: Factors):
     reads_text = role_of(path) == ROLE_CROSS_KV
+    conv = layer if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1) else None
+    kernel = conv and Kernel(conv.kernel_size, conv.stride, conv.padding, conv.dilation)
 
     def add(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
         x = inputs[0]
-        gates = batch.gates_for(routes, x, reads_text)
+        gates = batch.gates_for(routes, out if out.dim() == 4 else x, reads_text)  # strides: places are the output's
         if gates is None:
             return out
         key = (id(routes), path, x.device, x.dtype)
         kept = batch.sampling.factors.get(key)
         if kept is None:
             kept = batch.sampling.factors[key] = factors.to(x)
-        return add_gated(out, x, kept, gates)
+        return add_gated(out, x, kept, gates) if kernel is None else add_gated_kernel(out, x, kept, gates, kernel)
 
     return add

@@ -186,6 +186,64 @@ def test_composes_with_another_attention_patch(base, uses):
     assert gap(found, wanted) < 5e-5
 
 
+def kernel_use(base, name, seed):
+    """A concept on every convolution larger than one cell, and on the time layers."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {}
+    for path, module in base.model.model.diffusion_model.named_modules():
+        large = isinstance(module, torch.nn.Conv2d) and module.kernel_size != (1, 1)
+        if large or path == "time_embed.0":
+            up, down = (
+                torch.randn(*shape, generator=generator)
+                for shape in ((module.weight.shape[0], 2), (2, module.weight[0].numel()))
+            )
+            deltas[f"diffusion_model.{path}"] = LowRank(up * 0.2, down / module.weight[0].numel() ** 0.5, 2.0)
+    entry = make_entry(name, layers=16, widths=widths_of(base.clip), seed=seed)
+    return ConceptUse(Concept((entry,), deltas, BaseInfo("sd-64", None, 16), {}))
+
+
+def without_time(use):
+    deltas = {name: delta for name, delta in use.concept.deltas.items() if "time_embed" not in name}
+    return ConceptUse(Concept(use.concept.entries, deltas, use.concept.base, {}))
+
+
+def test_large_convolutions_are_routed_and_time_layers_are_listed(base, caplog):
+    use = kernel_use(base, "mara", 5)
+    assert {"diffusion_model.input_blocks.0.0", "diffusion_model.input_blocks.3.0.op", "diffusion_model.out.2",
+            "diffusion_model.output_blocks.5.2.conv"} < set(use.concept.deltas)  # fmt: skip
+    wanted = sample(alone(base, without_time(use), "mara", "bad"))
+    with caplog.at_level("WARNING", logger="mixofshow"):
+        full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
+    assert "cannot route 1 layers, they stay as in MODEL: diffusion_model.time_embed.0" in caplog.text
+    assert gap(sample(full.result), wanted) < 5e-5
+    plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara", "bad").result)
+    assert gap(plain, wanted) > 0.01
+
+
+def test_a_large_convolution_changes_its_own_half_only(base):
+    """The first convolution alone: each half of its output map is its own concept's, seams included."""
+    use = kernel_use(base, "mara", 5)
+    first = {name: d for name, d in use.concept.deltas.items() if name == "diffusion_model.input_blocks.0.0"}
+    use = ConceptUse(Concept(use.concept.entries, first, use.concept.base, {}))
+    seen = []
+
+    def record(placed):
+        after = base.model.model.diffusion_model.input_blocks[1][0]
+        hook = after.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+        try:
+            sample(placed, steps=1)
+        finally:
+            hook.remove()
+        return seen.pop()
+
+    left = regions({"concept": "mara", "prompt": "x", "shape": box(0, 0.5)})
+    both = record(MixOfShowPlace.execute(base.model, base.clip, "people", "bad", left, [use]).result)
+    with_it = record(alone(base, use, "people", "bad"))
+    without = record(MixOfShowPlace.execute(base.model, base.clip, "people", "bad").result)
+    assert gap(both[..., :6], with_it[..., :6]) < 1e-5 and torch.equal(both[..., 6:], without[..., 6:])
+    assert gap(both[..., :6], without[..., :6]) > 1e-3
+
+
 class TestErrors:
     def test_two_concepts_in_one_region(self, base, uses):
         with pytest.raises(MixOfShowError, match="region 'r0' names 2 unfused concepts"):

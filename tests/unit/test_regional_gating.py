@@ -4,7 +4,13 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.regional.gating import add_gated, concept_gates, stack_factors
+from mos_pack.mixofshow_core.regional.gating import (
+    Kernel,
+    add_gated,
+    add_gated_kernel,
+    concept_gates,
+    stack_factors,
+)
 
 
 @pytest.fixture
@@ -25,6 +31,22 @@ def test_a_1x1_convolution_is_a_linear_layer_on_pixels(deltas):
     x, out, gates = torch.randn(2, 5, 3, 4), torch.randn(2, 6, 3, 4), torch.rand(2, 12, 3)
     flat = add_gated(out.flatten(2).transpose(1, 2), x.flatten(2).transpose(1, 2), factors, gates)
     assert torch.allclose(add_gated(out, x, factors, gates), flat.transpose(1, 2).view_as(out), atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolutions_output_map_is_gated(stride):
+    """Place by place: the whole change of each concept, times its gate there."""
+    deltas = [{"a": LowRank(torch.randn(6, r), torch.randn(r, 5 * 9), 3.0)} for r in (2, 4)]
+    factors = stack_factors(deltas)["a"]
+    x = torch.randn(2, 5, 7, 4)
+    kernel = Kernel((3, 3), (stride, stride), (1, 1), (1, 1))
+    dense = [d["a"].dense().view(6, 5, 3, 3) for d in deltas]
+    changes = [torch.nn.functional.conv2d(x, weight, None, stride, 1) for weight in dense]
+    out, cells = torch.randn_like(changes[0]), changes[0][0, 0].numel()
+    gates = torch.rand(2, cells, 2)
+    maps = gates.transpose(1, 2).view(2, 2, 1, *out.shape[-2:])
+    wanted = out + maps[:, 0] * changes[0] + maps[:, 1] * changes[1]
+    assert torch.allclose(add_gated_kernel(out, x, factors, gates, kernel), wanted, atol=1e-4)
 
 
 def test_one_gate_for_all_tokens(deltas):
