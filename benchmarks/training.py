@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +67,7 @@ def timed(step, steps: int) -> float:
 def measure_ours(base, row: str, steps: int) -> tuple[float, int]:
     import torch
     from mos_pack.mixofshow_core.training import loop
+    from mos_pack.mixofshow_core.training.optimizers import make_optimizer
     from mos_pack.nodes.bridge import model as bridge_model
     from mos_pack.nodes.bridge import training, training_run
     from mos_tests.host.test_train import ask
@@ -76,11 +76,11 @@ def measure_ours(base, row: str, steps: int) -> tuple[float, int]:
     settings = request.settings
     with torch.inference_mode():
         samples = training_run.encode_pictures(request)
-    with training.host_for_training(base.model, base.clip, settings, request.index, (64, 64)) as host:
-        samples = [replace(s, latents=s.latents.clone(), masks=s.masks.clone()) for s in samples]
+    with training.host_for_training(base.model, base.clip, settings, request.index) as host:
+        samples = [training_run.ordinary(s) for s in samples]
         trainables = training_run.make_trainables(request)
-        host.learn_words(trainables)
-        optimizer = loop.make_optimizer(trainables, settings)
+        host.learn_words(trainables, request.plans)
+        optimizer = make_optimizer(trainables, settings)
         count = sum(p.numel() for p in trainables.parameters())
         modules = bridge_model.named_linears(base.model, host.clip)
         captions = ["a photo of zorbo, look 0"]

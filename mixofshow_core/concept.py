@@ -154,7 +154,11 @@ class LayeredEmbedding:
 
 @dataclass(frozen=True)
 class ConceptEntry:
-    """One named concept inside a file: the plain ``name`` a person types, and the words it expands to."""
+    """One named concept inside a file: the plain ``name`` a person types, and the words it expands to.
+
+    ``with_class``: it was trained with its class word behind it (Custom Diffusion's ``<new1> cat``, a plain LoRA's
+    ``zorbo person``), so the name stands for both.
+    """
 
     id: str
     name: str
@@ -162,6 +166,7 @@ class ConceptEntry:
     kind: str = "character"
     words: tuple[Word, ...] = ()
     embeddings: tuple[LayeredEmbedding, ...] = ()
+    with_class: bool = False
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
@@ -176,7 +181,8 @@ class ConceptEntry:
     @property
     def expansion(self) -> str:
         """What the plain name stands for in a prompt."""
-        return " ".join(word.text for word in self.words) or self.name
+        words = " ".join(word.text for word in self.words) or self.name
+        return f"{words} {self.class_word}".strip() if self.with_class else words
 
 
 @dataclass(frozen=True)
@@ -268,7 +274,7 @@ def check_unique_names(entries: Iterable[ConceptEntry], where: str) -> None:
 
 def describe_entry(entry: ConceptEntry) -> dict:
     """The JSON form of an entry without its tensors."""
-    return {
+    described: dict[str, object] = {
         "id": entry.id,
         "name": entry.name,
         "class": entry.class_word,
@@ -278,6 +284,9 @@ def describe_entry(entry: ConceptEntry) -> dict:
             for word, embedding in zip(entry.words, entry.embeddings, strict=True)
         ],
     }
+    if entry.with_class:  # absent otherwise: files and hashes from before the field stay what they were
+        described["with_class"] = True
+    return described
 
 
 def concept_tensors(concept: Concept) -> dict[str, Tensor]:

@@ -8,13 +8,17 @@ from dataclasses import replace
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.training.settings import (
+    ASPECTS,
     EMBEDDING_ROWS,
+    LAYERS,
     MASKS,
+    OPTIMIZERS,
     PRECISIONS,
     PRESETS,
     QUALITIES,
     SCHEDULES,
     SWITCH,
+    WORD_STARTS,
     TrainSettings,
 )
 from .bridge import training_run, training_samples
@@ -23,6 +27,7 @@ from .types import CATEGORY, CONCEPTS, DATASET, SETTINGS
 log = logging.getLogger("mixofshow")
 
 FROM_PRESET = "from preset"
+SWITCHED_OFF = ("prior_weight", "attention_weight")  # 0 keeps the preset's value, so -1 has to mean none
 
 
 class MixOfShowTrainSettings(io.ComfyNode):
@@ -30,11 +35,17 @@ class MixOfShowTrainSettings(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def number(name: str, tooltip: str, low: float, high: float, step: float, default: float = 0.0):
-            return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip)
+        def number(name: str, tooltip: str, low: float, high: float, step: float, default: float = 0.0, **more):
+            return io.Float.Input(
+                name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **more
+            )
 
-        def choice(name: str, options: tuple[str, ...], tooltip: str):
-            return io.Combo.Input(name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip)
+        def choice(name: str, options: tuple[str, ...], tooltip: str, **more):
+            return io.Combo.Input(
+                name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip, **more
+            )
+
+        later = {"optional": True}  # inputs younger than workflows that people have saved
 
         return io.Schema(
             node_id="MixOfShowTrainSettings",
@@ -76,20 +87,51 @@ class MixOfShowTrainSettings(io.ComfyNode):
                 io.Int.Input("preview_every", default=25, min=0, max=1_000_000, tooltip=(
                     "Steps between preview pictures; 0 = off."
                 )),
+                choice("unet_layers", LAYERS, (
+                    "Which layers of the UNet change. transformer adds feed-forward layers and projections, also in "
+                    "the text encoder; everything is for full weights (DreamBooth)."
+                ), **later),
+                number("kv_drop", "How often a cross-attention K or V LoRA sits out a step.", 0, 0.9, 0.05, **later),
+                choice("word_start", WORD_STARTS, "What the learned words start from.", **later),
+                number("prior_weight", (
+                    "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, 0 = preset, "
+                    "-1 = none."
+                ), -1, 100, 0.1, **later),
+                io.Int.Input("prior_pictures", default=0, min=0, max=10_000, tooltip=(
+                    "How many class pictures; 0 = auto. They are drawn with the base once, and kept."
+                ), **later),
+                io.String.Input("prior_folder", default="", tooltip=(
+                    "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are drawn."
+                ), **later),
+                number("attention_weight", (
+                    "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); 0 = from preset, -1 = off."
+                ), -1, 10, 0.0005, **later),
+                io.Boolean.Input("attention_identity", default=False, tooltip=(
+                    "The last word has to cover the whole mask: for concepts whose clothes belong to them."
+                ), **later),
+                choice("aspect", ASPECTS, "square: one canvas. buckets: each picture keeps its shape.", **later),
+                choice("optimizer", OPTIMIZERS, "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
+                io.Int.Input("validate_every", default=0, min=0, max=1_000_000, tooltip=(
+                    "Every so many steps, save the concept as it is then, with a sheet of pictures; 0 = off."
+                ), **later),
+                io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
+                    "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach."
+                ), **later),
             ],
             outputs=[SETTINGS.Output(display_name="settings")],
         )
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        defaults = {"rank": 0, "batch": 0}
+        defaults = {"rank": 0, "batch": 0, "prior_weight": 0.0, "attention_weight": 0.0}
         plain = TrainSettings()
         changes = {
-            name: value
+            name: 0.0 if value == -1 and name in SWITCHED_OFF else value
             for name, value in values.items()
             if value != FROM_PRESET and value != defaults.get(name, getattr(plain, name))
         }
-        replace(plain, **changes)  # a contradiction is reported here, at the node that holds it
+        # A contradiction is reported here, at the node that holds it; what only a preset can tell, at Train.
+        replace(plain, **{name: value for name, value in changes.items() if name != "unet_layers"})
         return io.NodeOutput(changes)
 
 
@@ -109,7 +151,8 @@ class MixOfShowTrain(io.ComfyNode):
                 DATASET.Input("dataset", tooltip="From Mix-of-Show Dataset."),
                 io.Combo.Input("preset", options=list(PRESETS), default="ED-LoRA", tooltip=(
                     "ED-LoRA: layered words and LoRA, made for fusing. P+: layered words only, a tiny file. "
-                    "Textual Inversion: one embedding. LoRA: no learned words."
+                    "Textual Inversion: one embedding. LoRA: no learned words. Custom Diffusion: one word and whole "
+                    "key and value matrices. DreamBooth: the whole UNet, a large file."
                 )),
                 io.Combo.Input("quality", options=list(QUALITIES), default="standard", tooltip=(
                     "Scales the automatic number of steps: draft 0.4, standard 1, high 2."

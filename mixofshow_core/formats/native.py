@@ -151,7 +151,7 @@ def _parse_entries(described: list, tensors: Mapping[str, Tensor], file_name: st
         entries.append(
             ConceptEntry(
                 str(item["id"]), str(item["name"]), str(item.get("class", "")), str(item["kind"]),
-                tuple(words), tuple(embeddings),
+                tuple(words), tuple(embeddings), bool(item.get("with_class", False)),
             )
         )
     return tuple(entries)

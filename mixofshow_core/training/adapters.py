@@ -1,9 +1,10 @@
-"""What is trained: low-rank adapters on linears (by forward hooks) and layered embeddings of concept words."""
+"""What is trained: adapters (low-rank or whole matrices, by forward hooks) and layered embeddings of concept words."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, LowRank, Word
+from ..concept import BaseInfo, Concept, ConceptEntry, Delta, Dense, LayeredEmbedding, LowRank, Word
 from ..errors import MixOfShowError
-from ..topology import TEXT_PREFIX
+from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, role_of
 from .captions import concept_words
 
 
@@ -24,8 +25,53 @@ def seeded(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-class LowRankAdapter(nn.Module):
-    """y + scale * up(down(x)) for one linear (LoRA, Hu et al. 2021); starts as the identity: ``up`` is zero."""
+SECTION = 77  # text positions between two BOS
+
+
+class Adapter(nn.Module):
+    """A change of one layer, added to its output by a forward hook; starts as no change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength = 1.0
+        self.active = True
+        self.detach_bos = False
+
+    def change(self, module: nn.Module, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def delta(self) -> Delta:
+        """A copy on the CPU."""
+        raise NotImplementedError
+
+    def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if self.active or not self.training:
+            output = output + (self.change(module, args[0]) * self.strength).to(output.dtype)
+        if self.detach_bos and self.training:
+            first = torch.arange(output.shape[1], device=output.device) % SECTION == 0
+            output = torch.where(first[:, None], output.detach(), output)
+        return output
+
+
+class FullAdapter(Adapter):
+    """y + diff(x): the whole matrix or convolution kernel (Custom Diffusion, DreamBooth), kept apart from the base."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.diff = nn.Parameter(torch.zeros(shape))
+
+    def change(self, module: nn.Module, x: Tensor) -> Tensor:
+        x = x.to(self.diff.dtype)
+        if self.diff.dim() == 2:
+            return F.linear(x, self.diff)
+        return F.conv2d(x, self.diff, None, module.stride, module.padding, module.dilation, module.groups)
+
+    def delta(self) -> Dense:
+        return Dense(self.diff.detach().float().cpu().clone())
+
+
+class LowRankAdapter(Adapter):
+    """y + scale * up(down(x)) for a linear or 1x1 convolution (LoRA, Hu et al. 2021); ``up`` starts at zero."""
 
     def __init__(self, fan_in: int, fan_out: int, rank: int, scale: float, dropout: float, generator: torch.Generator):
         super().__init__()
@@ -34,15 +80,20 @@ class LowRankAdapter(nn.Module):
         self.up = nn.Parameter(torch.zeros(fan_out, rank))
         self.scale = scale
         self.dropout = dropout
-        self.strength = 1.0
 
-    def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = args[0].to(self.down.dtype)
+    def change(self, module: nn.Module, x: Tensor) -> Tensor:
+        x = x.to(self.down.dtype)
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
         # The text encoder may run on another device than the net (CPU offloading).
-        change = F.linear(F.linear(x, self.down.to(x.device)), self.up.to(x.device))
-        return output + (change * (self.scale * self.strength)).to(output.dtype)
+        down, up = self.down.to(x.device), self.up.to(x.device)
+        if isinstance(module, nn.Conv2d):
+            return F.conv2d(F.conv2d(x, down[:, :, None, None]), up[:, :, None, None]) * self.scale
+        return F.linear(F.linear(x, down), up) * self.scale
+
+    def delta(self) -> LowRank:
+        up, down = self.up.detach().float().cpu().clone(), self.down.detach().float().cpu().clone()
+        return LowRank(up, down, self.scale * down.shape[0])
 
 
 class WordEmbeddings(nn.Module):
@@ -73,16 +124,33 @@ class WordEmbeddings(nn.Module):
         return float(torch.cat(norms).mean())
 
 
-def start_vectors(class_vector: Tensor, words: int, norm: float, generator: torch.Generator) -> Tensor:
+def start_vectors(
+    class_vector: Tensor, words: int, norm: float, generator: torch.Generator, kind: str = "random+class",
+    rare: Sequence[Tensor] = (),
+) -> Tensor:
     """[words, D]: random words of the vocabulary's mean norm, the last one from the class word.
 
     One word alone starts from the class word; of several, the first ones are free to learn the identity while the
-    last keeps the noun (Mix-of-Show's ``<rand>+class`` initialisation).
+    last keeps the noun (Mix-of-Show's ``<rand>+class`` initialisation). ``kind`` "class" starts all from the class
+    word, "random" none, "rare" as many as there are from ``rare`` (Custom Diffusion).
     """
     width = class_vector.shape[0]
     start = torch.randn(words, width, generator=generator) * (norm / math.sqrt(width))
-    start[-1] = class_vector.float().cpu()
+    if kind == "class":
+        start[:] = class_vector.float().cpu()
+    elif kind == "random+class":
+        start[-1] = class_vector.float().cpu()
+    elif kind == "rare":
+        for number, vector in enumerate(rare[:words]):
+            start[number] = vector.float().cpu()
     return start
+
+
+def word_starts(words: int, class_word: str, kind: str) -> tuple[str, ...]:
+    """How each word was started, as the file says it."""
+    if kind in ("random", "rare"):
+        return ("<rand>" if kind == "random" else "<rare>",) * words
+    return tuple(class_word if kind == "class" or n == words - 1 else "<rand>" for n in range(words))
 
 
 @dataclass(frozen=True)
@@ -92,6 +160,12 @@ class ConceptPlan:
     name: str
     class_word: str
     kind: str
+    with_class: bool = False
+    style: str = "sentences"
+    word_start: str = "random+class"
+
+    def entry(self, words: tuple[Word, ...], embeddings: tuple[LayeredEmbedding, ...]) -> ConceptEntry:
+        return ConceptEntry(self.name, self.name, self.class_word, self.kind, words, embeddings, self.with_class)
 
 
 class Trainables(nn.Module):
@@ -118,10 +192,26 @@ class Trainables(nn.Module):
             self.adapters[self._key(name)] = adapter
             self.layer_names.append(name)
 
+    def add_full_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """``shapes``: layer name -> shape of the whole weight, linear or convolution."""
+        for name, shape in shapes.items():
+            self.adapters[self._key(name)] = FullAdapter(tuple(shape))
+            self.layer_names.append(name)
+
+    def cross_kv(self) -> list[Adapter]:
+        """The adapters of cross-attention keys and values, in layer order."""
+        return [self.adapter(name) for name in self.layer_names if role_of(name) == ROLE_CROSS_KV]
+
+    def drop_cross_kv(self, chance: float, rng: random.Random) -> None:
+        """Switch each cross-attention K and V off for this step with this chance (``unet_kv_drop_rate``)."""
+        if chance:
+            for adapter in self.cross_kv():
+                adapter.active = rng.random() >= chance
+
     def add_words(self, words: WordEmbeddings) -> None:
         self.embeddings[words.name] = words
 
-    def adapter(self, layer_name: str) -> LowRankAdapter:
+    def adapter(self, layer_name: str) -> Adapter:
         return self.adapters[self._key(layer_name)]
 
     def vectors(self) -> dict[str, dict[str, Tensor]]:
@@ -186,17 +276,11 @@ def export_concept(
         embeddings: list[LayeredEmbedding] = []
         if plan.name in trainables.embeddings:
             learned = trainables.embeddings[plan.name]
-            last = len(learned.words) - 1
-            words = tuple(
-                Word(text, plan.class_word if n == last else "<rand>") for n, text in enumerate(learned.words)
-            )
+            starts = word_starts(len(learned.words), plan.class_word, plan.word_start)
+            words = tuple(map(Word, learned.words, starts))
             for number in range(len(learned.words)):
                 rows = {e: t.detach()[number].float().cpu().clone() for e, t in learned.tables.items()}
                 embeddings.append(LayeredEmbedding(rows, index))
-        entries.append(ConceptEntry(plan.name, plan.name, plan.class_word, plan.kind, words, tuple(embeddings)))
-    deltas = {}
-    for name in trainables.layer_names:
-        adapter = trainables.adapter(name)
-        up, down = adapter.up.detach().float().cpu().clone(), adapter.down.detach().float().cpu().clone()
-        deltas[name] = LowRank(up, down, adapter.scale * down.shape[0])
+        entries.append(plan.entry(words, tuple(embeddings)))
+    deltas = {name: trainables.adapter(name).delta() for name in trainables.layer_names}
     return Concept(tuple(entries), deltas, base, dict(training))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 
 from ..errors import MixOfShowError
 
-MODES = ("auto", "files", "templates")
+MODES = ("auto", "files", "templates", "sentences", "booru tags")
+STYLES = ("sentences", "booru tags")
+TAG = re.compile(r"\b(\d\+?(girl|boy)s?|solo|[a-z]+_[a-z_]+)\b(?=\s*(,|$))", re.IGNORECASE)
 TEMPLATES = {
     "character": ("{}", "a photo of {}", "a picture of {}", "an image of {}"),
     "object": ("{}", "a photo of {}", "a picture of {}", "an image of {}"),
@@ -39,19 +42,40 @@ def concept_words(name: str, count: int) -> tuple[str, ...]:
     return tuple(f"<{name}-{number}>" for number in range(1, count + 1))
 
 
-def expand_plain(caption: str, name: str, class_word: str) -> str:
-    """For runs without learned words: the name is followed by its class word, which gives the text encoder a noun."""
-    return whole_name(name).sub(f"{name} {class_word}", caption)
+def looks_like_tags(captions: Sequence[str]) -> bool:
+    """Whether most captions are lists of short phrases, as booru sites write them, and not sentences."""
+    def listed(caption: str) -> bool:
+        parts = [part.split() for part in caption.replace("_", " ").split(",") if part.strip()]
+        short = len(parts) >= 6 and sum(map(len, parts)) / len(parts) <= 2.5
+        return short or bool(TAG.search(caption))
+
+    return 2 * sum(map(listed, captions)) > len(captions)
 
 
-def vary(caption: str, name: str, kind: str, rng: random.Random, templates: bool, shuffle: bool) -> str:
+def as_tags(caption: str) -> str:
+    """Tags as the models that know them were trained: spaces for underscores, one comma and space between."""
+    return ", ".join(clean(part.replace("_", " ")) for part in caption.split(",") if part.strip())
+
+
+def class_prompt(class_word: str, kind: str, style: str) -> str:
+    """What pictures of the bare class are drawn with, for prior preservation."""
+    if style == "booru tags":
+        return class_word
+    if kind == "style":
+        return f"a picture in the style of {class_word}"
+    return f"a photo of {'an' if class_word[:1].lower() in 'aeiou' else 'a'} {class_word}"
+
+
+def vary(
+    caption: str, name: str, kind: str, rng: random.Random, templates: bool, shuffle: bool, style: str = "sentences"
+) -> str:
     """One training caption: phrases after the first comma shuffled, then a template around a caption that starts
-    with the name (any other sentence already reads as one)."""
+    with the name (any other sentence already reads as one; tags take no template)."""
     if shuffle and "," in caption:
         first, *rest = [part.strip() for part in caption.split(",") if part.strip()]
         rng.shuffle(rest)
         caption = ", ".join([first, *rest])
-    if templates and whole_name(name).match(caption):
+    if templates and style != "booru tags" and whole_name(name).match(caption):
         caption = rng.choice(TEMPLATES[kind]).format(caption.replace("{", "(").replace("}", ")"))
     return caption
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ..concept import KINDS, NAME_PATTERN
 from ..errors import MixOfShowError
-from .captions import MODES, check_names, with_name
+from .captions import MODES, STYLES, as_tags, check_names, looks_like_tags, with_name
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOREIGN = (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif")
@@ -52,12 +52,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class ConceptPictures:
-    """The pictures of one concept."""
+    """The pictures of one concept; ``style`` is how their captions are written."""
 
     name: str
     class_word: str
     kind: str
     pictures: tuple[Picture, ...]
+    style: str = "sentences"
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
@@ -66,6 +67,8 @@ class ConceptPictures:
             )
         if self.kind not in KINDS:
             raise MixOfShowError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}.")
+        if self.style not in STYLES:
+            raise MixOfShowError(f"Caption style is {self.style!r}; choose one of {', '.join(STYLES)}.")
         check_names(self.name, self.class_word)
         if not self.pictures:
             raise MixOfShowError(f"Concept {self.name!r} has no pictures.")
@@ -94,7 +97,7 @@ class TrainingSet:
     def content_hash(self) -> str:
         content = hashlib.sha256()
         for concept in self.concepts:
-            content.update(repr((concept.name, concept.class_word, concept.kind)).encode())
+            content.update(repr((concept.name, concept.class_word, concept.kind, concept.style)).encode())
             for picture in concept.pictures:
                 content.update(picture.digest().encode())
         return content.hexdigest()
@@ -177,6 +180,31 @@ def read_caption(path: Path, name: str, mode: str) -> tuple[str, str]:
     if mode == "files":
         raise MixOfShowError(f"{path.name} has no caption file {text_file.name}. Write one, or set captions to auto.")
     return name, ""
+
+
+def caption_style(pictures: Sequence[Picture], mode: str) -> str:
+    """``mode`` where it names a style, else what most captions look like."""
+    if mode in STYLES:
+        return mode
+    tags = mode != "templates" and looks_like_tags([picture.caption for picture in pictures])
+    return "booru tags" if tags else "sentences"
+
+
+def in_style(pictures: Sequence[Picture], name: str, style: str) -> tuple[Picture, ...]:
+    """The pictures with captions written in one style; only tags are rewritten."""
+    if style != "booru tags":
+        return tuple(pictures)
+    return tuple(replace(picture, caption=with_name(as_tags(picture.caption), name)) for picture in pictures)
+
+
+def read_class_folder(folder: Path, prompt: str) -> tuple[Picture, ...]:
+    """Pictures of a class for prior preservation, with their own captions, or ``prompt`` where there is none."""
+    pictures = []
+    for path in picture_files(folder):
+        text = path.with_suffix(".txt")
+        written = text.read_text(encoding="utf-8-sig", errors="replace").strip() if text.is_file() else ""
+        pictures.append(Picture(path.name, read_image(path), written.splitlines()[0] if written else prompt))
+    return tuple(pictures)
 
 
 def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[Picture, ...], tuple[str, ...]]:

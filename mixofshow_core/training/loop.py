@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import MixOfShowError
 from .adapters import ConceptPlan, Trainables
 from .captions import vary
-from .objectives import NoiseSchedule, draw_noise, masked_loss
+from .objectives import NoiseSchedule, attention_loss, draw_noise, masked_errors
 from .settings import TrainSettings, learning_rate_factor
 from .snapshot import RunState
 
@@ -29,10 +29,14 @@ class TrainingDiverged(MixOfShowError):
 
 @dataclass(frozen=True, eq=False)
 class TextContexts:
-    """Encoded captions: ``layers`` [rows, n, T, C], one slice per embedding row; ``pooled`` [n, P] or None."""
+    """Encoded captions: ``layers`` [rows, n, T, C], one slice per embedding row; ``pooled`` [n, P] or None.
+
+    ``words`` [n, T, W]: 1 where a text position is the concept's W-th word, for attention regularisation; or None.
+    """
 
     layers: Tensor
     pooled: Tensor | None = None
+    words: Tensor | None = None
 
 
 class Denoiser(Protocol):
@@ -47,15 +51,46 @@ class Denoiser(Protocol):
     def predict(self, noisy: Tensor, timesteps: Tensor, text: TextContexts, which: Tensor) -> Tensor:
         """The net's raw output [B, C, h, w]; ``which`` [B] says which caption each sample uses."""
 
+    def attention_maps(self) -> list[Tensor]:
+        """Per resolution [B, h, w, W]: what the concept words got in the last ``predict`` with ``text.words``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture, encoded: ``latents`` [V, C, h, w] and ``masks`` [V, 1, h, w] for its placements."""
+    """One picture, encoded: ``latents`` [V, C, h, w] and ``masks`` [V, 1, h, w] for its placements.
+
+    ``subjects`` [V, 1, h, w] is the object, where it is not simply the mask; ``phrases`` tell each placement's size.
+    """
 
     concept: ConceptPlan
     caption: str
     latents: Tensor
     masks: Tensor
+    subjects: Tensor | None = None
+    phrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One picture of a batch: which sample, which placement, which caption, its share of the loss."""
+
+    sample: Sample
+    placement: int
+    caption: int
+    share: float
+    is_prior: bool = False
+
+    @property
+    def latent(self) -> Tensor:
+        return self.sample.latents[self.placement]
+
+    @property
+    def mask(self) -> Tensor:
+        return self.sample.masks[self.placement]
+
+    @property
+    def subject(self) -> Tensor:
+        return self.mask if self.sample.subjects is None else self.sample.subjects[self.placement]
 
 
 @dataclass(frozen=True)
@@ -100,46 +135,90 @@ def pick_batch(
         pictures = [first] + [rng.choice(alike) if alike else first for _ in range(share - 1)]
         concept = sample.concept
         text = vary(
-            sample.caption, concept.name, concept.kind, rng, settings.templates, settings.shuffle_captions
+            sample.caption, concept.name, concept.kind, rng, settings.templates, settings.shuffle_captions,
+            concept.style,
         )
         if settings.caption_dropout and rng.random() < settings.caption_dropout:
             text = ""
-        if text not in captions:
-            captions.append(text)
         for picture in pictures:
-            chosen.append((picture, rng.randrange(samples[picture].latents.shape[0])))
-            which.append(captions.index(text))
+            placement = rng.randrange(samples[picture].latents.shape[0])
+            phrase = samples[picture].phrases[placement] if samples[picture].phrases else ""
+            told = f"{text}, {phrase}" if text and phrase else text
+            if told not in captions:
+                captions.append(told)
+            chosen.append((picture, placement))
+            which.append(captions.index(told))
     return captions, chosen, which
 
 
+def pick_priors(priors: Sequence[Sample], count: int, seed: int, draw: int, captions: list[str]) -> list[Pick]:
+    """``count`` pictures of the class, in epochs of their own; their captions are added to ``captions``."""
+    picks = []
+    for position in range(draw * count, (draw + 1) * count):
+        epoch, place = divmod(position, len(priors))
+        sample = priors[epoch_order(len(priors), seed + 1, epoch)[place]]
+        if sample.caption not in captions:
+            captions.append(sample.caption)
+        picks.append(Pick(sample, position % sample.latents.shape[0], captions.index(sample.caption), 1 / count, True))
+    return picks
+
+
+def by_shape(picks: Sequence[Pick]) -> list[list[Pick]]:
+    """The batch in groups of one latent shape: pictures of several aspect buckets cannot share one tensor."""
+    groups: dict[torch.Size, list[Pick]] = {}
+    for pick in picks:
+        groups.setdefault(pick.latent.shape, []).append(pick)
+    return list(groups.values())
+
+
 def batch_loss(
-    model: Denoiser, samples: Sequence[Sample], trainables: Trainables, settings: TrainSettings, seed: int, draw: int
+    model: Denoiser, samples: Sequence[Sample], trainables: Trainables, settings: TrainSettings, seed: int, draw: int,
+    priors: Sequence[Sample] = (),
 ) -> Tensor:
-    """The loss of one batch; ``draw`` counts batches from 0."""
+    """The loss of one batch; ``draw`` counts batches from 0. With ``priors``, as many pictures of the class join it."""
     rng = step_random(seed, draw)
     captions, chosen, which = pick_batch(samples, settings, seed, draw, rng)
+    picks = [
+        Pick(samples[picture], placement, caption, 1 / len(chosen))
+        for (picture, placement), caption in zip(chosen, which, strict=True)
+    ]
+    if settings.prior_weight and priors:
+        picks += pick_priors(priors, len(chosen), seed, draw, captions)
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
-    x0 = torch.stack([samples[picture].latents[placement] for picture, placement in chosen])
-    mask = torch.stack([samples[picture].masks[placement] for picture, placement in chosen])
-    timesteps = torch.randint(0, len(model.schedule), (len(chosen),), generator=generator)
-    noise = draw_noise(tuple(x0.shape), settings.noise_offset, generator)
-    x0, mask, timesteps, noise = (tensor.to(model.device) for tensor in (x0, mask, timesteps, noise))
+    trainables.drop_cross_kv(settings.kv_drop, rng)
     with torch.random.fork_rng(enabled=settings.dropout > 0):
         if settings.dropout > 0:
             torch.manual_seed(rng.getrandbits(62))
         with torch.set_grad_enabled(trainables.trains_text()):
             text = model.encode(captions, trainables.vectors())
-        noisy = model.schedule.noisy(x0, noise, timesteps)
-        output = model.predict(noisy, timesteps, text, torch.tensor(which, device=model.device))
+        losses = [group_loss(model, group, text, settings, generator) for group in by_shape(picks)]
+    return torch.stack(losses).sum()
+
+
+def group_loss(
+    model: Denoiser, picks: Sequence[Pick], text: TextContexts, settings: TrainSettings, generator: torch.Generator
+) -> Tensor:
+    """This group's part of the batch's loss."""
+    x0 = torch.stack([pick.latent for pick in picks])
+    mask = torch.stack([pick.mask for pick in picks])
+    share = torch.tensor([pick.share * (settings.prior_weight if pick.is_prior else 1.0) for pick in picks])
+    timesteps = torch.randint(0, len(model.schedule), (len(picks),), generator=generator)
+    noise = draw_noise(tuple(x0.shape), settings.noise_offset, generator)
+    x0, mask, share, timesteps, noise = (t.to(model.device) for t in (x0, mask, share, timesteps, noise))
+    noisy = model.schedule.noisy(x0, noise, timesteps)
+    output = model.predict(noisy, timesteps, text, torch.tensor([pick.caption for pick in picks], device=model.device))
     target = model.schedule.target(x0, noise, timesteps)
-    return masked_loss(output, target, mask, model.schedule.weight(timesteps, settings.min_snr))
-
-
-def make_optimizer(trainables: Trainables, settings: TrainSettings) -> torch.optim.AdamW:
-    groups = trainables.parameter_groups(
-        settings.lr_embedding, settings.lr_text, settings.lr_unet, settings.weight_decay
-    )
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    errors = masked_errors(output, target, mask, model.schedule.weight(timesteps, settings.min_snr))
+    loss = (errors * share).sum()
+    if settings.attention_weight and text.words is not None:
+        # Captions that were dropped, and pictures of the class, hold none of the concept's words.
+        told = [n for n, pick in enumerate(picks) if not pick.is_prior and bool(text.words[pick.caption].any())]
+        if told:
+            subject = torch.stack([picks[n].subject for n in told]).to(model.device)
+            maps = [found[told] for found in model.attention_maps()]
+            part = sum(picks[n].share for n in told)
+            loss = loss + settings.attention_weight * part * attention_loss(maps, subject, settings.attention_identity)
+    return loss
 
 
 def freeze(trainables: Trainables, names: set[str]) -> None:
@@ -171,11 +250,12 @@ def train(
     model: Denoiser,
     samples: Sequence[Sample],
     trainables: Trainables,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     seed: int,
     state: RunState,
     on_step: Callable[[StepReport], None],
+    priors: Sequence[Sample] = (),
 ) -> None:
     """Run from ``state.step`` to ``settings.steps``; ``state`` and the trainables are current whenever this leaves.
 
@@ -194,7 +274,7 @@ def train(
         total = 0.0
         for part in range(settings.accumulation):
             draw = state.step * settings.accumulation + part
-            loss = batch_loss(model, samples, trainables, settings, seed, draw) / settings.accumulation
+            loss = batch_loss(model, samples, trainables, settings, seed, draw, priors) / settings.accumulation
             total += float(loss.detach())
             if math.isfinite(total) and loss.requires_grad:
                 loss.backward()
@@ -219,28 +299,3 @@ def train(
 @torch.no_grad()
 def restore(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     torch._foreach_copy_(targets, sources)
-
-
-@torch.no_grad()
-def sample_ddim(
-    model: Denoiser, text: TextContexts, shape: tuple[int, ...], seed: int, steps: int, guidance: float
-) -> Tensor:
-    """Latents [1, C, h, w] by deterministic DDIM (Song et al. 2020) with classifier-free guidance.
-
-    ``text`` holds two captions: the empty one first, then the prompt. For previews while training only.
-    """
-    schedule = model.schedule
-    times = torch.linspace(len(schedule) - 1, 0, steps + 1).round().long()
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
-    which = torch.tensor([0, 1], device=model.device)
-    clean = x
-    for number in range(steps):
-        timestep = times[number].to(model.device).view(1)
-        output = model.predict(x.repeat(2, 1, 1, 1), timestep.repeat(2), text, which).float()
-        guided = output[:1] + guidance * (output[1:] - output[:1])
-        clean = schedule.clean(x, guided, timestep)
-        if number + 1 < steps:
-            sigma, following = schedule.sigma(timestep), schedule.sigma(times[number + 1].to(model.device).view(1))
-            noise = (x * (1.0 + sigma**2).sqrt() - clean) / sigma
-            x = (clean + following * noise) / (1.0 + following**2).sqrt()
-    return clean

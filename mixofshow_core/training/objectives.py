@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MixOfShowError
@@ -56,14 +58,32 @@ class NoiseSchedule:
         return snr.clamp(max=gamma) / (snr if self.prediction == "eps" else snr + 1.0)
 
 
-def masked_loss(output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the batch of weight * squared error averaged over the cells of ``mask`` [B, 1, h, w] and channels.
+def masked_errors(output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    """[B] weight * squared error averaged over the cells of ``mask`` [B, 1, h, w] and the channels.
 
     Mix-of-Show divides by the number of cells only, which is this times the channel count; AdamW does not feel it.
     """
     error = (output.float() - target.float()) ** 2 * mask
     cells = mask.flatten(1).sum(1).clamp(min=1.0) * output.shape[1]
-    return (weight * error.flatten(1).sum(1) / cells).mean()
+    return weight * error.flatten(1).sum(1) / cells
+
+
+def attention_loss(maps: Sequence[Tensor], subject: Tensor, identity: bool) -> Tensor:
+    """Mix-of-Show's cross-attention regularisation, summed over resolutions.
+
+    ``maps``: per resolution [B, h, w, words], the attention that each concept word gets; ``subject`` [B, 1, H, W] is
+    1 on the object. Every word is held off the background; with ``identity`` the last word has to match the mask
+    instead. Each map is divided by its own maximum per sample (the published code: over the whole batch).
+    """
+    total = subject.new_zeros(())
+    for found in maps:
+        found = found / found.amax(dim=(1, 2), keepdim=True).clamp(min=1e-8)
+        mask = F.interpolate(subject, found.shape[1:3], mode="nearest")[:, 0, :, :, None]
+        outside = (mask == 0).to(found.dtype)
+        off = (found * outside).sum((0, 1, 2)) / outside.sum().clamp(min=1.0)  # [words]
+        total = total + (off[:-1].mean() if len(off) > 1 else 0.0)
+        total = total + (((found[..., -1:] - mask) ** 2).mean() if identity else off[-1])
+    return total
 
 
 def draw_noise(shape: tuple[int, ...], offset: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,6 @@
 """What a training run does, as one frozen dataclass; presets are settings, not code paths.
 
-Numbers that are 0 mean "auto" where the field says so; ``resolve`` fills them in from facts about the base model
-and the data and says why.
+Numbers that are 0 mean "auto" where the field says so; ``auto.resolve`` fills them in.
 """
 
 from __future__ import annotations
@@ -17,22 +16,11 @@ SCHEDULES = ("linear", "cosine", "constant")
 MASKS = ("valid", "object")
 SWITCH = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
-SMALL_SIZE = 256
+LAYERS = ("cross_kv", "cross_attention", "attention", "transformer", "everything")
+WORD_STARTS = ("random+class", "class", "random", "rare")
+ASPECTS = ("square", "buckets")
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy", "adafactor")
 AUTO = 0
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the choice of defaults depends on; ``native_size`` is the short side in pixels."""
-
-    family: str
-    native_size: int
-    vocabulary_norm: float
-    device: str = "cpu"
-
-    @property
-    def is_small(self) -> bool:
-        return self.native_size < SMALL_SIZE
 
 
 @dataclass(frozen=True)
@@ -42,6 +30,13 @@ class TrainSettings:
     ``embedding_rows``: how many embeddings a concept word gets: none (plain words), one (textual inversion), one per
     UNet resolution, or one per cross-attention layer (P+, ED-LoRA). ``norm_stop``: embeddings stop moving when their
     mean norm reaches this (0 auto, -1 never). ``slots``: different captions per step; fewer is faster.
+
+    ``unet_layers``: which UNet layers change, and ``full_weights`` whether by whole matrices instead of LoRA; the text
+    encoder follows with its feed-forward layers from "transformer" on. ``with_class``: the class noun stands behind
+    the name. ``detach_bos``: keys and values of the first text position get no gradient (Custom Diffusion).
+    ``kv_drop``: chance that a cross-attention K or V is left out of a step. ``prior_weight``: weight of the loss on
+    pictures of the class, 0 = none. ``attention_weight``: weight of the concept words' attention outside the mask;
+    with ``attention_identity`` the last word has to cover the whole mask.
     """
 
     method: str = "ED-LoRA"
@@ -78,6 +73,22 @@ class TrainSettings:
     precision: str = "auto"
     snapshot_every: int = 100
     preview_every: int = 25
+    unet_layers: str = "attention"
+    full_weights: bool = False
+    word_start: str = "random+class"
+    with_class: bool = False
+    detach_bos: bool = False
+    kv_drop: float = 0.0
+    prior_weight: float = 0.0
+    prior_pictures: int = AUTO
+    prior_folder: str = ""
+    attention_weight: float = 0.0
+    attention_identity: bool = False
+    size_captions: bool = False
+    aspect: str = "square"
+    optimizer: str = "adamw"
+    validate_every: int = 0
+    validation_prompts: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -90,7 +101,9 @@ class TrainSettings:
             ("steps", 0, 1_000_000), ("batch", 0, 256), ("slots", 0, 256), ("accumulation", 1, 256),
             ("noise_offset", 0, 1), ("min_snr", 0, 100), ("clip_gradient", 0, 1000), ("norm_stop", -1, 100),
             ("variants", 0, 1000), ("crop_chance", 0, 1), ("scale_min", 0, 1), ("caption_dropout", 0, 1),
-            ("snapshot_every", 1, 1_000_000), ("preview_every", 0, 1_000_000),
+            ("snapshot_every", 1, 1_000_000), ("preview_every", 0, 1_000_000), ("kv_drop", 0, 0.9),
+            ("prior_weight", 0, 100), ("prior_pictures", 0, 10_000), ("attention_weight", 0, 10),
+            ("validate_every", 0, 1_000_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise MixOfShowError(f"Training setting {name} is {getattr(self, name)}; it must be {low} to {high}.")
@@ -98,7 +111,8 @@ class TrainSettings:
             raise MixOfShowError(f"Training setting scale_min is {self.scale_min}; it must be 0 (auto) or 0.2 to 1.")
         for name, choices in (
             ("embedding_rows", EMBEDDING_ROWS), ("schedule", SCHEDULES), ("loss_mask", MASKS),
-            ("checkpointing", SWITCH), ("precision", PRECISIONS),
+            ("checkpointing", SWITCH), ("precision", PRECISIONS), ("unet_layers", LAYERS),
+            ("word_start", WORD_STARTS), ("aspect", ASPECTS), ("optimizer", OPTIMIZERS),
         ):
             if getattr(self, name) not in choices:
                 raise MixOfShowError(
@@ -111,6 +125,16 @@ class TrainSettings:
             )
         if not (self.trains_embeddings or self.text_lora or self.unet_lora):
             raise MixOfShowError("Nothing would be trained: switch on embeddings, text_lora or unet_lora.")
+        if self.unet_layers == "everything" and self.unet_lora and not self.full_weights:
+            raise MixOfShowError(
+                "unet_layers is 'everything', which holds 3x3 convolutions, and LoRA is for linear layers. "
+                "Choose 'transformer', or the DreamBooth preset for full weights."
+            )
+        if self.attention_weight and not self.trains_embeddings:
+            raise MixOfShowError(
+                f"attention_weight is {self.attention_weight}, but {self.method} learns no words whose attention could "
+                f"be held to the mask. Set it to 0, or choose a preset with learned words."
+            )
 
     @property
     def trains_embeddings(self) -> bool:
@@ -131,71 +155,29 @@ PRESETS: dict[str, TrainSettings] = {
     "Textual Inversion": TrainSettings(
         method="Textual Inversion", text_lora=False, unet_lora=False, words=1, embedding_rows="one", norm_stop=-1
     ),
-    "LoRA": TrainSettings(method="LoRA", words=0, embedding_rows="none"),
+    "LoRA": TrainSettings(method="LoRA", words=0, embedding_rows="none", with_class=True),
+    "LoRA with a word": TrainSettings(method="LoRA with a word", words=1, embedding_rows="one"),
+    "Custom Diffusion": TrainSettings(
+        method="Custom Diffusion", words=1, embedding_rows="one", word_start="rare", with_class=True, text_lora=False,
+        unet_layers="cross_kv", full_weights=True, detach_bos=True, prior_weight=1.0, size_captions=True, norm_stop=-1,
+        noise_offset=0.0, schedule="constant", clip_gradient=1.0, templates=True,
+    ),
+    "DreamBooth": TrainSettings(
+        method="DreamBooth", words=0, embedding_rows="none", with_class=True, text_lora=False,
+        unet_layers="everything", full_weights=True, prior_weight=1.0, noise_offset=0.0, schedule="constant",
+        clip_gradient=1.0,
+    ),
 }
-
-# (embedding, text LoRA, UNet LoRA). Full-size figures: Mix-of-Show's configuration files. A base of a few million
-# parameters learns in hundreds of steps and needs larger ones.
-RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 2e-4, 1.5e-3)}
-# Smallest scale of a placed picture. A base that has only ever seen whole figures takes a shrunk, shifted one for a
-# part of the concept and forgets what a person looks like; a large base does not.
-SCALE_MIN = {"full": 0.7, "small": 1.0}
-
-
-def auto_steps(facts: ModelFacts, pictures: int) -> int:
-    """Optimiser steps at standard quality."""
-    if facts.is_small:
-        return min(max(60 + 30 * pictures, 200), 600)
-    return min(max(200 + 60 * pictures, 400), 1600)
-
-
-def resolve(
-    settings: TrainSettings, facts: ModelFacts, pictures: int, quality: str = "standard", steps: int = AUTO
-) -> tuple[TrainSettings, tuple[str, ...]]:
-    """Replace every auto by a number. Returns the settings and one line per choice, with its reason."""
-    if quality not in QUALITIES:
-        raise MixOfShowError(f"quality is {quality!r}; choose one of {', '.join(QUALITIES)}.")
-    size = "small" if facts.is_small else "full"
-    why = f"{facts.family} base, {facts.native_size} px"
-    chosen: dict[str, object] = {}
-    notes: list[str] = []
-
-    def choose(name: str, value: object, reason: str) -> None:
-        chosen[name] = value
-        notes.append(f"{name} = {value:.4g} ({reason})" if isinstance(value, float) else f"{name} = {value} ({reason})")
-
-    if steps:
-        chosen["steps"] = steps
-    elif not settings.steps:
-        count = max(1, round(auto_steps(facts, pictures) * QUALITIES[quality]))
-        choose("steps", count, f"{pictures} pictures, {quality} quality, {why}")
-    used = {"lr_embedding": settings.trains_embeddings, "lr_text": settings.text_lora, "lr_unet": settings.unet_lora}
-    for (name, on), rate in zip(used.items(), RATES[size], strict=True):
-        if not getattr(settings, name) and on:
-            choose(name, rate, why)
-    if not settings.batch:
-        choose("batch", 8 if facts.is_small else (1 if facts.family.startswith("sdxl") else 2), why)
-    batch = int(chosen.get("batch", settings.batch))
-    slots = settings.slots or math.gcd(batch, 2 if facts.is_small else 4)
-    if settings.slots > batch or batch % slots:
-        raise MixOfShowError(f"slots is {slots}; it must divide the batch, {batch}.")
-    chosen["slots"] = slots
-    if not settings.scale_min:
-        choose("scale_min", SCALE_MIN[size], why)
-    if not settings.variants:
-        choose("variants", 16 if facts.is_small else 8, "placements encoded per picture")
-    if not settings.norm_stop and settings.trains_embeddings:
-        choose("norm_stop", 1.45 * facts.vocabulary_norm, "1.45 x the vocabulary's mean norm")
-    if settings.checkpointing == "auto":
-        chosen["checkpointing"] = "off" if facts.device == "cpu" or facts.is_small else "on"
-    if settings.precision == "bf16" and facts.device == "cpu":
-        raise MixOfShowError("precision is bf16, which is slower than fp32 on a CPU and crashes on some. Use auto.")
-    if settings.precision == "auto":
-        chosen["precision"] = "fp32" if facts.device == "cpu" else "bf16"
-    if not settings.alpha:
-        chosen["alpha"] = float(settings.rank)
-    return replace(settings, **chosen), tuple(notes)
-
+# As near to the published code as this trainer goes (docs/decisions/006). Weights are half or a quarter of theirs
+# where their loss is summed over four channels.
+PRESETS["ED-LoRA (reference)"] = replace(
+    PRESETS["ED-LoRA"], method="ED-LoRA (reference)", batch=4, slots=4, crop_chance=0.5, scale_min=1.0,
+    attention_weight=0.0025, lr_embedding=1e-3, lr_text=1e-5, lr_unet=1e-4,
+)
+PRESETS["Custom Diffusion (reference)"] = replace(
+    PRESETS["Custom Diffusion"], method="Custom Diffusion (reference)", batch=4, slots=4, flip=True, prior_weight=0.25,
+    lr_embedding=8e-5, lr_unet=8e-5, steps=250,
+)
 
 def learning_rate_factor(settings: TrainSettings, step: int) -> float:
     """Multiplier of every rate at 0-based ``step``: linear warm-up, then the schedule down to 0."""

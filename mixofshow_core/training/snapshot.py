@@ -37,16 +37,20 @@ def write_snapshot(
     named: Sequence[tuple[str, torch.nn.Parameter]],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write parameters, AdamW moments and progress in one atomic file. ``request`` identifies the run's inputs."""
+    """Write parameters, the optimiser's moments and progress in one atomic file. ``request`` identifies the inputs."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in named:
         tensors[PARAMETER + name] = parameter.detach().cpu().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
+            if value is None or isinstance(value, str):
+                continue
             tensors[f"{MOMENT}{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
     losses = torch.tensor(state.losses, dtype=torch.float64)
     if losses.numel():
         tensors["losses"] = losses
-    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen)}
+    # Prodigy keeps its step size in the groups; the others keep nothing there that changes.
+    groups = [{k: v for k, v in group.items() if type(v) in (int, float)} for group in optimizer.param_groups]
+    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen), "groups": groups}
     try:
         with replacing(path) as part:
             save_file(tensors, part, metadata={"mixofshow.run": json.dumps(info)})
@@ -81,5 +85,7 @@ def read_snapshot(
                     moments[kind] = value if kind == "step" else value.to(parameter.device)
             if moments:
                 optimizer.state[parameter] = moments
+    for group, kept in zip(optimizer.param_groups, info.get("groups", ()), strict=False):
+        group.update(kept)
     losses = stored.get("losses", torch.zeros(0)).tolist()
     return RunState(int(info["step"]), [float(loss) for loss in losses], set(info["frozen"]))

@@ -61,7 +61,11 @@ class Vocabulary:
         targets: dict[str, str] = {}
         for entry in self.entries:
             expansion = " ".join(f"embedding:{_scoped(word.text)}" for word in entry.words) or entry.name
-            targets[entry.name.lower()] = targets[f"<{entry.name.lower()}>"] = expansion
+            calls = [entry.name.lower(), f"<{entry.name.lower()}>"]
+            if entry.with_class and entry.class_word:
+                expansion += f" {entry.class_word}"
+                calls += [f"{call} {entry.class_word.lower()}" for call in calls]  # typed out, it is not doubled
+            targets.update(dict.fromkeys(calls, expansion))
             targets.update({word.text.lower(): f"embedding:{_scoped(word.text)}" for word in entry.words})
         if not targets:
             return text

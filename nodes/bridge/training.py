@@ -20,7 +20,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from ...mixofshow_core.concept import ConceptEntry, LayeredEmbedding, Word
+from ...mixofshow_core.concept import LayeredEmbedding, Word
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.topology import (
     CrossAttention,
@@ -29,18 +29,20 @@ from ...mixofshow_core.topology import (
     layer_groups_text,
     text_blocks,
 )
-from ...mixofshow_core.training.adapters import Trainables
+from ...mixofshow_core.training.adapters import ConceptPlan, Trainables
 from ...mixofshow_core.training.loop import TextContexts
 from ...mixofshow_core.training.objectives import NoiseSchedule
 from ...mixofshow_core.training.settings import TrainSettings
 from . import model as bridge_model
 from .text import register_entries
+from .training_attention import RECORDING, Recording, attention_recorded
 
 log = logging.getLogger("mixofshow")
 
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
+DOWNSCALE = 8  # pixels per latent cell of SD1.5, SDXL and the small bases
 PREDICTIONS = {comfy.model_base.ModelType.EPS: "eps", comfy.model_base.ModelType.V_PREDICTION: "v"}
 
 
@@ -173,33 +175,37 @@ def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, .
 class HostDenoiser:
     """The host's net and text encoders behind the trainer's protocol (training/loop.py, ``Denoiser``)."""
 
-    def __init__(self, model, clip, settings: TrainSettings, index: tuple[int, ...], size: tuple[int, int]):
+    def __init__(self, model, clip, settings: TrainSettings, index: tuple[int, ...]):
         self.model = model.model
         self.clip = clip
         self.device = model.load_device
         self.settings = settings
         self.index = index
         self.rows = max(index) + 1
-        self.size = size
         sigmas = self.model.model_sampling.sigmas.detach().clone().float().to(self.device)
         self.schedule = NoiseSchedule(sigmas, prediction_of(model))
         layers = cross_attention_layers(self.model.diffusion_model)
         self.layer_of = {(*layer.block, layer.block_index): layer.index for layer in layers}
+        self.layers = layers
         self.encoders = bridge_model.text_models_of(clip)
         self.has_label = self.model.adm_channels > 0
         self._tokens: dict[str, dict[str, list]] = {}
 
-    def learn_words(self, trainables: Trainables) -> None:
+    def learn_words(self, trainables: Trainables, plans: Sequence[ConceptPlan]) -> None:
         """Make the tokenizer know the concepts' names and words; their tokens become places to fill in."""
         entries = []
         self.slots: dict[int, tuple[str, str]] = {}
-        for name, words in trainables.embeddings.items():
-            embeddings = []
-            for number, word in enumerate(words.words):
-                rows = {encoder: table.detach()[number].clone() for encoder, table in words.tables.items()}
+        self.word_number: dict[str, int] = {}
+        all_learned = dict(trainables.embeddings.items())
+        for plan in plans:
+            embeddings, learned = [], all_learned.get(plan.name)
+            for number, word in enumerate(learned.words if learned else ()):
+                rows = {encoder: table.detach()[number].clone() for encoder, table in learned.tables.items()}
                 self.slots.update({id(tensor): (word, encoder) for encoder, tensor in rows.items()})
+                self.word_number[word] = number
                 embeddings.append(LayeredEmbedding(rows, self.index))
-            entries.append(ConceptEntry(name, name, words=tuple(map(Word, words.words)), embeddings=tuple(embeddings)))
+            words = tuple(map(Word, learned.words)) if learned else ()
+            entries.append(plan.entry(words, tuple(embeddings)))
         self._entries = entries  # keeps the tensors alive whose ids are the slots' keys
         self.clip = register_entries(self.clip, entries)
         self._tokens.clear()
@@ -246,7 +252,19 @@ class HostDenoiser:
         length = math.lcm(*(context.shape[1] for context in contexts))
         contexts = [context.repeat(1, length // context.shape[1], 1) for context in contexts]
         layers = torch.stack(contexts, dim=1).to(self.device)
-        return TextContexts(layers, None if pooled is None else pooled.to(self.device))
+        words = self._words(captions, length) if self.settings.attention_weight else None
+        return TextContexts(layers, None if pooled is None else pooled.to(self.device), words)
+
+    def _words(self, captions: Sequence[str], length: int) -> Tensor:
+        """[n, T, W]: 1 at the positions of each concept word, in every copy of a caption that was repeated."""
+        encoder = next(iter(self.encoders))
+        found = torch.zeros(len(captions), length, self.settings.words)
+        for row, caption in enumerate(captions):
+            tokens = [token for chunk in self.tokens(caption)[encoder] for token in chunk]
+            for position, token in enumerate(tokens):
+                if isinstance(token, tuple):
+                    found[row, position :: len(tokens), self.word_number[token[0]]] = 1.0
+        return found.to(self.device)
 
     def _fill(self, token, vectors: Mapping[str, Mapping[str, Tensor]], row: int | None):
         if not isinstance(token, tuple):
@@ -270,25 +288,29 @@ class HostDenoiser:
         options = {"patches": {"attn2_patch": [attn2_patch]}, "optimized_attention_override": _pytorch_attention}
         extra = {}
         if self.has_label:
-            width, height = self.size
+            # A canvas of another shape (aspect buckets) tells its own size.
+            width, height = noisy.shape[-1] * DOWNSCALE, noisy.shape[-2] * DOWNSCALE
             extra["y"] = self.model.encode_adm(
                 pooled_output=text.pooled[which], width=width, height=height, device=self.device
             ).to(self.device)
         sampling = self.model.model_sampling
         half = self.settings.precision == "bf16"
+        self._shape = noisy.shape[-2:]
+        if text.words is not None:
+            options[RECORDING] = self._recording = Recording(text.words[which])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             return self.model.diffusion_model(
                 noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=text.layers[0][which],
                 transformer_options=options, **extra,
             ).float()
 
+    def attention_maps(self) -> list[Tensor]:
+        return self._recording.maps(*self._shape)
+
 
 @contextmanager
-def host_for_training(
-    model, clip, settings: TrainSettings, index: tuple[int, ...], size: tuple[int, int]
-) -> Iterator[HostDenoiser]:
-    """Load MODEL and CLIP, make them differentiable, and undo all of it afterwards. ``size``: width, height in pixels.
-    """
+def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ...]) -> Iterator[HostDenoiser]:
+    """Load MODEL and CLIP, make them differentiable, and undo all of it afterwards."""
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
         unet, text = plain_patcher(model), plain_patcher(clip.patcher)
         if settings.precision == "fp32" and unet.model.get_dtype() != torch.float32:
@@ -308,4 +330,7 @@ def host_for_training(
             undo.enter_context(differentiable_text(module))
         if settings.checkpointing == "on":
             undo.enter_context(checkpointed(unet.model.diffusion_model))
-        yield HostDenoiser(unet, clip, settings, index, size)
+        host = HostDenoiser(unet, clip, settings, index)
+        if settings.attention_weight:
+            undo.enter_context(attention_recorded(host.layers))
+        yield host

@@ -16,8 +16,10 @@ from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.training.dataset import (
     ConceptPictures,
     TrainingSet,
+    caption_style,
     folder_fingerprint,
     from_batch,
+    in_style,
     read_folder,
     with_masks,
 )
@@ -84,9 +86,11 @@ def build(
     if masks is not None:
         stack = masks.detach().float().cpu()
         pictures = with_masks(pictures, (stack if stack.dim() == 3 else stack[None]).numpy())
-    data = TrainingSet((ConceptPictures(name, class_word, kind, pictures),))
+    style = caption_style(pictures, captions)
+    pictures = in_style(pictures, name, style)
+    data = TrainingSet((ConceptPictures(name, class_word, kind, pictures, style),))
     warnings = list(notes)
-    if is_vocabulary_word(name):
+    if is_vocabulary_word(name) and not (images is None and folder.strip().startswith(DEMO)):
         warnings.append(
             f"'{name}' is a word that the model knows already; it will mean your concept in every prompt. "
             f"A made-up name such as {name}x1 avoids that"
@@ -98,6 +102,7 @@ def build(
         f"{name} ({kind}, a {class_word}): {len(pictures)} pictures from {where}",
         f"sizes: {', '.join(sizes[:6])}{' ...' if len(sizes) > 6 else ''}",
         f"masks: {sum(p.mask is not None for p in pictures)} of {len(pictures)}",
+        f"captions: {style}",
         *(f"note: {warning}" for warning in warnings),
         *(f"{p.source}: {p.caption}" for p in pictures),
     ]

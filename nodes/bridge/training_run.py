@@ -5,33 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import comfy.model_management
 import latent_preview
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ...mixofshow_core.concept import BaseInfo, Concept, ConceptUse
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
 from ...mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
-from ...mixofshow_core.training.adapters import (
-    ConceptPlan,
-    Trainables,
-    WordEmbeddings,
-    export_concept,
-    seeded,
-    start_vectors,
-)
-from ...mixofshow_core.training.augment import placements, to_cells
-from ...mixofshow_core.training.captions import expand_plain
-from ...mixofshow_core.training.dataset import Picture, TrainingSet
-from ...mixofshow_core.training.loop import Sample, StepReport, make_optimizer, sample_ddim, train
-from ...mixofshow_core.training.settings import ModelFacts, TrainSettings, resolve
+from ...mixofshow_core.training.adapters import ConceptPlan, Trainables, export_concept
+from ...mixofshow_core.training.auto import ModelFacts, resolve
+from ...mixofshow_core.training.dataset import TrainingSet
+from ...mixofshow_core.training.loop import StepReport, train
+from ...mixofshow_core.training.optimizers import make_optimizer
+from ...mixofshow_core.training.sampling import sample_ddim
+from ...mixofshow_core.training.settings import TrainSettings
 from ...mixofshow_core.training.snapshot import RunState, read_snapshot, write_snapshot
 from . import model as bridge_model
 from .files import concept_folder, concept_save_path, safe_name, work_folder
@@ -42,16 +35,17 @@ from .training import (
     embedding_index,
     host_for_training,
     prediction_of,
-    reachable_text_groups,
     vocabulary_norm,
 )
+from .training_encode import encode_pictures, ordinary
+from .training_parts import make_trainables, trained_modules
+from .training_prior import class_folder_fingerprint, encode_priors
 
 log = logging.getLogger("mixofshow")
 
-TRAINER_VERSION = 1  # raised when the same request would give another result
-ENCODE_BATCH = 8
+TRAINER_VERSION = 2  # raised when the same request would give another result
 PREVIEW_STEPS = 8
-UNHASHED = ("snapshot_every", "preview_every")
+UNHASHED = ("snapshot_every", "preview_every", "validate_every", "validation_prompts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +63,10 @@ class TrainRequest:
 
     @property
     def plans(self) -> tuple[ConceptPlan, ...]:
-        return tuple(ConceptPlan(c.name, c.class_word.strip(), c.kind) for c in self.data.concepts)
+        with_class, start = self.settings.with_class, self.settings.word_start
+        return tuple(
+            ConceptPlan(c.name, c.class_word.strip(), c.kind, with_class, c.style, start) for c in self.data.concepts
+        )
 
     @property
     def index(self) -> tuple[int, ...]:
@@ -80,12 +77,17 @@ class TrainRequest:
     def stem(self) -> str:
         return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
 
+    @cached_property
+    def weights(self) -> str:
+        return sample_weights(self.model, self.clip)
+
     def fingerprint(self) -> str:
         """The same for runs that would end in the same file."""
         settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
         facts = [
             TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
-            sample_weights(self.model, self.clip), getattr(self.clip, "layer_idx", None),
+            self.weights, getattr(self.clip, "layer_idx", None),
+            class_folder_fingerprint(self.settings),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -131,67 +133,6 @@ def prepare(
         if small:
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
     return TrainRequest(model, clip, vae, data, chosen, seed, save_as, base), notes
-
-
-def encode_pictures(request: TrainRequest) -> list[Sample]:
-    """Every picture in all its placements through the VAE, once."""
-    size = bridge_model.native_size(request.model)
-    total = request.data.pictures
-    progress = Progress(total)
-    samples = []
-    for concept, plan in zip(request.data.concepts, request.plans, strict=True):
-        for picture in concept.pictures:
-            latents, masks = encode_placements(request, picture, size, len(samples))
-            caption = picture.caption
-            if not request.settings.trains_embeddings:
-                caption = expand_plain(caption, plan.name, plan.class_word)
-            samples.append(Sample(plan, caption, latents, masks))
-            progress.step(len(samples))
-    return samples
-
-
-def encode_placements(request: TrainRequest, picture: Picture, size: int, number: int) -> tuple[Tensor, Tensor]:
-    """Latents [V, C, h, w] in the model's own scale and masks [V, 1, h, w] of the cells that count."""
-    settings = request.settings
-    placed = list(placements(picture, size, settings, request.seed * 1_000_003 + number))
-    batches = []
-    for first in range(0, len(placed), ENCODE_BATCH):
-        pixels = np.stack([one.canvas for one in placed[first : first + ENCODE_BATCH]])
-        batches.append(request.vae.encode(torch.from_numpy(pixels)).float().cpu())
-    latents = request.model.model.process_latent_in(torch.cat(batches)).float().cpu()
-    rows, columns = latents.shape[-2:]
-    masks = []
-    for one in placed:
-        valid = to_cells(one.valid, rows, columns)
-        whole = (valid >= 0.999).astype(np.float32)
-        mask = whole * to_cells(one.subject, rows, columns) if settings.loss_mask == "object" else whole
-        masks.append(mask if mask.sum() > 0.5 else (valid > 0.5).astype(np.float32))
-    return latents, torch.from_numpy(np.stack(masks))[:, None]
-
-
-def make_trainables(request: TrainRequest) -> Trainables:
-    """Fresh adapters and words, on the CPU; the same for the same seed, whatever the device."""
-    settings, trainables = request.settings, Trainables()
-    linears = bridge_model.named_linears(request.model, request.clip)
-    names = [n for g in layer_groups_unet(bridge_model.unet_of(request.model)) for n in g.members]
-    names = names if settings.unet_lora else []
-    if settings.text_lora:
-        encoders = bridge_model.text_models_of(request.clip)
-        for encoder, module in encoders.items():
-            pooled = request.model.model.adm_channels > 0 and encoder == list(encoders)[-1]
-            names += [n for group in reachable_text_groups(module, encoder, pooled) for n in group.members]
-    shapes = {name: tuple(linears[name].weight.shape[:2]) for name in names}
-    trainables.add_adapters(shapes, settings.rank, settings.scale, settings.dropout, request.seed)
-    if settings.trains_embeddings:
-        for plan in request.plans:
-            starts = {}
-            for encoder in bridge_model.text_models_of(request.clip):
-                noun = class_vector(request.clip, encoder, plan.class_word)
-                norm = vocabulary_norm(request.clip, encoder)
-                generator = seeded(request.seed, f"{plan.name}.{encoder}.words")
-                starts[encoder] = start_vectors(noun, settings.words, norm, generator)
-            trainables.add_words(WordEmbeddings(plan.name, starts, max(request.index) + 1, request.seed))
-    return trainables
 
 
 def find_finished(request: TrainRequest, fingerprint: str) -> Path | None:
@@ -244,10 +185,9 @@ class Preview:
         if self.previewer is None:
             return None
         plan = self.request.plans[0]
-        name = plan.name if self.request.settings.trains_embeddings else f"{plan.name} {plan.class_word}"
         trainables.eval()
         try:
-            text = self.host.encode(["", f"a photo of {name}"], trainables.vectors())
+            text = self.host.encode(["", f"a photo of {plan.name}"], trainables.vectors())
             latent = sample_ddim(self.host, text, self.shape, 0, PREVIEW_STEPS, 3.0)
         finally:
             trainables.train()
@@ -263,13 +203,13 @@ def run_training(request: TrainRequest) -> TrainResult:
         concept = read_concept(finished)
         return TrainResult(concept, finished, tuple(concept.training.get("losses", ())))
     samples = encode_pictures(request)
-    size = bridge_model.native_size(request.model)
+    priors = encode_priors(request)
     snapshot = work_folder("training") / f"{fingerprint[:24]}.safetensors"
     settings = request.settings
-    with host_for_training(request.model, request.clip, settings, request.index, (size, size)) as host:
-        samples = [replace(s, latents=s.latents.clone(), masks=s.masks.clone()) for s in samples]
+    with host_for_training(request.model, request.clip, settings, request.index) as host:
+        samples, priors = [ordinary(s) for s in samples], [ordinary(s) for s in priors]
         trainables = make_trainables(request).to(host.device)
-        host.learn_words(trainables)
+        host.learn_words(trainables, request.plans)
         optimizer = make_optimizer(trainables, settings)
         named = list(trainables.named_parameters())
         state = read_snapshot(snapshot, fingerprint, named, optimizer) or RunState()
@@ -294,10 +234,10 @@ def run_training(request: TrainRequest) -> TrainResult:
             write_concept(path, concept)
             return concept
 
-        modules = bridge_model.named_linears(request.model, host.clip)
+        modules = trained_modules(request.model, host.clip)
         try:
             with trainables.attached(modules):
-                train(host, samples, trainables, optimizer, settings, request.seed, state, on_step)
+                train(host, samples, trainables, optimizer, settings, request.seed, state, on_step, priors)
         except BaseException as stopped:
             # The host's interrupt is no Exception in newer versions.
             if state.step and state.step < settings.steps:

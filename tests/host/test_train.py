@@ -7,9 +7,10 @@ import comfy.model_management
 import numpy as np
 import pytest
 import torch
+from mos_pack.mixofshow_core.concept import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import read_concept
-from mos_pack.mixofshow_core.training import loop
+from mos_pack.mixofshow_core.training import loop, optimizers
 from mos_pack.mixofshow_core.training.dataset import ConceptPictures, Picture, TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings
 from mos_pack.nodes.bridge import files, small_base, training, training_run, training_samples
@@ -64,7 +65,7 @@ def pictures(name="zorbo", count=3, flat=False):
 
 
 def ask(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
-    changes = {"batch": 2, "slots": 1, "variants": 2, "preview_every": 0} | changes
+    changes = {"batch": 2, "slots": 1, "variants": 2, "preview_every": 0, "prior_pictures": 2} | changes
     settings = replace(PRESETS[preset], **changes)
     return training_run.prepare(
         base.model, base.clip, base.vae, data or pictures(), settings, "standard", steps, seed, ""
@@ -79,19 +80,19 @@ def opened(base, **changes):
     with torch.inference_mode():
         samples = training_run.encode_pictures(request)
     with training.host_for_training(
-        base.model, base.clip, request.settings, request.index, (SIZE, SIZE)
+        base.model, base.clip, request.settings, request.index
     ) as host:
-        samples = [replace(s, latents=s.latents.clone(), masks=s.masks.clone()) for s in samples]
+        samples = [training_run.ordinary(s) for s in samples]
         trainables = training_run.make_trainables(request)
         generator = torch.Generator().manual_seed(3)
         for adapter in trainables.adapters.values():
             with torch.no_grad():
-                adapter.up.normal_(0, 0.1, generator=generator)
+                (adapter.diff if hasattr(adapter, "diff") else adapter.up).normal_(0, 0.1, generator=generator)
         for table in trainables.embeddings.parameters():
             with torch.no_grad():
                 table.add_(torch.randn(table.shape, generator=generator), alpha=0.2)
-        host.learn_words(trainables)
-        with trainables.attached(training.bridge_model.named_linears(base.model, host.clip)):
+        host.learn_words(trainables, request.plans)
+        with trainables.attached(training_run.trained_modules(base.model, host.clip)):
             yield host, trainables, samples, request.settings
 
 
@@ -228,7 +229,7 @@ def test_over_fitting_one_flat_picture_lowers_the_loss(lean):
                 return sum(float(loop.batch_loss(host, samples, trainables, settings, 1, d)) for d in range(6))
 
         before = measure()
-        optimizer = loop.make_optimizer(trainables, settings)
+        optimizer = optimizers.make_optimizer(trainables, settings)
         loop.train(host, samples, trainables, optimizer, settings, 0, training_run.RunState(), lambda report: None)
         assert measure() < 0.9 * before
 
@@ -244,10 +245,18 @@ def test_presets_train_what_they_say_and_equal_seeds_give_equal_bytes(lean, pres
     concept = read_concept(second.path)
     entry = concept.entries[0]
     rows = [embedding.rows["clip_l"].shape[0] for embedding in entry.embeddings]
-    expected = {"ED-LoRA": ([7, 7], 64), "P+": ([7], 0), "Textual Inversion": ([1], 0), "LoRA": ([], 64)}[preset]
+    everything = sum(m.weight.dim() > 1 for m in lean.model.model.diffusion_model.modules() if hasattr(m, "weight"))
+    expected = {
+        "ED-LoRA": ([7, 7], 64), "P+": ([7], 0), "Textual Inversion": ([1], 0), "LoRA": ([], 64),
+        "LoRA with a word": ([1], 64), "Custom Diffusion": ([1], 14), "DreamBooth": ([], everything),
+    }[preset.removesuffix(" (reference)")]
     assert (rows, len(concept.deltas)) == expected
+    full = preset.startswith(("Custom", "Dream"))
+    assert all(isinstance(delta, Dense if full else LowRank) for delta in concept.deltas.values())
+    assert all(float(delta.dense().abs().max()) > 0 for delta in concept.deltas.values())
     (use,) = training_run.used_concepts(second)
-    assert use.trigger == ("zorbo person" if preset == "LoRA" else "")
+    named = preset in ("LoRA", "DreamBooth")
+    assert use.trigger == ("zorbo person" if named else "") and entry.with_class == (named or full)
 
 
 def test_a_finished_run_is_loaded_and_another_seed_is_not(lean):
@@ -362,5 +371,19 @@ def test_settings_of_the_dataclass_are_all_reachable_or_deliberate():
 
     shown = {item.id for item in MixOfShowTrainSettings.define_schema().inputs}
     hidden = {"method", "words", "text_lora", "unet_lora", "alpha", "weight_decay", "steps", "slots", "variants",
-              "templates", "caption_dropout"}
+              "templates", "caption_dropout", "full_weights", "with_class", "detach_bos", "size_captions"}
     assert shown | hidden == set(TrainSettings().to_json()) and not shown & hidden
+
+
+def test_a_name_trained_with_its_class_stands_for_both_everywhere(lean):
+    """Typing `zorbo` or `zorbo person` gives the tokens that training saw, also after a round trip through a file."""
+    with torch.inference_mode():
+        result = training_run.run_training(ask(lean, preset="LoRA"))
+    concept = read_concept(result.path)
+    assert concept.entries[0].with_class and concept.entries[0].expansion == "zorbo person"
+    clip = register_concepts(lean.clip, [training_run.ConceptUse(concept)])
+    plain = [token for token, *_ in lean.clip.tokenize("a photo of zorbo person, smiling")["l"][0]]
+    for typed in ("a photo of zorbo, smiling", "a photo of zorbo person, smiling", "a photo of <zorbo>, smiling"):
+        assert [token for token, *_ in clip.tokenize(typed)["l"][0]] == plain
+    with opened(lean, preset="LoRA") as (host, *_):
+        assert [token for chunk in host.tokens("a photo of zorbo, smiling")["clip_l"] for token in chunk] == plain

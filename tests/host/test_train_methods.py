@@ -1,0 +1,166 @@
+"""The rarer ways of training through the host's own net: whole matrices, attention held to a mask, buckets, priors."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.training import loop
+from mos_pack.mixofshow_core.training.dataset import Picture, TrainingSet
+from mos_pack.mixofshow_core.training.settings import PRESETS
+from mos_pack.nodes.bridge import files, training_prior, training_run
+from mos_tests.host.test_train import ask, gradients, lean_base, opened, pictures
+
+
+@pytest.fixture(scope="module")
+def lean():
+    with torch.inference_mode():
+        found = lean_base()
+    found.model.model.native_size = 64
+    return found
+
+
+@pytest.fixture(autouse=True)
+def clean_folders():
+    for folder in (files.concept_folder(), files.work_folder("training"), files.work_folder("class-pictures")):
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+
+
+def masked(count=2):
+    data = pictures(count=count)
+    mask = np.zeros((72, 64), np.uint8)
+    mask[20:50, 16:48] = 255
+    shots = tuple(replace(picture, mask=mask) for picture in data.concepts[0].pictures)
+    return TrainingSet((replace(data.concepts[0], pictures=shots),))
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preset": "Custom Diffusion", "detach_bos": False},
+        {"preset": "LoRA with a word", "unet_layers": "transformer"},
+        {"attention_weight": 2.0, "attention_identity": True},
+    ],
+    ids=["full", "transformer", "attention"],
+)
+def test_gradients_equal_finite_differences(lean, changes, checkpointing):
+    """One direction through all tensors of a kind at once, along the gradient: cheap, and every kind is checked."""
+    with opened(lean, seed=1, batch=1, data=masked(), checkpointing=checkpointing, **changes) as run:
+        host, trainables, samples, settings = run
+        named, grads = gradients(run)
+        kinds = {name.split(".")[0] + name.rsplit(".", 1)[-1] for name in named}
+        for kind in kinds:
+            chosen = [name for name in named if name.split(".")[0] + name.rsplit(".", 1)[-1] == kind]
+            assert all(float(grads[name].norm()) > 0 for name in chosen)
+            slope = float(torch.stack([grads[name].norm() for name in chosen]).norm())
+            reach = 2e-3 / slope
+            values = []
+            with torch.no_grad():
+                for sign in (1, -1):
+                    for name in chosen:
+                        named[name].add_(grads[name], alpha=sign * reach / slope)
+                    with torch.enable_grad():  # attention is recorded only where a gradient may follow
+                        values.append(float(loop.batch_loss(host, samples, trainables, settings, 0, 0).double()))
+                    for name in chosen:
+                        named[name].sub_(grads[name], alpha=sign * reach / slope)
+            assert (values[0] - values[1]) / (2 * reach) == pytest.approx(slope, rel=0.03, abs=4e-7 / reach), kind
+
+
+def test_the_first_position_gives_custom_diffusions_matrices_no_gradient(lean):
+    with opened(lean, preset="Custom Diffusion", batch=1) as (host, trainables, samples, _):
+        context = torch.zeros(host.rows, 1, 77, 192)
+        context[:, :, 0] = 1.0  # only the first position says anything
+        for detach in (False, True):
+            for adapter in trainables.cross_kv():
+                adapter.detach_bos = detach
+            output = host.predict(
+                samples[0].latents[:1], torch.tensor([500]), loop.TextContexts(context), torch.tensor([0])
+            )
+            grads = torch.autograd.grad(output.square().sum(), [a.diff for a in trainables.cross_kv()])
+            assert (max(float(grad.abs().max()) for grad in grads) == 0.0) == detach
+
+
+def test_attention_regularisation_draws_the_words_into_the_mask(lean):
+    """Two words, then three: the attention outside the mask falls when only that term is trained."""
+    for words in (1, 3):
+        with opened(lean, seed=2, data=masked(), words=words, attention_weight=10.0, steps=6, lr_unet=3e-3) as run:
+            host, trainables, samples, settings = run
+            assert samples[0].subjects is not None
+
+            def outside(host=host, samples=samples, trainables=trainables, settings=settings):
+                with_term = loop.batch_loss(host, samples, trainables, settings, 0, 0)
+                plain = loop.batch_loss(
+                    host, samples, trainables, replace(settings, attention_weight=0.0), 0, 0
+                )
+                return float((with_term - plain).detach())
+
+            before = outside()
+            assert before > 0
+            loop.train(host, samples, trainables, training_run.make_optimizer(trainables, settings), settings, 0,
+                       training_run.RunState(), lambda report: None)
+            assert outside() < before
+
+
+def test_class_pictures_are_drawn_once_and_kept(lean, monkeypatch):
+    drawn = []
+    original = training_prior.sample_latents
+
+    def counted(*args):
+        drawn.append(args[2:5])
+        return original(*args)
+
+    monkeypatch.setattr(training_prior, "sample_latents", counted)
+    monkeypatch.setattr("mos_pack.nodes.bridge.training_samples.STEPS", 2)
+    with torch.inference_mode():
+        request = ask(lean, prior_weight=1.0, prior_pictures=5)
+        first = training_prior.encode_priors(request)
+        again = training_prior.encode_priors(request)
+        more = training_prior.encode_priors(ask(lean, prior_weight=1.0, prior_pictures=6))
+        assert training_prior.encode_priors(ask(lean)) == []
+    assert drawn == [("a photo of a person", 0, 4), ("a photo of a person", 4, 1), ("a photo of a person", 5, 1)]
+    assert [len(first), len(more)] == [5, 6]
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(first, again, strict=True))
+
+
+def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (80, 64), (10, 20, 30)).save(tmp_path / "a.png")
+    Image.new("RGB", (80, 64), (90, 20, 30)).save(tmp_path / "b.png")
+    (tmp_path / "a.txt").write_text("an old man at sea")
+    with torch.inference_mode():
+        request = ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path))
+        captions = [sample.caption for sample in training_prior.encode_priors(request)]
+        before = request.fingerprint()
+        (tmp_path / "a.txt").write_text("an old man in town")
+        assert ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path)).fingerprint() != before
+    assert captions == ["an old man at sea", "a photo of a person"]
+
+
+def test_buckets_keep_shapes_and_train_together(lean):
+    rng = np.random.default_rng(0)
+    wide = Picture("wide", rng.integers(0, 255, (64, 128, 3)).astype(np.uint8), "zorbo, wide")
+    data = pictures(count=1)
+    data = TrainingSet((replace(data.concepts[0], pictures=(*data.concepts[0].pictures, wide)),))
+    with torch.inference_mode():
+        request = ask(lean, data=data, aspect="buckets", slots=2, steps=2)
+        shapes = {tuple(s.latents.shape[-2:]) for s in training_run.encode_pictures(request)}
+        assert len(shapes) == 2 and (4, 12) in shapes or (8, 12) in shapes or (4, 8) in shapes
+        result = training_run.run_training(request)
+    assert all(np.isfinite(result.losses))
+
+
+def test_missing_optimisers_name_the_install_line(lean):
+    for name, package in (("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt")):
+        with torch.inference_mode(), pytest.raises(MixOfShowError, match=f"pip install {package}"):
+            training_run.run_training(ask(lean, optimizer=name))
+
+
+def test_contradictions_of_the_new_settings_are_refused():
+    with pytest.raises(MixOfShowError, match="3x3 convolutions"):
+        replace(PRESETS["LoRA"], unet_layers="everything")
+    with pytest.raises(MixOfShowError, match="learns no words"):
+        replace(PRESETS["LoRA"], attention_weight=0.1)
