@@ -84,9 +84,10 @@ def bench(options: argparse.Namespace, rest: list[str]) -> int:
 def test(options: argparse.Namespace, rest: list[str]) -> int:
     """Unit tests run in a process of their own, where no ComfyUI can be imported by accident."""
     prepare()
-    skipped = find_browser(options.system)
+    skipped = {"BROWSER TESTS": find_browser(options.system)}
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
+    skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
     say("all tests: about 10 minutes on two cores")
     failed = []
     start = time.monotonic()
@@ -97,10 +98,11 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
         say(f"{name} ...")
         if run([str(PYTHON), "-m", *words]) != 0:
             failed.append(name)
-    if skipped:
-        say("=" * 100)
-        say(f"BROWSER TESTS WERE SKIPPED: {skipped}")
-        say("=" * 100)
+    for what, why in skipped.items():
+        if why:
+            say("=" * 100)
+            say(f"{what} WERE SKIPPED: {why}")
+            say("=" * 100)
     took = time.monotonic() - start
     say(f"FAILED: {', '.join(failed)} ({took:.0f} s)" if failed else f"all passed ({took:.0f} s)")
     return 1 if failed else 0
@@ -239,6 +241,24 @@ def find_browser(system: bool) -> str:
     for step in (["update"], words):
         done = subprocess.run([*become, apt, "-q", *step], env=environment, capture_output=True, text=True, check=False)
     return "" if find_chromium() else f"apt-get could not install Chromium: {last_lines(done.stdout + done.stderr, 3)}"
+
+
+def find_javascript_tools() -> str:
+    """"" if Node.js, tsc and eslint are there (the last two installed now, by npm), else why checks are skipped."""
+    npm = shutil.which("npm")
+    tools = ROOT / "node_modules" / ".bin"
+    if not shutil.which("node"):
+        return "no Node.js found; install version 20 or newer"
+    if (tools / "tsc").exists() and (tools / "eslint").exists():
+        return ""
+    if not npm:
+        return "types and style need `npm ci`, and no npm is found"
+    say("JavaScript tools for the editor's tests: 60 MB, once")
+    command = [npm, "ci", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    return f"types and style, `npm ci` failed: {last_lines(done.stdout + done.stderr, 3)}"
 
 
 def pip(*words: str) -> None:

@@ -87,3 +87,19 @@ def test_pinned_requirements_hold_the_torch_that_dev_installs(dev):
     assert dev.TORCH in lines
     loose = [line for line in lines if line and not line.startswith("#") and "==" not in line]
     assert not loose
+
+
+def test_missing_javascript_tools_are_named(dev, tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev.shutil, "which", lambda name: None)
+    assert "no Node.js" in dev.find_javascript_tools()
+    monkeypatch.setattr(dev.shutil, "which", lambda name: "node" if name == "node" else None)
+    assert "no npm" in dev.find_javascript_tools()
+    monkeypatch.setattr(dev.shutil, "which", lambda name: name)
+    failed = dev.subprocess.CompletedProcess([], 1, "", "network is down")
+    monkeypatch.setattr(dev.subprocess, "run", lambda *words, **more: failed)
+    assert "network is down" in dev.find_javascript_tools()
+    for tool in ("tsc", "eslint"):
+        (tmp_path / "node_modules" / ".bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "node_modules" / ".bin" / tool).touch()
+    assert dev.find_javascript_tools() == ""
