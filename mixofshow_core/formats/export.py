@@ -23,6 +23,7 @@ from .pickled import save_pickled
 from .textual_inversion import embedding_file
 
 MAX_TEXT_LAYERS = 64
+WHOLE_FORMATS = ("diffusers-pipeline", "checkpoint")  # written by the bridge
 
 
 @dataclass(frozen=True)

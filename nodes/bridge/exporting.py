@@ -20,14 +20,13 @@ from ...mixofshow_core.atomic import replacing
 from ...mixofshow_core.concept import Concept, Delta, LowRank
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.formats.community import community_metadata
-from ...mixofshow_core.formats.export import FORMATS, Exported, export
+from ...mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export
 from ...mixofshow_core.formats.native import write_concept
 from ...mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabulary, write_pipeline
 from ...mixofshow_core.topology import UNET_PREFIX, unet_layout
 from .files import concept_folder, safe_name
 from .model import apply_deltas, check_family, named_linears, patch_key, text_models_of, unet_of
 
-WHOLE_FORMATS = ("diffusers-pipeline", "checkpoint")
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
 LORA_FORMATS = ("concept", "stock", "kohya", "diffusers")  # found by Load LoRA, so they go to its folder
 TOKENIZER_FILES = ("merges.txt", "special_tokens_map.json", "vocab.json")
@@ -67,7 +66,7 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
         _check_not_applied(model, use.concept.deltas)
     target = free_target(kind, save_as or use.concept.name or "concept")
     if kind in WHOLE_FORMATS:
-        return _export_whole(kind, target, use, model, clip, vae)
+        return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
     layout = unet_layout(unet_of(model)) if model is not None else None
     return export(use.concept, kind, target, size, use.strength, base, layout)
@@ -99,7 +98,8 @@ def _check_not_applied(model, deltas: Mapping[str, Delta]) -> None:
             )
 
 
-def _export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
+def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
+    """Write base plus concept as a diffusers folder or a checkpoint at `target` (a path without suffix)."""
     if model is None or clip is None:
         raise MixOfShowError(f"Format {kind!r} writes a whole model: connect the base's MODEL and CLIP (and VAE).")
     merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength)

@@ -66,7 +66,7 @@ def folder(tiny_sd15, concept, tmp_path_factory):
     """The bare base as a diffusers folder."""
     target = tmp_path_factory.mktemp("pipeline") / "base"
     bare = ConceptUse(replace(concept, entries=(), deltas={}))
-    exporting._export_whole("diffusers-pipeline", target, bare, tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae)
+    exporting.export_whole("diffusers-pipeline", target, bare, tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae)
     return target
 
 
@@ -150,7 +150,7 @@ def test_a_fused_pipeline_knows_the_words_of_every_layer(tiny_sd15, concept, our
     from diffusers import StableDiffusionPipeline
 
     target = tmp_path / "fused"
-    exporting._export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
+    exporting.export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
     pipeline = StableDiffusionPipeline.from_pretrained(target, vae=None)
     agree(diffusers_outputs(pipeline.unet, pipeline.text_encoder, pipeline.tokenizer), ours)
     import json
@@ -167,7 +167,7 @@ def test_a_fused_pipeline_knows_the_words_of_every_layer(tiny_sd15, concept, our
 
 def test_a_fused_folder_comes_back_as_a_concept(tiny_sd15, concept, tmp_path):
     target = tmp_path / "fused"
-    exporting._export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
+    exporting.export_whole("diffusers-pipeline", target, ConceptUse(concept), tiny_sd15.model, tiny_sd15.clip, None)
     back = read_any(target, exporting.LiveWeights(tiny_sd15.model, tiny_sd15.clip)).concept
     assert back.deltas.keys() == concept.deltas.keys()
     for name, delta in back.deltas.items():
@@ -194,7 +194,7 @@ def test_the_lean_small_base_in_diffusers(tmp_path):
     base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
     concept = make_concept(base, "mara", 3, size=0.5)
     use = ConceptUse(replace(concept, entries=(), deltas={}))
-    exporting._export_whole("diffusers-pipeline", tmp_path / "base", use, base.model, base.clip, None)
+    exporting.export_whole("diffusers-pipeline", tmp_path / "base", use, base.model, base.clip, None)
     done = write(concept, "peft", base, tmp_path / "out")
     from peft import PeftModel
 
@@ -224,7 +224,7 @@ def test_sdxl_in_diffusers(tiny_sdxl, tmp_path):
 
     concept = make_concept(tiny_sdxl, "lea", 4, size=0.5)
     bare = ConceptUse(replace(concept, entries=(), deltas={}))
-    exporting._export_whole("diffusers-pipeline", tmp_path / "base", bare, tiny_sdxl.model, tiny_sdxl.clip, None)
+    exporting.export_whole("diffusers-pipeline", tmp_path / "base", bare, tiny_sdxl.model, tiny_sdxl.clip, None)
     done = write(concept, "diffusers", tiny_sdxl, tmp_path / "out")
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "base" / "unet")
     from mos_pack.mixofshow_core.formats.native import load_safetensors
