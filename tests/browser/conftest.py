@@ -1,6 +1,10 @@
-"""The real front end in Chromium, served by the real server. Skipped, loudly, where there is no Chromium."""
+"""The real front end in Chromium, served by the real server. Skipped, loudly, where there is no Chromium.
+
+MIXOFSHOW_FRONT_END names the `static` folder of another front end than the pinned one.
+"""
 
 import json
+import os
 import time
 
 import pytest
@@ -23,7 +27,8 @@ def server():
 
     host = find_host()
     assert host is not None, "no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH"
-    with start_server(host) as running:
+    other = os.environ.get("MIXOFSHOW_FRONT_END")
+    with start_server(host, arguments=("--front-end-root", other) if other else ()) as running:
         settings = running.base / "user" / "default" / "comfy.settings.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}))

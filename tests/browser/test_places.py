@@ -1,0 +1,108 @@
+"""The issue's own sentence: draw two regions, type two prompts, pick two concepts, press Run; both end where drawn.
+
+With the demo model and two concepts that it can tell apart by colour. One means its green frog, the other its red
+apple, so that the picture needs no trained judge and no minutes of training. The background's words are on Place.
+"""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from mos_tests.browser.editor import FIND, EditorPage
+from mos_tests.browser.named import write_named_concept
+from mos_tests.host.runtime import find_host
+from PIL import Image
+
+MEANING = {"mara": "frog", "finn": "apple"}
+GRAPH = {
+    "base": {"class_type": "MixOfShowDemoModel", "inputs": {}},
+    "mara": {"class_type": "MixOfShowLoadConcept", "inputs": {"file": "mixofshow/mara.safetensors", "name": "mara"}},
+    "finn": {
+        "class_type": "MixOfShowLoadConcept",
+        "inputs": {"file": "mixofshow/finn.safetensors", "name": "finn", "concepts": ["mara", 0]},
+    },
+    "regions": {
+        "class_type": "MixOfShowRegions",
+        "inputs": {"editor": json.dumps({"version": 1, "regions": []}), "width": 128, "height": 64,
+                   "concepts": ["finn", 0]},
+    },
+    "place": {
+        "class_type": "MixOfShowPlace",
+        "inputs": {"model": ["base", 0], "clip": ["base", 1], "prompt": "white background", "negative": "",
+                   "regions": ["regions", 0], "concepts": ["finn", 0]},
+    },
+    "latent": {
+        "class_type": "EmptyLatentImage",
+        "inputs": {"width": ["regions", 3], "height": ["regions", 4], "batch_size": 4},
+    },
+    "sample": {
+        "class_type": "KSampler",
+        "inputs": {"seed": 1, "steps": 12, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1,
+                   "model": ["place", 0], "positive": ["place", 1], "negative": ["place", 2],
+                   "latent_image": ["latent", 0]},
+    },
+    "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["base", 2]}},
+    "save": {"class_type": "SaveImage", "inputs": {"filename_prefix": "places", "images": ["decode", 0]}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def concepts(server):
+    """The two files in the server's own folder, written before the page asks which there are."""
+    folder = server.base / "models" / "loras" / "mixofshow"
+    for name, words in MEANING.items():
+        write_named_concept(find_host(), folder / f"{name}.safetensors", name, words)
+    return folder
+
+
+@pytest.mark.parametrize(("renderer", "order"), [("classic", ("mara", "finn")), ("nodes2", ("finn", "mara"))])
+def test_two_concepts_end_in_the_places_drawn_for_them(browser, server, concepts, renderer, order):
+    desk = EditorPage(browser, server, vue=renderer == "nodes2")
+    try:
+        numbered = {key: str(number) for number, key in enumerate(GRAPH, 1)}
+        graph = {
+            numbered[key]: node | {"inputs": {
+                name: [numbered[value[0]], value[1]] if isinstance(value, list) else value
+                for name, value in node["inputs"].items()
+            }}
+            for key, node in GRAPH.items()
+        }  # fmt: skip
+        desk.load_graph(graph)
+        for left, name in zip((0.05, 0.55), order, strict=True):
+            desk.tool("rect")
+            desk.drag((left, 0.06), (left + 0.4, 0.94))
+            desk.field("Prompt").fill(f"a photo of {name}")
+            concept = desk.field("Concept")
+            concept.click()
+            offered = concept.evaluate("field => [...field.list.options].map(option => option.value)")
+            assert set(offered) == {"mara", "finn"}
+            concept.fill(name)
+        before = set(desk.server.get("/history?max_items=64"))
+        desk.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
+        pictures = wait_for_pictures(desk, before)
+        assert pictures.shape == (4, 64, 128, 3)
+        greener = pictures[..., 1] - pictures[..., 0]  # green less red: high on the frog, low on the apple
+        left, right = greener[:, :, :64].mean((1, 2)), greener[:, :, 64:].mean((1, 2))
+        frog, apple = (left, right) if order[0] == "mara" else (right, left)
+        assert (frog > apple + 10).all(), (frog, apple)
+        assert not desk.problems, desk.problems
+        assert [region["concept"] for region in json.loads(desk.value)["regions"]] == list(order)
+        assert desk.run_js(f"() => {FIND} !== undefined")
+    finally:
+        desk.close()
+
+
+def wait_for_pictures(desk, before: set[str], seconds: int = 240) -> np.ndarray:
+    """Pictures of the run that was not there before, float [N, H, W, 3] in 0..255."""
+    for _ in range(seconds):
+        history = desk.server.get("/history?max_items=64")
+        for key in set(history) - before:
+            assert history[key]["status"]["status_str"] != "error", history[key]["status"]["messages"]
+            entries = [entry for out in history[key]["outputs"].values() for entry in out.get("images", ())]
+            entries = [entry for entry in entries if entry["type"] == "output"]
+            if entries:
+                files = [Image.open(io.BytesIO(desk.server.image(entry))).convert("RGB") for entry in entries]
+                return np.stack([np.asarray(file, np.float64) for file in files])
+        desk.page.wait_for_timeout(1000)
+    raise AssertionError(f"no picture after {seconds} s: {desk.server.tail()}")
