@@ -9,6 +9,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers
 from mos_pack.nodes.bridge import model as bridge_model
 from mos_pack.nodes.bridge import small_base, small_base_xl
+from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
@@ -140,6 +141,8 @@ def test_train_fuse_place_and_export(base):
     latent = nodes.EmptyLatentImage().generate(104, 72)[0]
     latent = nodes.KSampler().sample(patched, 1, 2, 3.0, "euler", "normal", positive, negative, latent)[0]
     assert torch.isfinite(latent["samples"]).all()
+    again = MixOfShowLoadConcept.execute(f"mixofshow/{Path(uses[0].path).name}").result[0]
+    assert again[0].concept.content_hash == uses[0].concept.content_hash
     path = MixOfShowExport.execute(fused, "kohya", "exact", "of base b").result[0]
     weights = comfy.utils.load_torch_file(path)
     assert {key.split("_")[1] for key in weights if key.startswith("lora_te")} == {"te1", "te2"}
