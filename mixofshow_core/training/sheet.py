@@ -38,3 +38,21 @@ def contact_sheet(training_set: TrainingSet) -> np.ndarray:
     for number, picture in enumerate(pictures):
         sheet.paste(_cell(picture), (number % columns * CELL, number // columns * (CELL + TEXT)))
     return np.asarray(sheet, dtype=np.float32) / 255.0
+
+
+def labelled_grid(
+    rows: Sequence[Sequence[np.ndarray]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> Image.Image:
+    """Pictures [H, W, 3] in 0..1 in rows under column labels, each row under its own label."""
+    height, width = rows[0][0].shape[:2]
+    line = 16
+    sheet = Image.new("RGB", (width * len(column_labels), line + (height + line) * len(rows)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for column, label in enumerate(column_labels):
+        draw.text((column * width + 4, 2), label[: width // 6], fill="black", font=font)
+    for number, (row, label) in enumerate(zip(rows, row_labels, strict=True)):
+        top = line + number * (height + line)
+        draw.text((4, top + 2), label.encode("latin-1", "replace").decode("latin-1"), fill="black", font=font)
+        for column, pixels in enumerate(row):
+            sheet.paste(Image.fromarray(np.round(pixels * 255.0).astype(np.uint8)), (column * width, top + line))
+    return sheet

@@ -187,6 +187,7 @@ class HostDenoiser:
         layers = cross_attention_layers(self.model.diffusion_model)
         self.layer_of = {(*layer.block, layer.block_index): layer.index for layer in layers}
         self.layers = layers
+        self.patchers = [model, clip.patcher]
         self.encoders = bridge_model.text_models_of(clip)
         self.has_label = self.model.adm_channels > 0
         self._tokens: dict[str, dict[str, list]] = {}
@@ -303,6 +304,11 @@ class HostDenoiser:
                 noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=text.layers[0][which],
                 transformer_options=options, **extra,
             ).float()
+
+    def stay_loaded(self) -> None:
+        """Bring net and text encoders back to their device after another model was used."""
+        if self.device.type != "cpu":
+            comfy.model_management.load_models_gpu(self.patchers, force_full_load=True)
 
     def attention_maps(self) -> list[Tensor]:
         return self._recording.maps(*self._shape)

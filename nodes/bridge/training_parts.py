@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -72,20 +73,35 @@ def text_layer_names(request: TrainRequest) -> list[str]:
     return names
 
 
+def changed_layers(request: TrainRequest) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, int]]]:
+    """Layers that change as whole weights, with their shapes, and those that get LoRA, as (out, in)."""
+    settings = request.settings
+    unet = bridge_model.unet_of(request.model)
+    modules = trained_modules(request.model, request.clip)
+    names = unet_layer_names(unet, settings.unet_layers) if settings.unet_lora else []
+    full = {name: tuple(modules[name].weight.shape) for name in names} if settings.full_weights else {}
+    names = ([] if full else names) + (text_layer_names(request) if settings.text_lora else [])
+    return full, {name: tuple(modules[name].weight.shape[:2]) for name in names}
+
+
+def count_trained(request: TrainRequest) -> int:
+    """How many numbers a run trains, without making them."""
+    full, low = changed_layers(request)
+    settings, count = request.settings, 0
+    if settings.trains_embeddings:
+        widths = (m.transformer.get_input_embeddings().weight.shape[1]
+                  for m in bridge_model.text_models_of(request.clip).values())
+        count = len(request.plans) * settings.words * (max(request.index) + 1) * sum(widths)
+    count += sum(math.prod(shape) for shape in full.values())
+    return count + sum(min(settings.rank, *shape) * sum(shape) for shape in low.values())
+
+
 def make_trainables(request: TrainRequest) -> Trainables:
     """Fresh adapters and words, on the CPU; the same for the same seed, whatever the device."""
     settings, trainables = request.settings, Trainables()
-    unet = bridge_model.unet_of(request.model)
-    linears = bridge_model.named_linears(request.model, request.clip)
-    names = unet_layer_names(unet, settings.unet_layers) if settings.unet_lora else []
-    if settings.full_weights:
-        trainables.add_full_weights(
-            {name: unet.get_submodule(name.removeprefix(UNET_PREFIX)).weight.shape for name in names}
-        )
-        names = []
-    names += text_layer_names(request) if settings.text_lora else []
-    shapes = {name: tuple(linears[name].weight.shape[:2]) for name in names}
-    trainables.add_adapters(shapes, settings.rank, settings.scale, settings.dropout, request.seed)
+    full, low = changed_layers(request)
+    trainables.add_full_weights(full)
+    trainables.add_adapters(low, settings.rank, settings.scale, settings.dropout, request.seed)
     for adapter in trainables.cross_kv():
         adapter.detach_bos = settings.detach_bos
     if settings.trains_embeddings:

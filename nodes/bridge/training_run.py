@@ -38,8 +38,10 @@ from .training import (
     vocabulary_norm,
 )
 from .training_encode import encode_pictures, ordinary
+from .training_memory import estimate, memory_advice
 from .training_parts import make_trainables, trained_modules
 from .training_prior import class_folder_fingerprint, encode_priors
+from .training_validation import save_validation
 
 log = logging.getLogger("mixofshow")
 
@@ -132,7 +134,17 @@ def prepare(
         small = [p.source for p in concept.pictures if min(p.pixels.shape[:2]) < size]
         if small:
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
-    return TrainRequest(model, clip, vae, data, chosen, seed, save_as, base), notes
+    request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
+    return request, (*notes, f"memory {estimate(request).text()}")
+
+
+def read_training(path: Path) -> dict:
+    """The training facts in a file's header; empty when there are none to read."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")).get("training", {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
 
 
 def find_finished(request: TrainRequest, fingerprint: str) -> Path | None:
@@ -140,12 +152,7 @@ def find_finished(request: TrainRequest, fingerprint: str) -> Path | None:
     for path in sorted(concept_folder().glob("*.safetensors")):
         if not path.stem.startswith(request.stem):
             continue
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        except (SafetensorError, OSError, ValueError):
-            continue
-        training = header.get("training", {})
+        training = read_training(path)
         if training.get("request") == fingerprint and training.get("steps_done") == request.settings.steps:
             return path
     return None
@@ -221,11 +228,13 @@ def run_training(request: TrainRequest) -> TrainResult:
             for note in report.notes:
                 log.info("Training: %s.", note)
             if report.step % settings.snapshot_every == 0 and report.step < report.total:
-                write_snapshot(snapshot, fingerprint, state, named, optimizer)
+                keep_snapshot(snapshot, fingerprint, state, named, optimizer)
             shown = settings.preview_every and report.step % settings.preview_every == 0
             if shown or report.step == report.total:
                 recent = state.losses[-settings.preview_every or -25 :]
                 log.info("Training step %d of %d, loss %.4f.", report.step, report.total, sum(recent) / len(recent))
+            if settings.validate_every and report.step % settings.validate_every == 0 and report.step < report.total:
+                save_validation(host, request, trainables, step_path(request, fingerprint, state.step), save)
             progress.step(report.step, preview.draw(trainables) if shown else None)
 
         def save(path: Path) -> Concept:
@@ -241,33 +250,45 @@ def run_training(request: TrainRequest) -> TrainResult:
         except BaseException as stopped:
             # The host's interrupt is no Exception in newer versions.
             if state.step and state.step < settings.steps:
-                save_stopped(request, state, save, stopped)
                 if not isinstance(stopped, MixOfShowError):
-                    write_snapshot(snapshot, fingerprint, state, named, optimizer)
+                    keep_snapshot(snapshot, fingerprint, state, named, optimizer)
+                save_stopped(request, state, save, stopped)
             out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
             if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
                 raise MixOfShowError(memory_advice(request)) from stopped
             raise
         path = concept_save_path(request.stem)
-        concept = save(path)
+        try:
+            concept = save(path)
+        except MixOfShowError as error:
+            keep_snapshot(snapshot, fingerprint, state, named, optimizer)
+            raise MixOfShowError(
+                f"{error} Nothing is lost if {snapshot.parent} has room: queue the same settings again, and the "
+                f"finished run is saved without training again."
+            ) from error
     snapshot.unlink(missing_ok=True)
     log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
     return TrainResult(concept, path, tuple(state.losses))
 
 
-def memory_advice(request: TrainRequest) -> str:
-    """Which settings to change, those that save most first."""
-    settings = request.settings
-    ideas = ["set checkpointing to on"] if settings.checkpointing != "on" else []
-    ideas += [f"set batch to 1 and accumulation to {settings.batch}"] if settings.batch > 1 else []
-    ideas += ["set embedding_rows to resolutions"] if max(request.index) > 20 else []
-    ideas += ["set precision to bf16"] if settings.precision != "bf16" else []
-    return f"Not enough memory to train. In Train Settings, try in this order: {'; '.join(ideas) or 'a smaller model'}."
+def keep_snapshot(*snapshot) -> None:
+    """Write a snapshot; a full disk costs the chance to resume, not the run."""
+    try:
+        write_snapshot(*snapshot)
+    except MixOfShowError as error:
+        log.warning("%s There is no new snapshot to resume from.", error)
+
+
+def step_path(request: TrainRequest, fingerprint: str, step: int) -> Path:
+    """Where the concept of a step goes: over the file that this same run left there before, else a new name."""
+    path = concept_folder() / f"{request.stem}-step{step}.safetensors"
+    training = read_training(path) if path.is_file() else {}
+    return path if training.get("request") == fingerprint else concept_save_path(path.stem)
 
 
 def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
     """Save a run that did not reach its end; a failure here must not hide why it stopped."""
-    path = concept_save_path(f"{request.stem}-step{state.step}")
+    path = step_path(request, str(request.fingerprint()), state.step)
     try:
         save(path)
         log.warning(

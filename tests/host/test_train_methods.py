@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.formats.native import read_concept
 from mos_pack.mixofshow_core.training import loop
 from mos_pack.mixofshow_core.training.dataset import Picture, TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS
-from mos_pack.nodes.bridge import files, training_prior, training_run
+from mos_pack.nodes.bridge import (
+    files,
+    training_memory,
+    training_parts,
+    training_prior,
+    training_run,
+    training_validation,
+)
 from mos_tests.host.test_train import ask, gradients, lean_base, opened, pictures
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,7 @@ def test_gradients_equal_finite_differences(lean, changes, checkpointing):
 
 def test_the_first_position_gives_custom_diffusions_matrices_no_gradient(lean):
     with opened(lean, preset="Custom Diffusion", batch=1) as (host, trainables, samples, _):
-        context = torch.zeros(host.rows, 1, 77, 192)
+        context = host.encode(["zorbo"], trainables.vectors()).layers.detach() * 0
         context[:, :, 0] = 1.0  # only the first position says anything
         for detach in (False, True):
             for adapter in trainables.cross_kv():
@@ -126,8 +135,6 @@ def test_class_pictures_are_drawn_once_and_kept(lean, monkeypatch):
 
 
 def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_path):
-    from PIL import Image
-
     Image.new("RGB", (80, 64), (10, 20, 30)).save(tmp_path / "a.png")
     Image.new("RGB", (80, 64), (90, 20, 30)).save(tmp_path / "b.png")
     (tmp_path / "a.txt").write_text("an old man at sea")
@@ -164,3 +171,65 @@ def test_contradictions_of_the_new_settings_are_refused():
         replace(PRESETS["LoRA"], unet_layers="everything")
     with pytest.raises(MixOfShowError, match="learns no words"):
         replace(PRESETS["LoRA"], attention_weight=0.1)
+
+
+@pytest.mark.parametrize("preset", ["ED-LoRA", "Custom Diffusion"])
+def test_the_memory_estimate_counts_what_is_trained_and_is_near_what_a_step_keeps(lean, preset):
+    with opened(lean, preset=preset, batch=4, slots=2) as (host, trainables, samples, settings):
+        request = ask(lean, preset=preset, batch=4, slots=2)
+        assert training_parts.count_trained(request) == sum(p.numel() for p in trainables.parameters())
+        own = {p.data_ptr() for m in (host.model.diffusion_model, host.clip.cond_stage_model) for p in m.parameters()}
+        kept = {}
+
+        def keep(tensor):
+            kept.setdefault(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = loop.batch_loss(host, samples, trainables, settings, 0, 0, samples)
+        measured = sum(size for pointer, size in kept.items() if pointer not in own)
+        del loss
+    guess = training_memory.estimate(request).activations
+    print(f"{preset}: kept {measured / 2**20:.1f} MB, estimated {guess / 2**20:.1f} MB")
+    assert 0.5 < guess / measured < 2.0
+
+
+def test_validation_saves_a_loadable_concept_and_a_sheet_of_that_step(lean, monkeypatch):
+    monkeypatch.setattr(training_validation, "STEPS", 2)
+    with torch.inference_mode():
+        whole = training_run.run_training(ask(lean, steps=4))
+        expected = whole.concept.content_hash
+        whole.path.unlink()
+        result = training_run.run_training(ask(lean, steps=4, validate_every=2, validation_prompts="zorbo\nzorbo, red"))
+    assert result.concept.content_hash == expected, "looking at a run must not change it"
+    kept = files.concept_folder() / "zorbo-step2.safetensors"
+    assert read_concept(kept).training["steps_done"] == 2
+    with Image.open(kept.with_suffix(".png")) as sheet:
+        assert sheet.size == (3 * 64, 16 + 2 * (64 + 16))
+    kept.with_suffix(".png").unlink()
+
+
+def test_a_disk_that_fills_up_costs_no_training(lean, monkeypatch, caplog):
+    original = training_run.write_concept
+
+    def full(*_):
+        raise MixOfShowError("Could not write zorbo.safetensors: No space left on device.")
+
+    monkeypatch.setattr(training_run, "write_concept", full)
+    with torch.inference_mode():
+        with pytest.raises(MixOfShowError, match="No space left.*queue the same settings again"):
+            training_run.run_training(ask(lean, steps=3))
+        monkeypatch.setattr(training_run, "write_concept", original)
+        monkeypatch.setattr(loop, "batch_loss", lambda *_: pytest.fail("trained again"))
+        result = training_run.run_training(ask(lean, steps=3))
+    assert read_concept(result.path).training["steps_done"] == 3
+
+
+def test_snapshots_that_cannot_be_written_do_not_end_the_run(lean, monkeypatch, caplog):
+    def full(*_):
+        raise MixOfShowError("Could not write the training snapshot: No space left on device.")
+
+    monkeypatch.setattr(training_run, "write_snapshot", full)
+    with torch.inference_mode():
+        result = training_run.run_training(ask(lean, steps=3, snapshot_every=1))
+    assert result.path.is_file() and "no new snapshot" in caplog.text
