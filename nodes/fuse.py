@@ -12,7 +12,8 @@ from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
-from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
+from ..mixofshow_core.fusion.settings import MAX_REFINE, METHODS, MODES, SIZES, UNSOLVED, FusionSettings
+from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from .bridge.files import work_folder
 from .bridge.fusion import fuse_uses, save_fused
 from .bridge.images import to_image_batch
@@ -21,6 +22,82 @@ from .bridge.text import register_concepts
 from .types import CATEGORY, CONCEPTS, SETTINGS
 
 log = logging.getLogger("mixofshow")
+
+# role -> how widgets call it, how people do
+STAGES = {
+    ROLE_TEXT: ("text", "text encoder's layers"),
+    ROLE_CROSS_KV: ("kv", "keys and values of cross-attention"),
+    ROLE_SPATIAL: ("spatial", "spatial layers"),
+}
+
+
+class MixOfShowFusionSettings(io.ComfyNode):
+    """What the Fuse node does not show; every default is Fuse's own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        plain = FusionSettings()
+
+        def anchor(name: str, value: float, tooltip: str):
+            return io.Float.Input(name, default=value, min=0, max=1000, step=1e-4, round=False, tooltip=tooltip)
+
+        def share(name: str, low: float, high: float, step: float, tooltip: str):
+            default = getattr(plain, name)
+            return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip)
+
+        def stage(name: str, what: str):
+            return io.Boolean.Input(name, default=True, tooltip=(
+                f"Solve the {what}. Off: they are merged by the rule for layers that cannot be solved."
+            ))  # fmt: skip
+
+        ridge = "Ridge: how strongly the {} are held to the base. Only for method exact."
+        prior = "Prior: weight of generic text and pictures, which the {} should not change. Only for method exact."
+        return io.Schema(
+            node_id="MixOfShowFusionSettings",
+            display_name="Mix-of-Show Fusion Settings",
+            category=CATEGORY,
+            description="Everything else about a fusion. Connect it to the settings of Fuse.",
+            inputs=[
+                io.Combo.Input("mode", options=list(MODES), default=plain.mode, tooltip=(
+                    "own: each concept's inputs come from that concept alone; kept on disk, so a later change is only "
+                    "a solve. staged: as in the paper, each stage looks behind the fused ones; anew for every set."
+                )),
+                io.Int.Input("refine", default=plain.refine, min=0, max=MAX_REFINE, tooltip=(
+                    "How often the inputs are collected once more with the fused layers and solved again. Each round "
+                    "costs a calibration."
+                )),
+                *(anchor(f"ridge_{short}", plain.ridge[role], ridge.format(what))
+                  for role, (short, what) in STAGES.items()),
+                *(anchor(f"prior_{short}", plain.prior[role], prior.format(what))
+                  for role, (short, what) in STAGES.items()),
+                *(stage(f"stage_{short}", what) for short, what in STAGES.values()),
+                io.Combo.Input("unsolved", options=list(UNSOLVED), default=plain.unsolved, tooltip=(
+                    "Layers that cannot be solved (3x3 kernels, time and label layers): mean, sum, or drop them."
+                )),
+                io.Combo.Input("size", options=list(SIZES), default=plain.size, tooltip=(
+                    "auto: the lowest rank that adds at most added_error. exact: all ranks, the sum of the concepts'."
+                )),
+                io.Int.Input("max_rank", default=plain.max_rank, min=1, max=4096, tooltip="Largest rank at size auto."),
+                share("added_error", 0, 0.5, 1e-3, "Share of a layer's energy that size auto may leave out."),
+                share("density", 1e-3, 1, 0.05, "Methods ties and dare: share of every change's entries that is kept."),
+                share("off_diagonal", 0, 1, 0.05, "Method regmean: factor beside the diagonal of the statistics."),
+                io.Int.Input("seed", default=plain.seed, max=2**31 - 1, min=0, tooltip="Method dare: what goes."),
+                share("memory_gb", 0, 1000, 0.5, (
+                    "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
+                    "calibration runs block by block: same answer, more passes."
+                )),
+            ],
+            outputs=[SETTINGS.Output(display_name="settings")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, **values) -> io.NodeOutput:
+        anchors = {
+            kind: {role: values.pop(f"{kind}_{short}") for role, (short, _) in STAGES.items()}
+            for kind in ("ridge", "prior")
+        }
+        stages = tuple(role for role, (short, _) in STAGES.items() if values.pop(f"stage_{short}"))
+        return io.NodeOutput(FusionSettings(**anchors, stages=stages, **values))
 
 
 class MixOfShowFuse(io.ComfyNode):
@@ -43,7 +120,9 @@ class MixOfShowFuse(io.ComfyNode):
                 CONCEPTS.Input("concepts", tooltip="From Load Concept or Train; chain Load Concept nodes for several."),
                 io.Combo.Input(
                     "method", options=list(METHODS), default="exact",
-                    tooltip="exact: the least-squares fusion. sum and average are the usual LoRA merges, to compare.",
+                    tooltip="exact: the least-squares fusion. gradient: the same without ridge and prior, the paper's "
+                            "goal; regmean; constrained: Custom Diffusion's merge. sum, average, svd, ties, dare look "
+                            "at the weights only and need no calibration.",
                 ),
                 io.Combo.Input(
                     "calibration", options=list(PRESETS), default="standard",
@@ -73,6 +152,7 @@ class MixOfShowFuse(io.ComfyNode):
         settings = settings or FusionSettings()
         result = fuse_uses(model, clip, tuple(concepts), method, preset(calibration), settings, work_folder("cache"))
         notes, fused = list(result.notes), ConceptUse(result.concept)
+        log.info("%s", result.summary.get("size", ""))  # before anything is saved
         if save_as.strip():
             path = save_fused(save_as, result.concept)
             notes.append(f"saved: {path}")
@@ -87,4 +167,4 @@ class MixOfShowFuse(io.ComfyNode):
         )
 
 
-NODES = [MixOfShowFuse]
+NODES = [MixOfShowFuse, MixOfShowFusionSettings]

@@ -202,7 +202,7 @@ def preview(
 
 
 def _norms(ordered: Sequence[Source], solved: set[str], unsolved: set[str], dropped: bool) -> dict[str, dict]:
-    """How many layers were solved, merged and left out, with their share of the squared norm of all changes."""
+    """How many layers were solved, merged and left out, with the squared norm of the concepts' changes there."""
     kinds = {"solved": solved, "merged": unsolved if not dropped else set(), "left out": unsolved if dropped else set()}
     sizes = {kind: 0.0 for kind in kinds}
     layers: dict[str, set[str]] = {kind: set() for kind in kinds}
@@ -212,8 +212,7 @@ def _norms(ordered: Sequence[Source], solved: set[str], unsolved: set[str], drop
             if kind is not None:
                 sizes[kind] += squared_norm(delta)
                 layers[kind].add(name)
-    whole = sum(sizes.values()) or 1.0
-    return {kind: {"layers": len(layers[kind]), "norm_share": sizes[kind] / whole} for kind in kinds}
+    return {kind: {"layers": len(layers[kind]), "norm": sizes[kind]} for kind in kinds}
 
 
 class _GroupGrams(Mapping):

@@ -9,6 +9,7 @@ objective, not picture quality.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -89,6 +90,7 @@ class FusionReport:
             groups = [group for group in self.groups if group.role == role]
             if groups:
                 roles[role] = _summarise(groups, len(self.labels))
+        whole = sum(figures["norm"] for figures in self.norms.values()) or 1.0
         worst = sorted(self.groups, key=lambda group: -group.residual)[:5]
         return {
             "method": self.method,
@@ -97,7 +99,10 @@ class FusionReport:
             "roles": roles,
             "worst": [{"layer": group.name, "residual": group.residual} for group in worst if group.residual > 0],
             "reasons": sorted({f"{group.name}: {group.reason}" for group in self.groups if group.reason})[:20],
-            "layers": self.norms,
+            "layers": {
+                kind: {"layers": figures["layers"], "norm_share": figures["norm"] / whole}
+                for kind, figures in self.norms.items()
+            },
             "added_error": _share(group.added for group in self.groups),
             "ranks": _ranks(self.groups),
             "unsolved": {"layers": len(self.unsolved), "first": list(self.unsolved[:5]), "rule": self.unsolved_rule},
@@ -115,6 +120,23 @@ def _ranks(groups: Sequence[GroupReport]) -> list[int]:
     """[smallest, largest] rank of the answer."""
     ranks = [group.rank for group in groups if group.rank]
     return [min(ranks), max(ranks)] if ranks else [0, 0]
+
+
+def peak_memory() -> int:
+    """Largest memory of this process so far in MB: on the GPU if one is used, else resident; 0 if unknown."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
+def format_conflicts_of(conflicts: Mapping) -> list[str]:
+    """The foreseen conflicts as lines, with the roles' titles."""
+    return format_conflicts(conflicts, ROLE_TITLES)
 
 
 def squared_norm(delta: Delta) -> float:
@@ -242,7 +264,7 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
             f"\n{summary['unsolved']['layers']} layers cannot be solved (kernels, time and label layers); "
             f"rule: {summary['unsolved']['rule']}. First: {first}"
         )
-    lines += format_conflicts(summary.get("conflicts", {}), ROLE_TITLES)
+    lines += format_conflicts_of(summary.get("conflicts", {}))
     told = [f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"
             for kind, figures in summary.get("layers", {}).items() if figures["layers"]]  # fmt: skip
     if told:
@@ -250,6 +272,11 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
     if "size" in summary:
         lines.append(summary["size"])
     lines += [f"note: {reason}" for reason in summary["reasons"]]
+    if summary.get("refine"):
+        told = ", ".join(f"{value:.4f}" for value in summary["residuals"] if value is not None)
+        lines.append(f"residual per round of refining, each on that round's own inputs: {told}")
+    if summary.get("peak_memory_mb"):
+        lines.append(f"largest memory of the whole process so far: {summary['peak_memory_mb']} MB")
     lines.append("\n" + ", ".join(f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items()))
     if summary["measured"]:
         lines.append("residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MixOfShowError
 
-CHUNK_ROWS = 2048  # products of this many float32 rows are summed in float64 (docs/maths.md, section 3)
+CHUNK_ROWS = 512  # products of this many float32 rows are summed in float64 (docs/maths.md, section 3)
 BLOCKED_WIDTH = 256  # from here on only the upper blocks of the symmetric product are formed
 
 
@@ -64,6 +64,7 @@ class GramAccumulator:
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._few: list[Tensor] = []  # rows [n, d], sqrt(weight) folded in, while they are fewer than d
+        self._rounded = False
         self.weight = 0.0
         self.rows = 0
 
@@ -92,6 +93,7 @@ class GramAccumulator:
 
     def _multiply(self, part: Tensor) -> None:
         width = part.shape[1]
+        self._rounded |= part.dtype != torch.float64
         exact = torch.float32 if part.device.type == "mps" else torch.float64  # mps has no float64
         if self._sum is None:
             self._sum = part.new_zeros(width, width, dtype=exact)
@@ -108,4 +110,4 @@ class GramAccumulator:
             rows = torch.cat(self._few).cpu().double() / self.weight**0.5
             return Gram(rows, self.weight, self.rows, factored=True)
         upper = self._sum.cpu().double().triu() / self.weight
-        return Gram(upper + upper.triu(1).mT, self.weight, self.rows)
+        return Gram(upper + upper.triu(1).mT, self.weight, self.rows, rounded=self._rounded)

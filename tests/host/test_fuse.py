@@ -159,7 +159,8 @@ def test_order_and_removal(tiny_sd15, tmp_path):
 
 
 def test_statistics_and_finished_fusions_are_found_again(tiny_sd15, tmp_path, monkeypatch):
-    fusion = bridge()[1]
+    from mos_pack.nodes.bridge import fusion_stages
+
     uses = uses_of(tiny_sd15, 2)
     first = run(tiny_sd15, uses, tmp_path)
     files = {p.name: p.stat().st_size for p in (tmp_path / "statistics").iterdir()}
@@ -168,7 +169,7 @@ def test_statistics_and_finished_fusions_are_found_again(tiny_sd15, tmp_path, mo
     def never(*_, **__):
         raise AssertionError("collected again")
 
-    monkeypatch.setattr(fusion, "collect", never)
+    monkeypatch.setattr(fusion_stages, "collect", never)
     again = run(tiny_sd15, uses, tmp_path)
     assert bytes_of(again.concept) == bytes_of(first.concept) and "Loaded" in again.notes[0]
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
@@ -256,3 +257,87 @@ def test_mistakes_are_named_before_any_work(tiny_sd15, tiny_sdxl, tmp_path):
     with pytest.raises(MixOfShowError, match="empty"):
         run(tiny_sd15, (), tmp_path)
     assert not (tmp_path / "statistics").exists()
+
+
+def spread(result):
+    """Every fused change as one long vector."""
+    return torch.cat([d.dense().flatten() for _, d in sorted(result.concept.deltas.items())])
+
+
+def test_staged_looks_behind_the_fused_stages_and_refine_at_the_fused_model(tiny_sd15, tmp_path):
+    """Staged: same text encoder as own, other K,V and spatial answers; K,V read the fused encoder's contexts."""
+    import json
+
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+    from mos_pack.mixofshow_core.fusion.store import StatisticsStore
+    from safetensors import safe_open
+
+    uses, plan = uses_of(tiny_sd15, 2), tiny_plan(steps=1)
+    calibration, _, model, text = bridge()
+    own = run(tiny_sd15, uses, tmp_path, plan=plan)
+    staged = run(tiny_sd15, uses, tmp_path, plan=plan, settings=FusionSettings(mode="staged", size="exact"))
+    roles = {"text_encoders": True, "attn2.to_k": False, "output_blocks.8.1.transformer_blocks.0.attn1.to_q": False}
+    for part, same in roles.items():
+        names = [n for n in own.concept.deltas if part in n]
+        equal = [torch.equal(own.concept.deltas[n].down, staged.concept.deltas[n].down) for n in names]
+        assert names and all(equal) == same and any(equal) == same, part
+    shuffled = run(tiny_sd15, uses[::-1], tmp_path / "b", plan=plan,
+                   settings=FusionSettings(mode="staged", size="exact"))  # fmt: skip
+    assert bytes_of(shuffled.concept) == bytes_of(staged.concept)
+    # The K,V statistics of the staged run are the contexts of base + fused text encoder.
+    fused_text = {n: d for n, d in staged.concept.deltas.items() if n.startswith("text_")}
+    kv = [g for g in all_groups(tiny_sd15) if g.role == "cross_kv"]
+    clip = model.apply_deltas(None, text.register_concepts(tiny_sd15.clip, uses[:1]), fused_text)[1]
+    with torch.inference_mode():
+        grams = calibration.collect(tiny_sd15.model, clip, kv, ["photo of a person0", "person0"], (), plan)
+    found = []
+    for path in (tmp_path / "statistics").iterdir():
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["mixofshow.statistics"])
+        if header["manifest"]["mode"] == "staged cross_kv" and "photo of a person0" in header["manifest"]["prompts"]:
+            found.append(StatisticsStore(tmp_path / "statistics").load(header["identity"], frozenset()))
+    assert len(found) == 1
+    for group in kv:
+        assert torch.allclose(found[0].grams[group.name].matrix, grams[group.name].matrix, atol=1e-5)
+    refined = run(tiny_sd15, uses, tmp_path, plan=plan, settings=FusionSettings(refine=1, size="exact"))
+    assert len(refined.summary["residuals"]) == 2
+    assert float((spread(refined) - spread(own)).norm() / spread(own).norm()) > 1e-3
+
+
+def test_a_stage_that_is_off_is_merged_by_the_rule(tiny_sd15, shared):
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+
+    uses = uses_of(tiny_sd15, 2)
+    result = run(tiny_sd15, uses, shared, settings=FusionSettings(stages=("cross_kv", "spatial"), size="exact"))
+    name = next(n for n in result.concept.deltas if n.startswith("text_"))
+    mean = sum(use.concept.deltas[name].dense() for use in uses) / 2
+    assert torch.allclose(result.concept.deltas[name].dense(), mean, atol=1e-6)
+    assert set(result.summary["roles"]) == {"cross_kv", "spatial"} and result.summary["layers"]["merged"]["layers"] > 0
+
+
+def test_little_memory_means_blocks_with_the_same_answer_or_a_clear_no(tiny_sd15, tmp_path):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+
+    uses, plan = uses_of(tiny_sd15, 2), tiny_plan(steps=1, prior_pictures=0)
+    whole = run(tiny_sd15, uses, tmp_path / "a", plan=plan)
+    few = FusionSettings(size="exact", memory_gb=2e-3)
+    blocks = run(tiny_sd15, uses, tmp_path / "b", plan=plan, settings=few)
+    assert any("passes" in note for note in blocks.notes)
+    assert len(list((tmp_path / "b" / "statistics").iterdir())) > 3
+    assert bytes_of(blocks.concept) == bytes_of(whole.concept)
+    with pytest.raises(MixOfShowError, match=r"Not enough memory.*memory_gb.*block"):
+        run(tiny_sd15, uses, tmp_path / "c", plan=plan, settings=FusionSettings(memory_gb=1e-6))
+
+
+def test_auto_size_is_said_before_saving_and_the_file_is_what_the_model_got(tiny_sd15, shared):
+    from mos_pack.mixofshow_core.fusion.report import format_report
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+
+    uses = uses_of(tiny_sd15, 2)
+    result = run(tiny_sd15, uses, shared, settings=FusionSettings(max_rank=3))
+    assert max(d.rank for d in result.concept.deltas.values()) == 3
+    assert "MB" in result.summary["size"] and "ranks end at 3" in result.summary["size"]
+    text = format_report(result.summary, result.notes)
+    for wanted in ("Size auto", "Conflict foreseen", "Layers: ", "squared norm", "condition", "largest memory"):
+        assert wanted in text, wanted

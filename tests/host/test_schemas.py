@@ -88,7 +88,10 @@ CONTRACTS = {
         {"file": "(the connected concepts)"},
     ),
 }  # fmt: skip
-SETTINGS_NODES = {"MixOfShowTrainSettings": ("MIXOFSHOW_SETTINGS",)}  # any number of widgets, one output
+SETTINGS_NODES = {  # any number of widgets, one output
+    "MixOfShowTrainSettings": ("MIXOFSHOW_SETTINGS",),
+    "MixOfShowFusionSettings": ("MIXOFSHOW_SETTINGS",),
+}
 MAX_WIDGETS = 9
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
