@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+import random
 import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .augment import place
+from .captions import vary
 from .dataset import Picture, TrainingSet
+from .settings import TrainSettings
 
 CELL, TEXT, COLUMNS, MOST = 192, 44, 4, 16
+PLACED = COLUMNS  # placed samples per concept, one row of the sheet
 
 
-def _cell(picture: Picture) -> Image.Image:
+def _cell(pixels: np.ndarray, mask: np.ndarray | None, caption: str) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL + TEXT), "white")
-    image = Image.fromarray(picture.pixels)
-    if picture.mask is not None:
+    image = Image.fromarray(pixels)
+    if mask is not None:
         # What the mask leaves out is dimmed, so that a wrong mask is seen at once.
-        image = Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.6),
-                                Image.fromarray(picture.mask))
+        image = Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.6), Image.fromarray(mask))
     image.thumbnail((CELL, CELL))
     cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
-    lines = textwrap.wrap(picture.caption, 30)[:3] or [""]
+    lines = textwrap.wrap(caption, 30)[:3] or [""]
     # The built-in font draws Latin letters only; others are shown as "?" and trained as they are.
     text = "\n".join(lines).encode("latin-1", "replace").decode("latin-1")
     ImageDraw.Draw(cell).multiline_text((4, CELL + 2), text, fill="black", font=ImageFont.load_default(), spacing=2)
     return cell
 
 
+def _placed_cells(training_set: TrainingSet) -> list[Image.Image]:
+    """Placements with the captions of single steps, by the default settings: what augmentation makes of pictures."""
+    settings, cells = TrainSettings(scale_min=0.7), []
+    for concept in training_set.concepts:
+        for number in range(PLACED):
+            picture = concept.pictures[number % len(concept.pictures)]
+            placed = place(picture, CELL, settings, number)
+            caption = vary(picture.caption, concept.name, concept.kind, random.Random(number), settings.templates,
+                           settings.shuffle_captions, concept.style)
+            mask = placed.valid if picture.mask is None else placed.valid * placed.subject
+            pixels, seen = (np.round(array * 255.0).astype(np.uint8) for array in (placed.canvas, mask))
+            cells.append(_cell(pixels, seen, caption))
+    return cells
+
+
 def contact_sheet(training_set: TrainingSet) -> np.ndarray:
-    """[H, W, 3] float32 in 0..1: up to 16 pictures with the captions they will be trained with."""
+    """[H, W, 3] float32 in 0..1: up to 16 pictures with their captions, then rows of samples as a step sees them."""
     pictures: Sequence[Picture] = [p for concept in training_set.concepts for p in concept.pictures][:MOST]
-    columns = min(COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * CELL, rows * (CELL + TEXT)), "white")
-    for number, picture in enumerate(pictures):
-        sheet.paste(_cell(picture), (number % columns * CELL, number // columns * (CELL + TEXT)))
+    cells = [_cell(picture.pixels, picture.mask, picture.caption) for picture in pictures]
+    rows = -(-len(cells) // COLUMNS)
+    placed = _placed_cells(training_set)
+    sheet = Image.new("RGB", (COLUMNS * CELL, (rows + len(placed) // COLUMNS) * (CELL + TEXT)), "white")
+    for number, cell in [*enumerate(cells), *enumerate(placed, rows * COLUMNS)]:
+        sheet.paste(cell, (number % COLUMNS * CELL, number // COLUMNS * (CELL + TEXT)))
     return np.asarray(sheet, dtype=np.float32) / 255.0
 
 

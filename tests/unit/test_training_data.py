@@ -1,6 +1,7 @@
 """Pictures, captions and placements: what is read, what is refused and why."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,4 +185,40 @@ def test_the_sheet_shows_every_picture():
     pictures = tuple(dataset.Picture(str(n), np.full((64, 80, 3), n, np.uint8), f"rex {n}") for n in range(5))
     data = dataset.TrainingSet((dataset.ConceptPictures("rex", "dog", "object", pictures),))
     sheet = contact_sheet(data)
-    assert sheet.shape == (2 * 236, 4 * 192, 3) and sheet.min() >= 0.0 and sheet.max() <= 1.0
+    # Five pictures fill two rows; the third shows placed samples, whose border beside the picture is dimmed.
+    assert sheet.shape == (3 * 236, 4 * 192, 3) and sheet.min() >= 0.0 and sheet.max() <= 1.0
+    bright = tuple(replace(picture, pixels=np.full((64, 160, 3), 250, np.uint8)) for picture in pictures)
+    data = dataset.TrainingSet((dataset.ConceptPictures("rex", "dog", "object", bright),))
+    placed = contact_sheet(data)[2 * 236 : 2 * 236 + 192]
+    assert (placed == 250 / 255).any() and ((placed > 0.3) & (placed < 0.5)).any()
+
+
+def test_captions_of_booru_kind_are_seen_and_written_as_tags(tmp_path):
+    tags = ("mara, 1girl, solo, blue_hair, smile", "mara, red_shirt, outdoors")
+    prose = ("mara, wearing a blue shirt, smiling, white background", "a photo of mara at sea")
+    assert captions.looks_like_tags(tags) and not captions.looks_like_tags(prose)
+    assert captions.as_tags("blue_hair ,  red_shirt") == "blue hair, red shirt"
+    rng = random.Random(0)
+    assert {captions.vary("mara, smile", "mara", "character", rng, True, False, "booru tags") for _ in range(9)} == {
+        "mara, smile"
+    }
+    pictures = [dataset.Picture("x", np.zeros((64, 64, 3), np.uint8), caption) for caption in tags]
+    assert dataset.caption_style(pictures, "auto") == dataset.caption_style((), "booru tags") == "booru tags"
+    assert dataset.caption_style(pictures, "sentences") == dataset.caption_style(pictures, "templates") == "sentences"
+    assert dataset.in_style(pictures, "mara", "booru tags")[0].caption == "mara, 1girl, solo, blue hair, smile"
+    assert captions.class_prompt("owl", "object", "sentences") == "a photo of an owl"
+    assert captions.class_prompt("owl", "object", "booru tags") == "owl"
+
+
+def test_sizes_are_told_and_buckets_keep_the_shape():
+    picture = dataset.Picture("x", np.full((96, 64, 3), 128, np.uint8), "rex")
+    settings = TrainSettings(size_captions=True, variants=40)
+    placed = list(augment.placements(picture, 64, settings, 3))
+    assert {one.phrase for one in placed} == {"", "far away", "very small", "zoomed in", "close up"}
+    for one in placed:
+        share = one.valid.mean()
+        assert share > 0.999 if one.phrase in augment.PHRASES["close"] else share < 0.7
+        assert (one.phrase in augment.PHRASES["far"]) == (share < 0.6**2 * 0.7)
+    assert augment.bucket(640, 480, 512) == (576, 448) and augment.bucket(100, 1000, 512) == (384, 704)
+    wide = list(augment.placements(picture, (96, 64), TrainSettings(variants=3, scale_min=1.0), 3))
+    assert all(one.canvas.shape == (64, 96, 3) for one in wide)
