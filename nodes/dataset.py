@@ -35,7 +35,7 @@ class MixOfShowDataset(io.ComfyNode):
                 )),
                 io.Combo.Input("captions", options=list(MODES), default="auto", tooltip=(
                     "auto: caption files where there are any, else the name. files: every picture must have one. "
-                    "templates: caption files are ignored."
+                    "templates: caption files are ignored. sentences, booru tags: how they are written; auto guesses."
                 )),
                 io.Image.Input("images", optional=True, tooltip="A batch of pictures instead of a folder."),
                 io.Mask.Input("masks", optional=True, tooltip=(

@@ -168,7 +168,7 @@ PRESETS: dict[str, TrainSettings] = {
         clip_gradient=1.0,
     ),
 }
-# As near to the published code as this trainer goes (docs/decisions/006). Weights are half or a quarter of theirs
+# As near to the published code as this trainer goes (docs/decisions/008). Weights are half or a quarter of theirs
 # where their loss is summed over four channels.
 PRESETS["ED-LoRA (reference)"] = replace(
     PRESETS["ED-LoRA"], method="ED-LoRA (reference)", batch=4, slots=4, crop_chance=0.5, scale_min=1.0,

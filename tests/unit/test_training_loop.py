@@ -217,3 +217,81 @@ def test_adapters_start_as_the_identity_and_scale():
     assert torch.allclose(adapter.hook(linear, (x,), linear(x)), expected, atol=1e-6)
     adapter.strength = 0.0
     assert torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
+
+
+def test_prior_pictures_join_the_batch_with_their_weight():
+    model, samples, trainables, _, settings = make_run()
+    prior = loop.Sample(samples[0].concept, "a photo of a woman", torch.zeros(1, 4, 4, 4), torch.ones(1, 1, 4, 4))
+
+    def loss(weight, priors=(prior,)):
+        changed = TrainSettings(**{**settings.to_json(), "prior_weight": weight})
+        return float(loop.batch_loss(model, samples, trainables, changed, 0, 0, priors).detach())
+
+    with trainables.attached({NAME: model.to_q}):
+        plain, one, two = loss(1.0, ()), loss(1.0), loss(2.0)
+        assert loss(0.0) == plain
+        assert "a photo of a woman" not in model.captions[0] and "a photo of a woman" in model.captions[1]
+    own = 2 * one - two  # the loss is linear in the weight; what is left at weight 0 is the concept's own part
+    assert own > 0 and two - one > 0.1
+
+
+def test_pictures_of_several_shapes_share_a_batch_and_the_loss_is_their_mean():
+    model, samples, trainables, _, settings = make_run()
+    wide = loop.Sample(samples[0].concept, "mara, wide", torch.randn(2, 4, 2, 8), torch.ones(2, 1, 2, 8))
+    with trainables.attached({NAME: model.to_q}):
+        losses = [float(loop.batch_loss(model, [samples[0], wide], trainables, settings, 0, draw)) for draw in range(3)]
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    picks = [loop.Pick(sample, 0, 0, 0.5) for sample in (samples[0], wide, samples[1])]
+    assert [len(group) for group in loop.by_shape(picks)] == [2, 1]
+
+
+def test_dropped_keys_and_values_sit_out_a_step_but_not_a_preview():
+    trainables = adapters.Trainables()
+    names = [f"diffusion_model.b.{n}.attn2.to_{kind}" for n in range(8) for kind in "kvq"]
+    trainables.add_adapters(dict.fromkeys(names, (4, 4)), 2, 1.0, 0.0, 0)
+    trainables.drop_cross_kv(0.5, loop.step_random(0, 0))
+    active = {name: trainables.adapter(name).active for name in names}
+    assert all(active[name] for name in names if name.endswith("q"))
+    assert 3 < sum(not value for value in active.values()) < 13
+    adapter = next(trainables.adapter(name) for name in names if not active[name])
+    nn.init.ones_(adapter.up)
+    linear, x = nn.Linear(4, 4), torch.randn(3, 4)
+    assert torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
+    adapter.eval()
+    assert not torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_the_attention_term_is_zero_inside_the_mask_and_one_outside(words):
+    subject = torch.zeros(2, 1, 4, 4)
+    subject[:, :, :2] = 1.0
+    inside = [subject[:, 0, :, :, None].expand(-1, -1, -1, words) * 0.3]
+    outside = [(1.0 - subject[:, 0, :, :, None]).expand(-1, -1, -1, words) * 0.3]
+    terms = 1 if words == 1 else 2  # the noun, and the mean of all the others
+    for identity in (False, True):
+        assert objectives.attention_loss(inside, subject, identity).item() == pytest.approx(0.0)
+        assert objectives.attention_loss(outside, subject, identity).item() == pytest.approx(terms)
+    everywhere = objectives.attention_loss(outside, torch.ones_like(subject), False)
+    assert everywhere.item() == 0.0, "a picture without background gives no term, and no NaN"
+
+
+def test_whole_weights_of_linears_and_convolutions_act_like_their_export():
+    trainables = adapters.Trainables()
+    linear, convolution = nn.Linear(4, 6), nn.Conv2d(4, 5, 3, stride=2, padding=1)
+    shapes = {"diffusion_model.a": tuple(linear.weight.shape), "diffusion_model.c": tuple(convolution.weight.shape)}
+    trainables.add_full_weights(shapes)
+    inputs = torch.randn(3, 4), torch.randn(2, 4, 8, 8)
+    cases = tuple(zip(shapes, (linear, convolution), inputs, strict=True))
+    for name, module, x in cases:
+        plain = module(x)
+        nn.init.normal_(trainables.adapter(name).diff)
+        with trainables.attached({key: m for key, m, _ in cases}):
+            hooked = module(x)
+        delta = trainables.adapter(name).delta()
+        with torch.no_grad():
+            module.weight += delta.diff
+        assert torch.allclose(module(x), hooked, atol=1e-5) and not torch.allclose(plain, hooked, atol=1e-3)
+
+
+def test_adafactor_resumes_in_the_same_bytes(tmp_path):
+    test_a_run_cut_off_and_resumed_ends_in_the_same_bytes(tmp_path, {"optimizer": "adafactor"})
