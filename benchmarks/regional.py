@@ -1,10 +1,11 @@
 """What regions cost: time and memory of a sampling step with regions, against the unpatched step of the same run.
 
-    python benchmarks/regional.py --quick          lean SD1.5 and SDXL shapes, about a minute on two CPU cores
+    python benchmarks/regional.py --quick          lean SD1.5 and SDXL shapes, at most three minutes on two CPU cores
     python benchmarks/regional.py --channels 320   real shapes (SD1.5: 860 million random weights)
 
 Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every round runs all variants in turn;
-a ratio is the median over rounds of (variant / unpatched step in that round). `passes` is the host way: one masked
+a ratio is the median over rounds of (variant / unpatched step in that round). `routed` gives every region a concept of
+its own, rank 16 on all attention linears. `couple` is attention couple (peers.py), `passes` is the host way: one masked
 conditioning, hence one model pass, per region. Times are processor seconds of this process, so that other work on the
 machine disturbs them little; the row `unpatched again` shows how much.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = 77
+RANK = 16
 
 
 def start() -> None:
@@ -89,13 +91,45 @@ class Scene:
     def plain(self):
         return self.model, [[self.text(), dict(self.extras)]]
 
-    def regions(self, count: int, layered: bool = False):
+    def regions(self, count: int, layered: bool = False, routed: bool = False):
         from mos_pack.nodes.bridge.region_attention import Payload
         from mos_pack.nodes.bridge.regions import with_payload
 
         texts = tuple(self.text(self.layers if layered else 1) for _ in range(count))
-        payload = Payload(TOKENS, self.text(self.layers) if layered else None, texts, self.map(count))
+        routes = self.routes(count) if routed else None
+        payload = Payload(TOKENS, self.text(self.layers) if layered else None, texts, self.map(count), routes)
         return self.patched, with_payload(self.text(), self.extras, payload)
+
+    def routes(self, count: int):
+        """Random factors of ``count`` concepts on every attention linear."""
+        import torch
+        from mos_pack.mixofshow_core.concept import LowRank
+        from mos_pack.mixofshow_core.regional.gating import stack_factors
+        from mos_pack.nodes.bridge.routing import Routes
+
+        shapes = {
+            path: module.weight.shape
+            for path, module in self.model.model.diffusion_model.named_modules()
+            if ".transformer_blocks." in path and (".attn1." in path or ".attn2." in path) and hasattr(module, "weight")
+        }
+        concepts = [
+            {
+                path: LowRank(
+                    0.01 * torch.randn(rows, RANK, generator=self.generator),
+                    0.01 * torch.randn(RANK, columns, generator=self.generator),
+                )
+                for path, (rows, columns) in shapes.items()
+            }
+            for _ in range(count)
+        ]
+        return Routes(stack_factors(concepts), tuple(range(count)), None, count)
+
+    def couple(self, count: int):
+        from peers import attention_couple
+
+        masks = self.map(count).masks.float() / 255
+        model = attention_couple(self.model, masks, [self.text() for _ in range(count - 1)])
+        return model, [[self.text(), dict(self.extras)]]
 
     def passes(self, count: int):
         masks = self.map(count).masks.float() / 255
@@ -139,6 +173,10 @@ def measure(family: str, channels: int, latent: int, rounds: int, steps: int) ->
     for count in (1, 2, 4, 8):
         variants[f"regions {count}"] = scene.regions(count)
     variants["layered regions 2"] = scene.regions(2, layered=True)
+    for count in (1, 2, 4):
+        variants[f"routed {count}"] = scene.regions(count, routed=True)
+    for count in (2, 4):
+        variants[f"couple {count}"] = scene.couple(count)
     for count in (2, 4):
         variants[f"passes {count}"] = scene.passes(count)
     variants["unpatched again"] = variants["unpatched"]  # how far this row is from 1 is the noise of the run

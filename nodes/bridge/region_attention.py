@@ -94,7 +94,10 @@ class Sampling:
 
 @dataclass(eq=False)
 class Batch:
-    """One UNet call: which payload each row has, and the masks of each row [B, R, H, W]."""
+    """One UNet call: which payload each row has, and the masks of each row [B, R, H, W].
+
+    ``here`` is the size (rows, columns) of the transformer that runs now, as far as routing looks; see ``enter``.
+    """
 
     sampling: Sampling
     payloads: tuple[Payload, ...]
@@ -103,7 +106,7 @@ class Batch:
     layers: dict[tuple, CrossAttention]
     shared: bool
     replaced: frozenset
-    size: tuple[int, int]
+    here: tuple[int, int] | None = None
     focus: dict | None = None
     kept: dict = field(default_factory=dict)
 
@@ -172,21 +175,15 @@ class Batch:
         if x.shape[0] == len(self.ids):
             if reads_text:
                 return None if routes.background is None else self.text_gates(routes)
-            size = tuple(x.shape[-2:]) if x.dim() == 4 else self.sizes().get(x.shape[1])
-            if size is not None:
+            size = tuple(x.shape[-2:]) if x.dim() == 4 else self.here
+            if size is not None and (x.dim() == 4 or size[0] * size[1] == x.shape[1]):
                 return self.gates(routes, size)
         self.sampling.warn("Another node changed the tokens or rows of a layer; routed concepts are left out there.")
         return None
 
-    def sizes(self) -> dict[int, tuple[int, int]]:
-        """Token count of every level -> (rows, columns); each downsampling halves and rounds up."""
-        if "sizes" not in self.kept:
-            sizes, (height, width) = {}, self.size
-            while height * width not in sizes:
-                sizes[height * width] = (height, width)
-                height, width = -(-height // 2), -(-width // 2)
-            self.kept["sizes"] = sizes
-        return self.kept["sizes"]
+    def enter(self, x: Tensor) -> None:
+        """Note the size of a transformer's input [B, C, h, w]: its tokens are these places, whoever changed it."""
+        self.here = tuple(x.shape[-2:])
 
     @contextmanager
     def focused(self, gates: dict):

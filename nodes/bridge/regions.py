@@ -150,8 +150,7 @@ def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, t
         others += [patch for patch in patches.get("attn2_output_patch", ()) if patch is not add_regions]
         ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
         layers = sampling.layers_of(executor.class_obj)
-        size = tuple(x.shape[-2:])
-        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced), size)
+        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
         with routed(executor.class_obj, batch):
             return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
     return executor(x, timesteps, context, y, control, options, **kwargs)

@@ -8,6 +8,7 @@ listed.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ...mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, role_of
 from .model import named_linears, unet_of
 
 log = logging.getLogger("mixofshow")
+
+TRANSFORMER = re.compile(r"(.+?)\.(?:transformer_blocks\.|proj_in$|proj_out$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,11 @@ def routed(unet: nn.Module, batch) -> Iterator[None]:
     """Hook every routed layer of ``unet`` for the duration of one call; ``batch`` knows rows, tokens and gates."""
     handles = []
     try:
-        for routes in batch.routes():
+        used = batch.routes()
+        for path in {found[1] for routes in used for found in map(TRANSFORMER.match, routes.factors) if found}:
+            enter = unet.get_submodule(path).register_forward_pre_hook(lambda module, inputs: batch.enter(inputs[0]))
+            handles.append(enter)
+        for routes in used:
             for path, factors in routes.factors.items():
                 layer = unet.get_submodule(path)
                 handles.append(layer.register_forward_hook(_make_hook(batch, routes, path, layer, factors)))

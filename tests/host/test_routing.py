@@ -144,7 +144,7 @@ def test_nothing_is_left_on_the_model(base, uses):
     placed = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
     first = sample(placed)
     assert torch.equal(sample(placed), first)
-    assert not any(module._forward_hooks for module in base.model.model.diffusion_model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.model.diffusion_model.modules())
     assert torch.equal(sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad").result), before)
 
 
@@ -158,7 +158,7 @@ def test_hooks_go_away_when_sampling_is_interrupted(base, uses):
     model.set_model_attn2_output_patch(stop)
     with pytest.raises(KeyboardInterrupt):
         sample((model, *placed[1:]))
-    assert not any(module._forward_hooks for module in base.model.model.diffusion_model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.model.diffusion_model.modules())
 
 
 def test_every_region_has_its_own_text_encoder(base, uses):
