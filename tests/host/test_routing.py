@@ -139,12 +139,17 @@ def test_two_concepts_do_not_touch_each_other_in_the_first_layers(base, uses):
         assert gap(seen["both"], seen[name]) > 1e-3
 
 
+def hooks_left(base):
+    modules = base.model.model.diffusion_model.modules()
+    return [module for module in modules if module._forward_hooks or module._forward_pre_hooks]
+
+
 def test_nothing_is_left_on_the_model(base, uses):
     before = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad").result)
     placed = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
     first = sample(placed)
     assert torch.equal(sample(placed), first)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.model.diffusion_model.modules())
+    assert not hooks_left(base)
     assert torch.equal(sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad").result), before)
 
 
@@ -158,7 +163,7 @@ def test_hooks_go_away_when_sampling_is_interrupted(base, uses):
     model.set_model_attn2_output_patch(stop)
     with pytest.raises(KeyboardInterrupt):
         sample((model, *placed[1:]))
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.model.diffusion_model.modules())
+    assert not hooks_left(base)
 
 
 def test_every_region_has_its_own_text_encoder(base, uses):
