@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
+from ..mixofshow_core.formats.thumbnail import add_thumbnail
 from ..mixofshow_core.training.settings import (
     ASPECTS,
     EMBEDDING_ROWS,
@@ -190,6 +191,7 @@ class MixOfShowTrain(io.ComfyNode):
         result = training_run.run_training(request)
         trained = training_run.used_concepts(result)
         samples = training_samples.sample_strengths(model, clip, vae, trained[0], seed)
+        add_thumbnail(result.path, samples[-1])
         losses = {"loss": list(result.losses)}
         chain = (*(concepts or ()), *trained)
         return io.NodeOutput(chain, samples, losses, str(result.path), ui=ui.PreviewImage(samples, cls=cls))

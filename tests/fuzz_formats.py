@@ -64,8 +64,8 @@ def _native() -> bytes:
         return (Path(folder) / "a.safetensors").read_bytes()
 
 
-def corpora() -> dict[str, bytes]:
-    """One small valid file per reader."""
+def corpora() -> dict[str, bytes | dict[str, bytes]]:
+    """One small valid file, or folder of files, per reader."""
     flat = {k: v.contiguous() for k, v in edlora.flatten(_thin(files.edlora(wrap=False))).items()}
     return {
         "native": _native(),
@@ -80,6 +80,19 @@ def corpora() -> dict[str, bytes]:
         "inversion a1111": _archive(files.textual_inversion("a1111")),
         "inversion safetensors": save(files.textual_inversion("sdxl")),
         "lora with bundle": save(files.kohya_lora_with_bundle(16)),
+        "fused folder": _folder(),
+    }
+
+
+def _folder() -> dict[str, bytes]:
+    """A fused diffusers folder of one cross-attention layer: {path in the folder: content}."""
+    tree = _thin(files.fused_weights())["params"]
+    text = tree["text_encoder"] | {"text_model.embeddings.token_embedding.weight": torch.randn(24, 12)}
+    table = {f"<mara-{n}>": {"concept_token_ids": [20 + n], "concept_token_names": [f"<new{n}>"]} for n in (1, 2)}
+    return {
+        "unet/diffusion_pytorch_model.safetensors": save(tree["unet"]),
+        "text_encoder/model.safetensors": save(text),
+        "new_concept_cfg.json": json.dumps(table).encode(),
     }
 
 
@@ -158,15 +171,27 @@ def _mutate_archive(data: bytes, rng: random.Random) -> bytes:
     return stream.getvalue()
 
 
-def attack(reader: str, data: bytes, count: int, folder: Path, first_seed: int = 0) -> dict[str, int]:
-    """Read `count` mutations of a file; counts of results and refusals. Raises AssertionError with the seed."""
-    path, outcome = folder / "mutated", {"read": 0, "refused": 0}
+def attack(
+    reader: str, data: bytes | dict[str, bytes], count: int, folder: Path, first_seed: int = 0
+) -> dict[str, int]:
+    """Read `count` mutations of a file, or of one file of a folder; counts of results and refusals.
+
+    Raises AssertionError with the seed.
+    """
+    target, outcome = folder / "mutated", {"read": 0, "refused": 0}
+    parts = data if isinstance(data, dict) else {"": data}
+    for name, content in parts.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
     for seed in range(first_seed, first_seed + count):
-        changed = mutate(data, random.Random(f"{reader}{seed}"))
-        path.write_bytes(changed)
+        rng = random.Random(f"{reader}{seed}")
+        name = rng.choice(list(parts)) if len(parts) > 1 else next(iter(parts))
+        changed = mutate(parts[name], rng)
+        (target / name).write_bytes(changed)
+        whole = sum(len(content) for part, content in parts.items() if part != name) + len(changed)
         started = time.perf_counter()
         try:
-            result = read_any(path, BASE)
+            result = read_any(target, BASE)
             describe(result, "mutated")
         except MixOfShowError:
             outcome["refused"] += 1
@@ -176,7 +201,8 @@ def attack(reader: str, data: bytes, count: int, folder: Path, first_seed: int =
             outcome["read"] += 1
             tensors = concept_tensors(result.concept).values() if result.concept else ()
             size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-            assert size <= 2 * len(changed), f"reader {reader!r}, seed {seed}: {size} bytes from {len(changed)}"
+            assert size <= 2 * whole, f"reader {reader!r}, seed {seed}: {size} bytes from {whole}"
         seconds = time.perf_counter() - started
         assert seconds < MAX_SECONDS, f"reader {reader!r}, seed {seed}: {seconds:.1f} s"
+        (target / name).write_bytes(parts[name])
     return outcome

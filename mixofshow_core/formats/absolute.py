@@ -20,6 +20,7 @@ from .edlora import EMBEDDINGS, FACTOR
 BaseWeights = Mapping[str, Tensor]  # layer name -> weight, fp32 or as stored; may be lazy
 HOST_PREFIX = "model.diffusion_model."
 TEXT_PREFIXES = ("cond_stage_model.transformer.", "text_encoder.")
+TEXT_PARTS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 CUSTOM_KEY = re.compile(r"(.+\.attn2)\.processor\.(to_[kqv]|to_out)_custom_diffusion(\.0)?\.(weight|bias)")
 
 
@@ -37,9 +38,10 @@ def _unet_table(tree: Mapping) -> dict[str, object]:
     return found or {k: v for k, v in state.items() if CUSTOM_KEY.fullmatch(k)}
 
 
-def read_absolute(tree: Mapping, file_name: str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
     """A Concept whose deltas are the file's weights minus those of `base` (layers that did not change are left out).
 
+    `tree` is used up: its tensors become the differences, so that no file needs more than twice its size in memory.
     Raises MixOfShowError when whole weights are met without a base, or when their shapes differ.
     """
     reading = Reading(file_name)
@@ -48,7 +50,14 @@ def read_absolute(tree: Mapping, file_name: str, base: BaseWeights | None = None
     host = any(k.startswith(("input_blocks", "output_blocks", "middle_block")) for k in table)
     layout = _layout(table, width, base)
     names = NameTable(layout, {})
-    for key, value in table.items():
+    # <potter1> <potter2> of a fused net are one concept; Custom Diffusion numbers its concepts <new1>, <new2>.
+    joined, texts = EMBEDDINGS[0] in tree, {part: tree.pop(part, None) for part in TEXT_PARTS}
+    for part in tree.values():
+        if isinstance(part, dict):
+            part.clear()
+    tree.clear()
+    for key in list(table):
+        value = table.pop(key)
         path, kind = _path_of(key)
         row = names.by_layer.get(UNET_PREFIX + path) if host else names.by_diffusers.get(("unet", path))
         if kind != "weight":
@@ -57,16 +66,16 @@ def read_absolute(tree: Mapping, file_name: str, base: BaseWeights | None = None
             reading.skip(key, f"no such layer in a net with {layout.cross_attention_count} cross-attention layers")
         else:
             _add(reading, row.layer, f"unet.{key}", value, base)
-    for part, encoder in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
-        text = tree.get(part)
-        for key, value in text.items() if isinstance(text, Mapping) else ():
+    for part, encoder in TEXT_PARTS.items():
+        text = texts[part] if isinstance(texts[part], dict) else {}
+        for key in list(text):
+            value = text.pop(key)
             match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
             if match and key.endswith(".weight") and "layer_norm" not in key:
                 _add(reading, f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}", f"{part}.{key}", value, base)
             else:
                 reading.skip(f"{part}.{key}", "only the linear layers of a text encoder are compared")
-    # <potter1> <potter2> of a fused net are one concept; Custom Diffusion numbers its concepts <new1>, <new2>.
-    entries = make_entries(words, reading, joined=EMBEDDINGS[0] in tree, name=name)
+    entries = make_entries(words, reading, joined=joined, name=name)
     kind = "Custom Diffusion" if all(role_of(layer) == ROLE_CROSS_KV for layer in reading.deltas) else "fused weights"
     return reading.result(kind, entries, guess_base(reading.deltas, entries))
 
@@ -115,7 +124,8 @@ def _add(reading: Reading, layer: str, key: str, value: object, base: BaseWeight
     reading.used.append(key)
     # Compared in the file's own precision: rounding the base to fp16 is no change.
     if not bool((original.to(weight.dtype) == weight).all()):
-        reading.deltas[layer] = Dense(weight.float() - original.float())
+        # Kept in that precision too: the change is smaller than the weight, so its rounding is as well.
+        reading.deltas[layer] = Dense(weight.float().sub_(original.float()).to(weight.dtype))
 
 
 def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]:

@@ -77,6 +77,8 @@ def _dispatch(
     if is_edlora(nested):
         return read_edlora(nested, file_name, name)
     if is_absolute(nested) and not _is_checkpoint(nested):
+        if flat:
+            tree.clear()  # its tensors are used up, one by one
         return read_absolute(nested, file_name, base, name)
     if is_textual_inversion(tree):
         return read_textual_inversion(tree, file_name, name)

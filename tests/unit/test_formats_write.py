@@ -153,3 +153,23 @@ def test_the_thumbnail_reaches_the_header(concept, tmp_path):
     assert load_safetensors(done.paths[0])[1]["modelspec.thumbnail"] == url
     done = export(replace(concept, training={"thumbnail": "http://x/y.png"}), "concept", tmp_path / "other")
     assert "modelspec.thumbnail" not in load_safetensors(done.paths[0])[1]
+
+
+def test_a_drawn_picture_becomes_the_thumbnail_and_nothing_else_changes(concept, tmp_path):
+    from mos_pack.mixofshow_core.formats import card
+    from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
+    from mos_pack.mixofshow_core.formats.thumbnail import SIDE, add_thumbnail
+
+    path = tmp_path / "mara.safetensors"
+    write_concept(path, replace(concept, training={"steps": 3}))
+    picture = torch.zeros(300, 400, 3)
+    picture[..., 0] = 1.0
+    add_thumbnail(path, picture)
+    back, (_, metadata) = read_concept(path), load_safetensors(path)
+    assert back.content_hash == concept.content_hash and back.training["steps"] == 3
+    assert metadata["modelspec.thumbnail"] == back.training["thumbnail"]
+    shown = card._thumbnail(back.training, SIDE)
+    assert shown.size == (SIDE, SIDE * 3 // 4) and shown.getpixel((9, 9))[0] > 240 > 20 > shown.getpixel((9, 9))[1]
+    before = path.read_bytes()
+    add_thumbnail(path, 1 - picture)  # a finished run that is loaded again keeps its picture
+    assert path.read_bytes() == before
