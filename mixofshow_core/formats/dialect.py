@@ -160,8 +160,8 @@ def check_concept(concept: Concept, where: str) -> None:
             raise MixOfShowError(f"{where}: layer {name!r} has the absurd shape {delta.shape}.")
     layers = {e.layers for entry in concept.entries for e in entry.embeddings} - {1}
     known = {"sd15": 16, "sdxl": 70}.get(concept.base.family.removesuffix("-v"))
-    if concept.base.fingerprint:  # the file knows its net, which may be a lean one
-        known = concept.base.layers
+    if known and concept.base.fingerprint and 0 < concept.base.layers < known:
+        known = concept.base.layers  # the file knows its net, a lean one of that kind
     wrong = layers - {known} if known else (layers if len(layers) > 1 else set())
     if wrong:
         raise MixOfShowError(
