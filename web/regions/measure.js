@@ -14,7 +14,7 @@ export const LONG_SIDE = 96;
 export const TOKENS = Object.freeze([64, 32, 16, 8]);
 /** Samples per side of a token, and how many of a canvas are worth the time of a frame. */
 const FINE = 4;
-const MOST_SAMPLES = 1 << 20;
+const MOST_SAMPLES = 1 << 18;
 
 /**
  * Samples are remembered per shape object, which are never changed in place.
