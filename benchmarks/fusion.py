@@ -67,13 +67,15 @@ def objective(weight, inputs, targets) -> float:
     return total / sum(v.numel() for v in targets)
 
 
-def compare_solvers(quick: bool) -> list[dict]:
+def compare_solvers(quick: bool, only: str = "") -> list[dict]:
     from mos_pack.mixofshow_core.fusion.baselines import fit_lbfgs
     from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
     from mos_pack.mixofshow_core.fusion.statistics import GramAccumulator
 
     table = []
     for name, width, outputs, rows, count, iterations in LAYERS:
+        if only not in name:
+            continue
         rows = rows // QUICK_ROWS if quick and name.startswith("spatial") else rows
         iterations = min(iterations, QUICK_ITERATIONS) if quick else iterations
         inputs, deltas = make_layer(width, outputs, rows, 3, 4)
@@ -206,6 +208,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--only", choices=("solvers", "bare", "memory"))
+    parser.add_argument("--layer", default="", help="only the layers of table 1 whose name has this in it")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     start()
@@ -218,7 +221,7 @@ def main() -> None:
     figures = {}
     if options.only in (None, "solvers"):
         print(f"\n1. Gram + solve + factors against L-BFGS, K = 3, rank 4{QUICK_NOTE if options.quick else ''}")
-        figures["solvers"] = rows = compare_solvers(options.quick)
+        figures["solvers"] = rows = compare_solvers(options.quick, options.layer)
         ours, theirs = (sum(row[key] * row["count"] for row in rows) for key in ("ours_s", "lbfgs_s"))
         print(f"  all {sum(row['count'] for row in rows)} layers, extrapolated by count: ours {ours:.1f} s, "
               f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x")  # fmt: skip

@@ -99,7 +99,7 @@ def fuse_uses(
     started = time.perf_counter()
     check_uses(model, uses)
     add_ons = [use for use in uses if use.resolved_role == "add-on"]
-    solved = sorted((use for use in uses if use not in add_ons), key=use_identity)
+    solved = sorted((use for use in uses if use.resolved_role != "add-on"), key=use_identity)
     entries = tuple(entry for use in sorted(uses, key=use_identity) for entry in use.concept.entries)
     added = merge_sum([use.concept.deltas for use in add_ons], [use.strength for use in add_ons])
     for use in uses:
