@@ -176,44 +176,93 @@ def test_a_fused_folder_comes_back_as_a_concept(tiny_sd15, concept, tmp_path):
         assert torch.equal(ours.per_layer("clip_l"), theirs.per_layer("clip_l"))
 
 
-def test_the_lean_small_base_in_diffusers(tmp_path):
-    """Seven cross-attention layers in two levels: no constant of SD1.5 is left anywhere."""
+@pytest.fixture(scope="module")
+def small():
+    """The trained small base with a concept on every attention layer, and what our own node makes of both.
+
+    Seven cross-attention layers in two levels: no constant of SD1.5 is left anywhere.
+    """
     from types import SimpleNamespace
 
-    from comfy.model_patcher import ModelPatcher
-    from diffusers import UNet2DConditionModel
     from mos_pack.nodes.bridge import small_base
-    from mos_tests.host.tiny import _randomise
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from mos_pack.nodes.fuse import MixOfShowFuse
 
-    model, clip = small_base.build_unet(), small_base.build_clip()
-    _randomise(model.diffusion_model, 1)
-    _randomise(clip.cond_stage_model, 2)
-    model.model_loaded_weight_memory = 0
-    cpu = torch.device("cpu")
-    base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
-    concept = make_concept(base, "mara", 3, size=0.5)
-    use = ConceptUse(replace(concept, entries=(), deltas={}))
-    exporting.export_whole("diffusers-pipeline", tmp_path / "base", use, base.model, base.clip, None)
-    done = write(concept, "peft", base, tmp_path / "out")
-    from peft import PeftModel
+    model, clip, _ = small_base.load_small_base()
+    base = SimpleNamespace(model=model, clip=clip)
+    base.concept = make_concept(base, "mara", 3, rank=4, size=0.5)
+    done = MixOfShowFuse.execute(model, clip, (ConceptUse(base.concept),), "exact", "standard")
+    base.ours, base.bare = small_outputs(*done.result[:2]), small_outputs(model, clip)
+    return base
 
-    unet = UNet2DConditionModel.from_pretrained(tmp_path / "base" / "unet")
-    unet = PeftModel.from_pretrained(unet, done.main / "unet")
-    text = CLIPTextModel.from_pretrained(tmp_path / "base" / "text_encoder")
-    text = PeftModel.from_pretrained(text, done.main / "text_encoder")
-    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "base" / "tokenizer")
-    patched, patched_clip = exporting.apply_deltas(base.model, base.clip, concept.deltas)
-    ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
-    noise = torch.randn(1, small_base.LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(5))
-    context = patched_clip.encode_from_tokens(patched_clip.tokenize(PROMPT))
+
+SMALL_PROMPT = "a person, blue background"
+
+
+def small_latents():
+    from mos_pack.nodes.bridge.small_base import LATENT_CHANNELS
+
+    noise = torch.randn(1, LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(5))
+    return noise, torch.tensor([400.0])
+
+
+def small_outputs(model, clip):
     import comfy.model_management
 
-    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    context = clip.encode_from_tokens(clip.tokenize(SMALL_PROMPT))
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    noise, step = small_latents()
     with torch.no_grad():
-        theirs = text(ids)[0]
-        expected = patched.model.diffusion_model(noise, timesteps=torch.tensor([400.0]), context=context)
-        agree((theirs, unet(noise, torch.tensor([400.0]), encoder_hidden_states=theirs).sample), (context, expected))
+        return context, model.model.diffusion_model(noise, timesteps=step, context=context)
+
+
+def small_diffusers_outputs(unet, text, tokenizer):
+    ids = tokenizer(SMALL_PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    noise, step = small_latents()
+    with torch.no_grad():
+        context = text(ids)[0]
+        return context, unet(noise, step, encoder_hidden_states=context).sample
+
+
+@pytest.fixture
+def small_pipeline(small, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    bare = ConceptUse(replace(small.concept, entries=(), deltas={}))
+    exporting.export_whole("diffusers-pipeline", tmp_path / "base", bare, small.model, small.clip, None)
+    return StableDiffusionPipeline.from_pretrained(tmp_path / "base", vae=None)
+
+
+@pytest.mark.parametrize("kind", ["concept", "stock", "kohya"])
+def test_the_trained_small_base_through_the_stock_loader(kind, small, tmp_path):
+    import comfy.sd
+    from mos_pack.mixofshow_core.formats.native import load_safetensors
+
+    assert all(relative(after, before) > 0.01 for after, before in zip(small.ours, small.bare, strict=True))
+    done = write(small.concept, kind, small, tmp_path / "out")
+    tensors = load_safetensors(done.paths[0])[0]
+    model, clip = comfy.sd.load_lora_for_models(small.model, small.clip, tensors, 1.0, 1.0)
+    assert len(model.patches) + len(clip.patcher.patches) == len(small.concept.deltas)
+    agree(small_outputs(model, clip), small.ours)
+
+
+def test_the_trained_small_base_in_diffusers(small, small_pipeline, tmp_path):
+    pipe = small_pipeline
+    agree(small_diffusers_outputs(pipe.unet, pipe.text_encoder, pipe.tokenizer), small.bare)
+    pipe.load_lora_weights(str(write(small.concept, "diffusers", small, tmp_path / "out").main))
+    agree(small_diffusers_outputs(pipe.unet, pipe.text_encoder, pipe.tokenizer), small.ours)
+
+
+def test_the_trained_small_base_in_peft(small, small_pipeline, tmp_path):
+    """The text adapter's file names every layer in two spellings; each layer must be adapted once, at its own scale."""
+    from peft import PeftModel
+
+    done = write(small.concept, "peft", small, tmp_path / "out")
+    unet = PeftModel.from_pretrained(small_pipeline.unet, done.main / "unet")
+    text = PeftModel.from_pretrained(small_pipeline.text_encoder, done.main / "text_encoder")
+    for model, part in ((unet, "diffusion_model."), (text, "text_encoders.")):
+        adapted = [m for m in model.modules() if hasattr(m, "lora_A") and "default" in getattr(m, "lora_A", {})]
+        assert len(adapted) == sum(name.startswith(part) for name in small.concept.deltas)
+    agree(small_diffusers_outputs(unet, text, small_pipeline.tokenizer), small.ours)
 
 
 def test_sdxl_in_diffusers(tiny_sdxl, tmp_path):
