@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from . import placing_workflows
 from .graphs import Step, build_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +94,7 @@ def first_picture() -> dict[str, Step]:
     }  # fmt: skip
 
 
-WORKFLOWS = {"01_train_fuse_place": first_picture}
+WORKFLOWS = {"01_train_fuse_place": first_picture, **placing_workflows.WORKFLOWS}
 
 
 def main() -> None:

@@ -1,0 +1,24 @@
+"""The placing workflows run through a real server: the graphs as shipped, with a step or two in place of many."""
+
+import pytest
+from mos_tests.host.test_place import picture
+from mos_world.graphs import build_workflow, to_api
+from mos_world.placing_workflows import WORKFLOWS
+
+SIZES = {"02_two_people_routed": (128, 64), "03_three_people_detailed": (192, 64)}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflow_runs(server, name):
+    info = server.object_info()
+    graph = to_api(build_workflow(WORKFLOWS[name](), info), info)
+    for node in graph.values():
+        if node["class_type"] == "MixOfShowTrain":
+            node["inputs"] |= {"steps": 1, "save_as": f"workflow_{node['inputs']['save_as']}"}
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    outputs = server.run(graph)
+    saved = next(key for key, node in graph.items() if node["class_type"] == "SaveImage")
+    assert picture(server, outputs, saved).size == SIZES[name]
+    coverage = next(key for key, node in graph.items() if node["class_type"] == "MixOfShowCoverage")
+    assert "mara" in outputs[coverage]["text"][0] and len(outputs[coverage]["images"]) >= 2
