@@ -1,5 +1,6 @@
 """The small base of SDXL's kind: its recipe, its file, and the pack's whole way on it. Random weights, true shapes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
+from mos_tests.host.runtime import ROOT
 from mos_tests.host.test_demo_model import sample
 from mos_tests.host.test_place import regions
 from mos_tests.host.tiny import TinyBase
 from mos_world import base as recipe_a
 from mos_world import base_b as recipe_b
 from mos_world.export import net_tensors
+from mos_world.graphs import to_api
+from mos_world.variants import find, together
 from safetensors.torch import save_file
 
 PROMPT = "a person with red hair on the left"
@@ -161,18 +165,13 @@ def test_concepts_do_not_cross_the_kinds(base):
 
 
 @pytest.mark.skipif(not small_base_xl.WEIGHTS.is_file(), reason="assets/demo has no weights yet")
-def test_the_shipped_base_in_the_executor(server):
-    text = {"class_type": "CLIPTextEncode"}
-    outputs = server.run({
-        "base": {"class_type": "MixOfShowDemoModel", "inputs": {"base": "SDXL kind"}},
-        "yes": text | {"inputs": {"clip": ["base", 1], "text": "a person, blue background"}},
-        "no": text | {"inputs": {"clip": ["base", 1], "text": ""}},
-        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "sample": {"class_type": "KSampler", "inputs": {
-            "model": ["base", 0], "positive": ["yes", 0], "negative": ["no", 0], "latent_image": ["latent", 0],
-            "seed": 1, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
-        }},
-        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["base", 2]}},
-        "show": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
-    })  # fmt: skip
-    assert len(outputs["show"]["images"]) == 1
+def test_workflow_01_runs_on_the_shipped_base(server):
+    """The shipped graph with the other kind chosen, and a few training steps in place of its few hundred."""
+    workflow = json.loads((ROOT / "example_workflows" / "01_train_fuse_place.json").read_text())
+    graph = to_api(workflow, server.object_info())
+    graph[find(graph, "MixOfShowDemoModel")[0]]["inputs"]["base"] = "SDXL kind"
+    for train in find(graph, "MixOfShowTrain"):
+        graph[train]["inputs"]["steps"] = 2
+    graph[find(graph, "MixOfShowFuse")[0]]["inputs"]["calibration"] = "quick"
+    graph = together(graph, "fused", True, "xl", seed=1, batch=1)
+    assert len(server.run(graph)[find(graph, "SaveImage")[0]]["images"]) == 1
