@@ -98,9 +98,10 @@ def fuse_uses(
     """
     started = time.perf_counter()
     check_uses(model, uses)
+    uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     add_ons = [use for use in uses if use.resolved_role == "add-on"]
-    solved = sorted((use for use in uses if use.resolved_role != "add-on"), key=use_identity)
-    entries = tuple(entry for use in sorted(uses, key=use_identity) for entry in use.concept.entries)
+    solved = [use for use in uses if use.resolved_role != "add-on"]
+    entries = tuple(entry for use in uses for entry in use.concept.entries)
     added = merge_sum([use.concept.deltas for use in add_ons], [use.strength for use in add_ons])
     for use in uses:
         _check_fits(model, clip, use)
@@ -122,7 +123,7 @@ def fuse_uses(
     base_model, base_clip = apply_deltas(model, clip, added)
     base = hash_of([info.family, info.fingerprint, patches_digest(model), patches_digest(clip.patcher),
                     options_digest(model), text_fingerprint(clip),
-                    [use_identity(use) for use in sorted(add_ons, key=use_identity)]])  # fmt: skip
+                    [use_identity(use) for use in add_ons]])  # fmt: skip
     plan = plan.sized(native_size(model))
     described = [use_identity(use) for use in solved]
     key = hash_of([FUSION_VERSION, base, described, [e.id for e in entries], method, plan.content_hash,
