@@ -9,8 +9,11 @@ import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.control import RegionControl
 from mos_pack.nodes.control import MixOfShowRegionControl
+from mos_tests.host.test_place import picture as placed_picture
+from mos_tests.host.test_place import place_graph
 from mos_tests.host.test_regions import Case, rect
 from mos_tests.host.tiny import _randomise, unet_config
+from safetensors.torch import save_file
 
 import nodes as host_nodes
 
@@ -199,3 +202,36 @@ def test_bad_input(sd15, picture, change, message):
     given = {"control_net": make_control("t2i-adapter"), "image": picture, "start": 0.0, "end": 1.0} | change
     with pytest.raises(MixOfShowError, match=message):
         MixOfShowRegionControl.execute(sd15.cond(sd15.a), sd15.cond(sd15.n), regions=sd15.map(rect()), **given)
+
+
+def test_the_real_server_weighs_a_loaded_adapter(server):
+    """Loader, Region Control and sampler as nodes: all ones is the host's own Apply ControlNet, all zeros is none."""
+    folder = server.base / "models" / "controlnet"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(make_control("t2i-adapter").t2i_model.state_dict(), folder / "tiny_adapter.safetensors")
+    graph = place_graph()
+    graph["20"] = {"class_type": "ControlNetLoader", "inputs": {"control_net_name": "tiny_adapter.safetensors"}}
+    flat = {"width": 128, "height": 64, "batch_size": 1, "color": 0x80FF20}
+    graph["21"] = {"class_type": "EmptyImage", "inputs": flat}
+    shared = {"positive": ["2", 1], "negative": ["2", 2], "control_net": ["20", 0], "image": ["21", 0], "strength": 1.0}
+    always = {"start_percent": 0.0, "end_percent": 1.0}
+    stock_node = {"class_type": "ControlNetApplyAdvanced", "inputs": shared | always}
+
+    def ours_node(**weights):
+        inputs = shared | {"regions": ["8", 0], "start": 0.0, "end": 1.0} | weights
+        return {"class_type": "MixOfShowRegionControl", "inputs": inputs}
+
+    def run(node, **changes):
+        changed = {key: {**value, "inputs": dict(value["inputs"])} for key, value in graph.items()}
+        if node is not None:
+            changed["22"] = node
+            changed["5"]["inputs"] |= {"positive": ["22", 0], "negative": ["22", 1]}
+        if changes:
+            editor = changed["8"]["inputs"]["editor"].replace('"prompt":', '"control": 0, "prompt":')
+            changed["8"]["inputs"]["editor"] = editor
+        return placed_picture(server, server.run(changed)).tobytes()
+
+    without, stock_bytes = run(None), run(stock_node)
+    assert without != stock_bytes
+    assert run(ours_node(outside=1.0)) == stock_bytes
+    assert run(ours_node(outside=0.0), control=0) == without
