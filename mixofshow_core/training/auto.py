@@ -31,7 +31,7 @@ RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 2e-4, 1.5e-3)}
 # Whole matrices move faster than factors: Custom Diffusion's and DreamBooth's published rates.
 FULL_WEIGHT_RATES = {
     "full": {"cross": (8e-5, 1e-5, 8e-5), "everything": (1e-3, 1e-5, 5e-6)},
-    "small": {"cross": (5e-3, 2e-4, 5e-4), "everything": (5e-3, 2e-4, 1e-4)},
+    "small": {"cross": (5e-3, 2e-4, 1e-3), "everything": (5e-3, 2e-4, 1e-4)},
 }
 PRIOR_PICTURES = {"full": 200, "small": 24}
 # Smallest scale of a placed picture. A base that has only ever seen whole figures takes a shrunk, shifted one for a

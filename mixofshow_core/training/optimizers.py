@@ -1,6 +1,8 @@
-"""Optimisers by name; those outside PyTorch are extras that are imported only when chosen."""
+"""Optimisers over a run's parameter groups; those of other libraries are handed in by whoever may import them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
@@ -8,33 +10,24 @@ from ..errors import MixOfShowError
 from .adapters import Trainables
 from .settings import TrainSettings
 
+Maker = Callable[[list[dict]], torch.optim.Optimizer]
 
-def make_optimizer(trainables: Trainables, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The chosen optimiser over the run's parameter groups. Raises MixOfShowError with the install line."""
+
+def make_optimizer(
+    trainables: Trainables, settings: TrainSettings, maker: Maker | None = None
+) -> torch.optim.Optimizer:
+    """The chosen optimiser; ``maker`` builds one that PyTorch does not have."""
     groups = trainables.parameter_groups(
         settings.lr_embedding, settings.lr_text, settings.lr_unet, settings.weight_decay
     )
+    if maker is not None:
+        return maker(groups)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(0.9, 0.999))
-    if settings.optimizer == "adafactor":
-        if not hasattr(torch.optim, "Adafactor"):
-            raise MixOfShowError(f"optimizer is adafactor, which needs torch 2.5; this is {torch.__version__}.")
-        return torch.optim.Adafactor(groups)
-    if settings.optimizer == "adamw8bit":
-        try:
-            import bitsandbytes
-        except ImportError as error:
-            raise _missing(settings.optimizer, "bitsandbytes", error) from error
-        return bitsandbytes.optim.AdamW8bit(groups, betas=(0.9, 0.999))
-    try:
-        import prodigyopt
-    except ImportError as error:
-        raise _missing(settings.optimizer, "prodigyopt", error) from error
-    return prodigyopt.Prodigy(groups)
-
-
-def _missing(name: str, package: str, error: ImportError) -> MixOfShowError:
-    return MixOfShowError(
-        f"optimizer is {name}, which needs the package {package} ({error}). Install it into ComfyUI's Python with "
-        f"`python -m pip install {package}` and restart, or choose adamw."
-    )
+    if settings.optimizer != "adafactor":
+        raise MixOfShowError(f"optimizer is {settings.optimizer}, which comes from another library.")
+    if not hasattr(torch.optim, "Adafactor"):
+        raise MixOfShowError(f"optimizer is adafactor, which needs torch 2.5; this is {torch.__version__}. Use adamw.")
+    # The second epsilon is the least size of a parameter that its rate is scaled by: with the usual 0.001 a matrix
+    # that starts at zero would hardly ever move, with 1 the rates mean what they mean for AdamW.
+    return torch.optim.Adafactor(groups, eps=(None, 1.0))

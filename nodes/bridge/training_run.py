@@ -39,6 +39,7 @@ from .training import (
 )
 from .training_encode import encode_pictures, ordinary
 from .training_memory import estimate, memory_advice
+from .training_optimizers import library_optimizer
 from .training_parts import make_trainables, trained_modules
 from .training_prior import class_folder_fingerprint, encode_priors
 from .training_validation import save_validation
@@ -217,7 +218,7 @@ def run_training(request: TrainRequest) -> TrainResult:
         samples, priors = [ordinary(s) for s in samples], [ordinary(s) for s in priors]
         trainables = make_trainables(request).to(host.device)
         host.learn_words(trainables, request.plans)
-        optimizer = make_optimizer(trainables, settings)
+        optimizer = make_optimizer(trainables, settings, library_optimizer(settings.optimizer))
         named = list(trainables.named_parameters())
         state = read_snapshot(snapshot, fingerprint, named, optimizer) or RunState()
         if state.step:

@@ -233,3 +233,23 @@ def test_snapshots_that_cannot_be_written_do_not_end_the_run(lean, monkeypatch, 
     with torch.inference_mode():
         result = training_run.run_training(ask(lean, steps=3, snapshot_every=1))
     assert result.path.is_file() and "no new snapshot" in caplog.text
+
+
+def test_whole_weights_and_projections_are_applied_by_the_host(lean, monkeypatch):
+    """What training hooked on is what the host patches in: the same net output, for every kind of layer."""
+    for changes in ({"preset": "DreamBooth", "prior_weight": 0.0}, {"preset": "LoRA", "unet_layers": "transformer"}):
+        with opened(lean, **changes) as (host, trainables, samples, _), torch.no_grad():
+            request, noisy = ask(lean, **changes), samples[0].latents[:1]
+            context = loop.TextContexts(host.encode(["a photo"], {}).layers)
+            trainables.eval()
+            hooked = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
+            trainables.set_strength(0.0)
+            plain = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
+            concept = training_run.export_concept(trainables, request.plans, request.index, request.base, {})
+        deltas = {name: delta for name, delta in concept.deltas.items() if name.startswith("diffusion_model")}
+        model, _ = training_run.bridge_model.apply_deltas(lean.model, None, deltas)
+        patched = replace(lean, model=model)
+        with training_run.host_for_training(patched.model, lean.clip, request.settings, request.index) as host:
+            applied = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
+        assert torch.allclose(applied, hooked, rtol=1e-3, atol=1e-4 * float(hooked.abs().max()))
+        assert not torch.allclose(plain, hooked, rtol=1e-2)
