@@ -224,7 +224,7 @@ def test_a_subgraph_made_saved_edited_and_unpacked_keeps_the_drawing(desk):
     desk.run_js("() => { const {app} = window; app.graph.unpackSubgraph(app.graph.nodes.find(node => node.subgraph)) }")
     desk.page.wait_for_timeout(600)
     assert desk.run_js(INSIDE) == [value] and desk.value == value
-    # Nodes 2.0 of front end 1.32 draws no unpacked node at all; where the node is seen, so is the editor.
+    # Nodes 2.0 of front end 1.32 draws no node, a stock one neither, unpacked after its subgraph was opened.
     seen = desk.run_js(f"() => !LiteGraph.vueNodesMode || !!document.querySelector(`[data-node-id='${{{FIND}.id}}']`)")
     if seen:
         desk.look()
