@@ -123,7 +123,7 @@ def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "
     if base is None:
         raise MixOfShowError(f"{path.name} is a whole fused model: give the base model it was made from "
                              "(connect MODEL and CLIP, or --base CHECKPOINT).")  # fmt: skip
-    tree: dict[str, dict] = {"unet": _load_part(path, UNET_FILES)}
+    tree: dict[str, dict] = {}
     words: dict[str, dict[str, Tensor]] = {}
     for encoder, files in TEXT_PARTS.items():
         part = files[0].partition("/")[0]
@@ -136,7 +136,9 @@ def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "
         for word, ids in _concept_ids(path, table.shape[0]).items():
             words.setdefault(word, {})[encoder] = table[ids].clone()
         tree[part] = {k: v for k, v in text.items() if not k.removeprefix("text_model.").startswith("embeddings.")}
-    return read_absolute(tree | {"new_concept_embedding": words}, path.name, base, name)
+        del text, table  # what is read next may need the memory
+    tree |= {"unet": _load_part(path, UNET_FILES), "new_concept_embedding": words}
+    return read_absolute(tree, path.name, base, name)
 
 
 def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:
