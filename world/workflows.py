@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import placing_workflows
+from . import fusing_workflows, placing_workflows
 from .graphs import Step, build_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +94,9 @@ def first_picture() -> dict[str, Step]:
     }  # fmt: skip
 
 
-WORKFLOWS = {"01_train_fuse_place": first_picture, **placing_workflows.WORKFLOWS}
+WORKFLOWS = {
+    "01_train_fuse_place": first_picture, **placing_workflows.WORKFLOWS, **fusing_workflows.WORKFLOWS,
+}  # fmt: skip
 
 
 def main() -> None:
