@@ -76,6 +76,17 @@ def put(name, tree):
     return f"mixofshow/{name}"
 
 
+def sample(model, context, layers):
+    """Two steps of the host's sampler; every cross-attention layer reads its own rows."""
+    import comfy.sample
+    from mos_pack.nodes.bridge.regions import Payload, patch_model, with_payload
+
+    empty = torch.zeros(1, 4, 8, 8)
+    conditioning = with_payload(context, {}, Payload(context.shape[1], layers))
+    return comfy.sample.sample(patch_model(model), comfy.sample.prepare_noise(empty, 3), 2, 1.0, "euler", "normal",
+                               conditioning, conditioning, empty, seed=3)  # fmt: skip
+
+
 def test_a_reference_file_loads_and_samples_like_the_weights_it_holds(tiny_sd15):
     """A .pth written from the published layout alone: the UNet sees W + up down, each layer its own row."""
     tree = reference_files.edlora(base=32, context=64, text_layers=3, rank=4)
@@ -101,6 +112,15 @@ def test_a_reference_file_loads_and_samples_like_the_weights_it_holds(tiny_sd15)
         expected = clip.encode_from_tokens({"l": [chunk]})
         assert torch.allclose(layered.layers[layer], expected[0], atol=1e-5), layer
     assert table.shape[0] == 49408  # nothing was written into the host's table
+    by_hand = tiny_sd15.model.clone()
+    by_hand.add_patches({
+        f"diffusion_model.{reference_files.ldm_path(path)}.weight": (
+            "diff", (parts["unet"][f"{path}.lora_up.weight"] @ parts["unet"][f"{path}.lora_down.weight"],))
+        for path in reference_files.attention_linears(32, 64)
+    })  # fmt: skip
+    pictures = [sample(each, layered.layers[:1], layered.layers) for each in (model, by_hand)]
+    assert torch.allclose(*pictures, atol=1e-4) and not torch.allclose(
+        pictures[0], sample(tiny_sd15.model, layered.layers[:1], layered.layers), atol=1e-2)  # fmt: skip
 
 
 def test_the_same_concept_samples_identically_after_a_trip_through_the_reference_format(tiny_sd15, concept):
