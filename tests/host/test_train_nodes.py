@@ -65,6 +65,7 @@ def test_a_graph_trains_and_saves(server, folder, family):
     assert outputs["path"]["text"] == [str(path)]
     with safe_open(str(path), framework="pt") as file:
         keys = set(file.keys())
+        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     layers = {"sd15": 16, "sdxl": 70}[family]
     assert sum(key.endswith(".attn2.to_k.lora_up.weight") for key in keys) == layers
     encoders = ["clip_l"] if family == "sd15" else ["clip_l", "clip_g"]
@@ -132,3 +133,17 @@ def test_cancel_leaves_a_usable_file_and_the_log_says_where(server, folder):
     assert time.monotonic() - asked < 15
     (saved,) = (server.base / "models" / "loras" / "mixofshow").glob("endless-step*.safetensors")
     assert str(saved) in server.log.read_text()
+
+
+def test_custom_diffusion_with_class_pictures_buckets_and_a_validation_sheet(server, folder):
+    nodes = graph(preset="Custom Diffusion", save_as="modifier")
+    nodes["settings"]["inputs"] |= {
+        "prior_pictures": 2, "aspect": "buckets", "validate_every": 1, "validation_prompts": "zorbo",
+    }
+    path = server.run({key: nodes[key] for key in ("base", "data", "settings", "train", "path")})["path"]["text"][0]
+    with safe_open(path, framework="pt") as file:
+        keys = set(file.keys())
+    assert sum(key.endswith(".diff") for key in keys) == 32
+    place = server.base / "models" / "loras" / "mixofshow"
+    assert (place / "modifier-step1.safetensors").is_file() and (place / "modifier-step1.png").is_file()
+    assert "auto: memory about" in server.log.read_text()
