@@ -38,9 +38,9 @@ from .training import (
     vocabulary_norm,
 )
 from .training_encode import encode_pictures, ordinary
-from .training_memory import estimate, memory_advice
+from .training_memory import estimate, gigabytes, memory_advice
 from .training_optimizers import library_optimizer
-from .training_parts import make_trainables, trained_modules
+from .training_parts import count_trained, make_trainables, trained_modules
 from .training_prior import class_folder_fingerprint, encode_priors
 from .training_validation import save_validation
 
@@ -136,7 +136,11 @@ def prepare(
         if small:
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
     request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
-    return request, (*notes, f"memory {estimate(request).text()}")
+    size = gigabytes(4 * count_trained(request))
+    if chosen.full_weights:
+        log.warning("%s saves whole matrices: the file will have about %s, and every snapshot three times that.",
+                    chosen.method, size)
+    return request, (*notes, f"memory {estimate(request).text()}", f"file about {size}")
 
 
 def read_training(path: Path) -> dict:

@@ -253,3 +253,12 @@ def test_whole_weights_and_projections_are_applied_by_the_host(lean, monkeypatch
             applied = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
         assert torch.allclose(applied, hooked, rtol=1e-3, atol=1e-4 * float(hooked.abs().max()))
         assert not torch.allclose(plain, hooked, rtol=1e-2)
+
+
+def test_large_files_are_announced_before_the_run(lean, caplog):
+    ask(lean, preset="DreamBooth")
+    warned = next(record.message for record in caplog.records if "whole matrices" in record.message)
+    assert warned.startswith("DreamBooth saves whole matrices: the file will have about 16 MB")
+    caplog.clear()
+    ask(lean)
+    assert "whole matrices" not in caplog.text
