@@ -200,11 +200,14 @@ def test_size_presets_backdrop_masks_and_names_after_a_run(mouse):
     }  # fmt: skip
     mouse.load_graph(graph)
     mouse.run()
-    mouse.page.wait_for_timeout(1000)
-    red, _, blue, _ = mouse.root.locator("canvas").evaluate(
-        """canvas => { const ratio = canvas.width / canvas.clientWidth; const pen = canvas.getContext('2d');
-        return [...pen.getImageData(canvas.width / 2 + 60 * ratio, canvas.height / 2 + 30 * ratio, 1, 1).data] }"""
-    )
+    for _ in range(40):  # the pictures arrive some time after the run has ended
+        red, _, blue, _ = mouse.root.locator("canvas").evaluate(
+            """canvas => { const ratio = canvas.width / canvas.clientWidth; const pen = canvas.getContext('2d');
+            return [...pen.getImageData(canvas.width / 2 + 60 * ratio, canvas.height / 2 + 30 * ratio, 1, 1).data] }"""
+        )
+        if blue > 80:
+            break
+        mouse.page.wait_for_timeout(250)
     assert blue > 80 and red > 60, "the blue backdrop under the orange mask"
     assert not mouse.problems, mouse.problems
 
