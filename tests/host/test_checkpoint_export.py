@@ -3,6 +3,8 @@
 The net has SD1.5's widths (320 channels, 768 wide text encoder), by which the host recognises it, but one level only.
 """
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -107,6 +109,17 @@ def test_the_command_line_merges_a_foreign_lora_into_a_pipeline_folder(base, con
     assert changed == expected
     layer = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
     assert torch.allclose(merged[layer], plain[layer] + concept.deltas[layer].dense(), atol=1e-6)
+
+
+def test_the_command_line_in_a_process_of_its_own(tmp_path):
+    """From a shell, with nothing of the host imported before."""
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file({f"{name}.lora_up.weight": torch.randn(320, 2), f"{name}.lora_down.weight": torch.randn(2, 768)},
+              tmp_path / "foreign.safetensors")  # fmt: skip
+    command = [sys.executable, cli.__file__, "convert", str(tmp_path / "foreign.safetensors"), "--to", "peft"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "made")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "read as lora\n" in done.stdout and (tmp_path / "made" / "unet" / "adapter_config.json").is_file()
 
 
 def test_the_command_line_reads_foreign_loras(base, concept, tmp_path, folder, capsys):
