@@ -50,8 +50,8 @@ class MixOfShowLoadConcept(io.ComfyNode):
                 CONCEPTS.Input("concepts", optional=True, tooltip="Concepts loaded before: this one joins them."),
                 io.Model.Input(
                     "model", optional=True,
-                    tooltip="The base. Only for files with whole weights (fused models, Custom Diffusion) and for DoRA, "
-                            "OFT, BOFT and GLoRA: the difference is taken.",
+                    tooltip="The base. Only for files with whole weights (fused models, Custom Diffusion) and for "
+                            "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The base's text encoder, for the same files."),
             ],
