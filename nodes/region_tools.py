@@ -19,7 +19,9 @@ class MixOfShowPickRegion(io.ComfyNode):
             description="Take one region out of many, with its prompt and concept, to paint its details again.",
             inputs=[
                 REGIONS.Input("regions", tooltip="From Regions."),
-                io.String.Input("region", default="", tooltip="Name or id of the region, as in the editor. Empty: the only one."),
+                io.String.Input(
+                    "region", default="", tooltip="Name or id of the region, as in the editor. Empty: the only one."
+                ),
             ],
             outputs=[
                 REGIONS.Output(

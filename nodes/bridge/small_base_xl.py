@@ -15,7 +15,7 @@ import torch
 
 from . import small_base
 
-WEIGHTS = small_base.WEIGHTS.with_name("small_base_xl.safetensors")
+WEIGHTS = small_base.WEIGHTS.parent / "small_base_xl.safetensors"
 SECOND_WIDTH = 160
 SIZE_WIDTH = 6 * 256  # the host embeds height, width, crop and target of the picture, 256 values each
 UNET = small_base.UNET | {
