@@ -240,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench --claims", description=__doc__)
     parser.add_argument("tables", nargs="*", default=["fusing", "placing", "methods"])
     parser.add_argument("--quick", action="store_true", help="three concepts, few pictures")
+    parser.add_argument("--concepts", type=int, default=0, help="how many characters; 0: all, or three with --quick")
     parser.add_argument("--pictures", type=int, default=0, help="pictures a cell; 0: chosen by the table")
     parser.add_argument("--calibration", default="standard")
     parser.add_argument("--out", type=Path, default=CACHE / "claims.md")
@@ -247,7 +248,7 @@ def main() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
     names = sorted(f.name for f in PICTURES.iterdir() if f.is_dir() and (f / "train").is_dir())
-    names = names[:3] if options.quick else names
+    names = names[:options.concepts or (3 if options.quick else len(names))]
     judge = make_judge(names)
     base = hashlib.sha256(BASE_WEIGHTS.read_bytes()).hexdigest()[:16]
     command = "python -m benchmarks.claims " + " ".join(sys.argv[1:])
@@ -258,7 +259,7 @@ def main() -> None:
         choices = lab.object_info
         methods = graphs.input_specs(choices["MixOfShowFuse"])["method"][1]["options"]
         presets = graphs.input_specs(choices["MixOfShowTrain"])["preset"][1]["options"]
-        ks = (2, 3) if options.quick else (2, 5, 10)
+        ks = sorted({k for k in (2, 5, 10) if k <= len(names)} | {len(names)})
         pairs = [names[i:i + 2] for i in range(0, len(names) - 1, 2)]
         triples = [names[i:i + 3] for i in range(0, len(names) - 2, 3)]
         few = 2 if options.quick else 0
@@ -267,7 +268,7 @@ def main() -> None:
             "placing": (few or 13, lambda n: placing(lab, judge, names, pairs + triples, n, options.calibration)),
             "methods": (few or 8, lambda n: methods_table(lab, judge, names[:6], presets, n)),
         }
-        say(f"{len(names)} trainings of about 40 s, some {len(names) * 150} pictures: {options.tables}")
+        say(f"{len(names)} trainings of about 40 s, then {', '.join(options.tables)}")
         for title in options.tables:
             count, make = table[title]
             count = options.pictures or count
