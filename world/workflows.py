@@ -45,25 +45,9 @@ anywhere. For real pictures put your checkpoint in place of *Demo Model* and a f
 
 def first_picture() -> dict[str, Step]:
     """01: two concepts trained, fused and placed."""
-    base = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2)}
-    people = {
-        f"{name}_pictures": Step(
-            "MixOfShowDataset", (380, 40 + 560 * row), (330, 420),
-            {"name": name, "class_word": "person", "folder": f"demo:{name}"},
-        )
-        for row, name in enumerate(("mara", "finn"))
-    }  # fmt: skip
     return {
         "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": STORY}),
-        "base": Step("MixOfShowDemoModel", (120, 40), (220, 80)),
-        **people,
-        "mara": Step(
-            "MixOfShowTrain", (750, 40), (330, 460), {"save_as": "mara"}, base | {"dataset": ("mara_pictures", 0)}
-        ),
-        "finn": Step(
-            "MixOfShowTrain", (750, 600), (330, 460), {"save_as": "finn"},
-            base | {"dataset": ("finn_pictures", 0), "concepts": ("mara", 0)},
-        ),
+        **placing_workflows.trained(),
         "fuse": Step(
             "MixOfShowFuse", (1120, 40), (330, 300), {},
             {"model": ("base", 0), "clip": ("base", 1), "concepts": ("finn", 0)},
