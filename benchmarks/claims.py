@@ -25,6 +25,7 @@ from PIL import Image
 from tests.host.runtime import find_host
 from tests.host.server import Server, start_server
 from world import evaluator
+from world.scoring import halves
 
 from . import claim_graphs as graphs
 
@@ -104,12 +105,14 @@ class Judge:
     ceiling: float
 
     def similarity(self, pictures: np.ndarray, name: str) -> torch.Tensor:
-        """[N] cosine to one identity, and who is nearest, as [N] bool."""
-        identity = evaluator.load_identity()
-        table = identity.similarities(self.features(pictures), self.gallery)
+        """[N, 2]: cosine to one identity, and 1 where it is the nearest."""
+        table = self.table(pictures)
         column = self.gallery.names.index(name)
-        return torch.stack([table[:, column], (table.argmax(1) == column).float(),
-                            (table.max(1).values < self.gallery.threshold).float()], 1)
+        return torch.stack([table[:, column], (table.argmax(1) == column).float()], 1)
+
+    def table(self, pictures: np.ndarray) -> torch.Tensor:
+        """[N, identities]: cosine to everybody in the gallery."""
+        return evaluator.load_identity().similarities(self.features(pictures), self.gallery)
 
     def features(self, pictures: np.ndarray) -> torch.Tensor:
         return evaluator.features(self.net, [Image.fromarray(picture) for picture in pictures])
@@ -198,14 +201,12 @@ def placing(lab: Lab, judge: Judge, names: Sequence[str], groups: Sequence[Seque
                 begin = time.monotonic()
                 pictures = lab.paint(f"{arm}, {' '.join(group)}", nodes)["row"]
                 seconds, painted = seconds + time.monotonic() - begin, painted + len(pictures)
-                width = pictures.shape[2] // size
-                for i, name in enumerate(group):
-                    part = pictures[:, :, i * width:(i + 1) * width]
-                    scores = judge.similarity(part, name)
-                    right += scores[:, 1].tolist()
-                    nobody += scores[:, 2].tolist()
-                    others = [judge.similarity(part, other)[:, 1] for other in group if other != name]
-                    swapped += torch.stack(others).sum(0).tolist()
+                for part, name in halves(pictures, group):
+                    best = judge.table(part).max(1)
+                    nearest = [judge.gallery.names[place] for place in best.indices.tolist()]
+                    right += [found == name for found in nearest]
+                    swapped += [found in group and found != name for found in nearest]
+                    nobody += (best.values < judge.gallery.threshold).tolist()
             lines.append(f"| {size} | {arm} | {percent(right)} | {percent(swapped)} | {percent(nobody)} | "
                          f"{seconds / painted:.2f} |")
     return lines
