@@ -8,8 +8,6 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers
 from mos_pack.nodes.bridge import small_base
 
-pytestmark = pytest.mark.skipif(not small_base.WEIGHTS.is_file(), reason="assets/demo has no weights yet")
-
 
 @pytest.fixture(scope="module")
 def base():

@@ -164,7 +164,6 @@ def test_concepts_do_not_cross_the_kinds(base):
         bridge_model.check_family(base.model, [use])
 
 
-@pytest.mark.skipif(not small_base_xl.WEIGHTS.is_file(), reason="assets/demo has no weights yet")
 def test_workflow_01_runs_on_the_shipped_base(server):
     """The shipped graph with the other kind chosen, and a few training steps in place of its few hundred."""
     workflow = json.loads((ROOT / "example_workflows" / "01_train_fuse_place.json").read_text())
