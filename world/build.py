@@ -15,7 +15,7 @@ from .people import Person
 from .sprites import CACHE
 
 SINGLES, DOUBLES, TRIPLES, TEST = 56000, 16000, 3000, 512
-PEOPLE_SHARE = 0.6
+PEOPLE_SHARE = 0.5
 _sprites: list[Image.Image] = []
 _people: list[Subject] = []
 _emoji: list[Subject] = []

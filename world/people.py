@@ -158,7 +158,7 @@ def describe(person: Person, rng: random.Random, keep: float = 0.8) -> str:
                 parts.append(f"{first} {person.hair_colour} {noun}")
             else:
                 parts.append(f"{person.hair_colour} {first}")
-    if person.glasses and rng.random() < keep:
+    if person.glasses:  # always said, else a caption without them would mean nothing
         parts.append(person.glasses)
     if person.beard and rng.random() < keep:
         parts.append(person.beard)
