@@ -2,7 +2,7 @@
 
     <kind>/<name>/train/01..10.png   with captions (.txt) and, where exact, masks (.mask.png); 01..04 are the small set
     <kind>/<name>/test/01..12.png    held out: other clothes, views, subjects and backgrounds
-    lookalikes/<kind>/<name>/01..06.png   never trained; those of characters are world/identities
+    lookalikes/<kind>/<name>/01..06.png   never trained; those of mara and finn are world/identities
 
 Characters and objects are 128 pixels a side in train; all else is 64, the bases' own size. Seeded: same bytes again.
 """
@@ -24,7 +24,7 @@ from .build import paste
 from .captions import BACKGROUNDS, EMOJI, Subject
 from .captions import name as words_of
 from .host import ROOT
-from .people import CHARACTERS, Person
+from .people import CHARACTERS, NEIGHBOURS, Person
 from .pictures import caption_of
 from .sprites import CACHE
 
@@ -69,11 +69,11 @@ def sizes(trained: bool) -> list[int]:
     return [TRAIN_SIDE] * TRAIN + [64] * TEST if trained else [64] * LOOKALIKE
 
 
-def make_character(name: str) -> list[Shown]:
+def make_character(name: str, trained: bool) -> list[Shown]:
     rows = [json.loads(line) for line in (CACHE / "people.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["who"] == name]
     rng, out = random.Random(f"character {name}"), []
-    for row, side, background in zip(rows, sizes(True), backgrounds(rng), strict=False):
+    for row, side, background in zip(rows, sizes(trained), backgrounds(rng), strict=False):
         sprite = Image.open(CACHE / "people" / row["file"]).convert("RGBA")
         shown = on_background(sprite, background, side, rng.uniform(0.88, 1.0), True, rng)
         out.append(Shown(shown.picture, caption_of(name, Person(**row["person"]), background), shown.mask))
@@ -143,7 +143,9 @@ def make_all(kinds: tuple[str, ...]) -> None:
     drawn, alike = concepts_drawn, OUT / "lookalikes"
     if "character" in kinds:
         for name in CHARACTERS:
-            save(make_character(name), OUT / "character" / name, True)
+            save(make_character(name, True), OUT / "character" / name, True)
+        for name in NEIGHBOURS:
+            save(make_character(name, False), alike / "character" / name, False)
     if "object" in kinds:
         for name, thing in objects.THINGS.items():
             save(make_object(name, thing, True), OUT / "object" / name, True)

@@ -124,6 +124,18 @@ LOOKALIKES = {
 }
 HELD_OUT = {**CHARACTERS, **LOOKALIKES}
 
+# One look-alike for each of the other eight characters, one attribute away: `is_held_out` knows them by the character.
+NEIGHBOURS = {
+    "olga": replace(CHARACTERS["omara"], hair_colour="brown"),
+    "zoe": replace(CHARACTERS["zelda"], skin="pale"),
+    "theo": replace(CHARACTERS["tariq"], beard="", beard_style=""),
+    "willa": replace(CHARACTERS["wilma"], glasses="glasses", glasses_style="round"),
+    "bruno": replace(CHARACTERS["boris"], hair_colour="black"),
+    "pete": replace(CHARACTERS["pavel"], hair="an afro", top="fro"),
+    "nora": replace(CHARACTERS["nadia"], glasses="", glasses_style=""),
+    "yara": replace(CHARACTERS["yuki"], skin="pale"),
+}
+
 
 def is_held_out(person: Person) -> bool:
     """True when four of the five identity attributes agree with a held-out identity's."""

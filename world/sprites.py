@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from .people import HELD_OUT, draw_person, dress, is_held_out
+from .people import HELD_OUT, NEIGHBOURS, draw_person, dress, is_held_out
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "world"
 PACKAGES = ("@dicebear/core@9.4.2", "@dicebear/avataaars@9.4.2", "@resvg/resvg-js@2.6.2",
@@ -37,7 +37,7 @@ def plan_people() -> list[dict]:
         person = draw_person(rng)
         if not is_held_out(person):
             rows.append({"file": f"p{len(rows):05d}.png", "who": "", "person": person})
-    for name, person in HELD_OUT.items():
+    for name, person in {**HELD_OUT, **NEIGHBOURS}.items():
         for i in range(PER_IDENTITY):
             rows.append({"file": f"{name}_{i:02d}.png", "who": name, "person": dress(person, rng)})
     return [{"file": r["file"], "who": r["who"], "options": r["person"].options(), "person": asdict(r["person"])}
