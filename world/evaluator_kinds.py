@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from . import evaluator
-from .evaluator import CACHE, IDENTITIES, WEIGHTS
-from .probes import load_composites
+from .composites import load_composites
+from .evaluator import CACHE, IDENTITIES
 
 CONCEPTS = evaluator.ROOT / "world" / "concepts"
 KINDS = ("character", "object", "scene", "style")
@@ -30,22 +30,24 @@ def picture_files(folder: Path) -> list[Path]:
 def list_files(kind: str) -> dict[str, dict[str, list[Path]]]:
     """part -> name -> files. Parts: "train" and "test" of the concepts, "alike" of the look-alikes."""
     concepts = sorted(f for f in (CONCEPTS / kind).iterdir() if f.is_dir())
-    others = IDENTITIES if kind == "character" else CONCEPTS / "lookalikes" / kind
+    others = sorted((CONCEPTS / "lookalikes" / kind).iterdir())
+    if kind == "character":
+        others += sorted(IDENTITIES.iterdir())
     names = {f.name for f in concepts}
     return {
         "train": {f.name: picture_files(f / "train") for f in concepts},
         "test": {f.name: picture_files(f / "test") for f in concepts},
-        "alike": {f.name: picture_files(f) for f in sorted(others.iterdir()) if f.is_dir() and f.name not in names},
+        "alike": {f.name: picture_files(f) for f in others if f.is_dir() and f.name not in names},
     }
 
 
 def load_features(kind: str, view: str, net: torch.nn.Module | None = None) -> dict[str, dict[str, torch.Tensor]]:
-    """Features of `list_files`, from the cache where pictures, and for "soft" the base's weights, are unchanged."""
+    """Features of `list_files`, from the cache where pictures, and for "soft" the autoencoder, are unchanged."""
     files = list_files(kind)
     every = [path for part in files.values() for paths in part.values() for path in paths]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in every))
     if view == "soft":
-        stamp.update(WEIGHTS.read_bytes())
+        stamp.update(evaluator.stamp_autoencoder())
     cache = CACHE / f"{kind}_{view}.pt"
     if cache.exists():
         saved = torch.load(cache, weights_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from . import bridge_score, build, evaluator, probes
+from . import bridge_score, build, composites, evaluator, probes
 from .captions import BACKGROUNDS, EMOJI, Scene, Subject
 from .host import ROOT, small_base
 from .people import GLASSES, HAIR_COLOURS, Person
@@ -78,12 +78,12 @@ def plan_doubles(count: int) -> list[Case]:
     if not build._people:
         build.load_sprites()
     rng, out = random.Random(5), []
-    crowd = [p for i, p in enumerate(build._people) if i % 6 == 5 and probes.label_subject(p)["hair"]
+    crowd = [p for i, p in enumerate(build._people) if i % 6 == 5 and composites.label_subject(p)["hair"]
              and "dreadlocks" not in p.what.hair]
     kinds = (("person", "person"), ("thing", "person"), ("person", "person"), ("thing", "thing"))
     while len(out) < count:
         pair = [rng.choice(crowd if kind == "person" else build._emoji) for kind in kinds[len(out) % 4]]
-        labels = [probes.label_subject(subject) for subject in pair]
+        labels = [composites.label_subject(subject) for subject in pair]
         if labels[0]["class"] == labels[1]["class"] and labels[0]["hair"] == labels[1]["hair"]:
             continue
         if rng.random() < 0.5:
@@ -155,10 +155,10 @@ def judge_half(said: dict[str, str], own: dict[str, str], other: dict[str, str])
     return "mixed"
 
 
-def score_singles(fitted: dict, net: torch.nn.Module, things: list, people: list) -> tuple[list[Row], dict]:
+def score_singles(fitted: dict, sets: dict, net: torch.nn.Module, things: list, people: list) -> tuple[list[Row], dict]:
     """Rows for single prompts; each list holds (case, picture)."""
     interval = evaluator.load_identity().bootstrap_interval
-    real = {row["question"]: row["test_soft"] for row in probes.report(fitted, probes.load_composites())}
+    real = {row["question"]: row["test_soft"] for row in probes.report(fitted, sets)}
     said, rows = probes.answer_all(fitted, net, [picture for _, picture in things + people])
     wanted = [case.fields[0] for case, _ in things + people]
     out = []
@@ -176,12 +176,12 @@ def score_singles(fitted: dict, net: torch.nn.Module, things: list, people: list
         if said[i]["class"] != wanted[i]["class"]:
             wrong.setdefault(wanted[i]["class"], []).append(said[i]["class"])
     prompts = [case.prompt for case, _ in things + people]
-    scores = bridge_score.load_bridge().scores(rows, bridge_score.text_features(prompts))
+    bridge = bridge_score.load_bridge(sets)
+    scores = bridge.scores(rows, bridge_score.text_features(prompts))
     own = scores.diagonal()[:, None]
     different = torch.tensor([[a != b for b in prompts] for a in prompts])
     beats = ((scores < own) & different).sum(1) / different.sum(1)
-    data = probes.load_composites()["test_soft"]
-    ceiling = bridge_score.report(bridge_score.load_bridge(), data)["beats"]
+    ceiling = bridge_score.report(bridge, sets["test_soft"])["beats"]
     out.append(Row("text match: own prompt beats another (bridge score)", interval(beats), ceiling, 0.5, len(beats)))
     return out, {"wrong_classes": wrong}
 
@@ -234,12 +234,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
-    base, fitted, net = load_base(options.base), probes.load_probes(), evaluator.load_evaluator()
+    base, sets, net = load_base(options.base), composites.load_composites(), evaluator.load_evaluator()
+    fitted = probes.load_probes(sets)
     things, people, doubles = plan_things(options.count), plan_people(options.count), plan_doubles(16 * options.count)
     painted = [paint(base, [case.prompt for case in cases], width, options.seed + 1000 * i)
                for i, (cases, width) in enumerate(((things, 64), (people, 64), (doubles, 128)))]
     print(f"painted in {time.time() - start:.0f} s", flush=True)
-    singles, record = score_singles(fitted, net, list(zip(things, painted[0], strict=True)),
+    singles, record = score_singles(fitted, sets, net, list(zip(things, painted[0], strict=True)),
                                     list(zip(people, painted[1], strict=True)))
     rows = singles + score_doubles(fitted, net, doubles, painted[2])
     out = options.out or ROOT / "docs" / "evidence" / f"scores-{options.base}.json"
