@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from comfy_api.latest import io, ui
@@ -28,20 +29,23 @@ from .types import CATEGORY, CONCEPTS, DATASET, SETTINGS
 log = logging.getLogger("mixofshow")
 
 FROM_PRESET = "from preset"
-SWITCHED_OFF = ("prior_weight", "attention_weight")  # 0 keeps the preset's value, so -1 has to mean none
+SWITCH_VALUES = {"on": True, "off": False}
+SWITCHES = ("flip", "shuffle_captions", "attention_identity")
 
 
 class MixOfShowTrainSettings(io.ComfyNode):
-    """Changes to a preset: whatever stays at its default here is taken from the preset on the Train node."""
+    """Changes to a preset: a widget at its default takes the preset's value, so -1 is one where 0 says something."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def number(name: str, tooltip: str, low: float, high: float, step: float, default: float = 0.0, **more):
-            return io.Float.Input(
-                name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **more
-            )
+        def number(name: str, tooltip: str, low: float, high: float, step: float, **more):
+            """Its lowest value, 0 or below, means "from preset"."""
+            return io.Float.Input(name, default=low, min=low, max=high, step=step, round=False, tooltip=tooltip, **more)
 
-        def choice(name: str, options: tuple[str, ...], tooltip: str, **more):
+        def count(name: str, tooltip: str, default: int, low: int, high: int, **more):
+            return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **more)
+
+        def choice(name: str, options: Iterable[str], tooltip: str, **more):
             return io.Combo.Input(
                 name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip, **more
             )
@@ -52,87 +56,95 @@ class MixOfShowTrainSettings(io.ComfyNode):
             node_id="MixOfShowTrainSettings",
             display_name="Mix-of-Show Train Settings",
             category=CATEGORY,
-            description="What the Train node does not show. 0 and 'from preset' keep the preset's value.",
+            description="What the Train node does not show. Whatever is left as it is comes from the preset.",
             inputs=[
-                io.Int.Input("rank", default=0, min=0, max=256, tooltip="LoRA rank; 0 = from preset (4)."),
-                number("lr_embedding", "Learning rate of the concept words; 0 = auto.", 0, 1, 1e-5),
-                number("lr_text", "Learning rate of the text encoder LoRA; 0 = auto.", 0, 1, 1e-6),
-                number("lr_unet", "Learning rate of the UNet LoRA; 0 = auto.", 0, 1, 1e-5),
-                io.Int.Input("batch", default=0, min=0, max=256, tooltip="Pictures per step; 0 = auto."),
-                io.Int.Input("accumulation", default=1, min=1, max=256, tooltip=(
+                count("rank", "LoRA rank; 0 = from preset (4).", 0, 0, 256),
+                number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 0, 1, 1e-5),
+                number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-6),
+                number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-5),
+                count("batch", "Pictures per step; 0 = from preset, mostly auto.", 0, 0, 256),
+                count("accumulation", (
                     "Batches whose gradients are added up before one step: a larger batch in the same memory."
-                )),
+                ), 1, 1, 256),
                 choice("embedding_rows", EMBEDDING_ROWS[1:], (
                     "Embeddings per concept word: one (textual inversion), one per resolution, or one per "
                     "cross-attention layer (P+, ED-LoRA)."
                 )),
                 choice("schedule", SCHEDULES, "How the learning rates fall over the run."),
-                io.Int.Input("warmup_steps", default=0, min=0, max=100_000, tooltip="Steps of rising learning rate."),
-                number("noise_offset", "Noise offset; helps dark and light pictures.", 0, 1, 0.001, 0.01),
-                number("min_snr", "Min-SNR gamma (5 is usual); 0 = off.", 0, 100, 0.5),
-                number("clip_gradient", "Largest gradient norm; 0 = off.", 0, 1000, 0.1),
-                number("norm_stop", "Words stop at this mean norm; 0 = auto, -1 = never.", -1, 100, 0.01),
+                count("warmup_steps", "Steps of rising learning rate.", 0, 0, 100_000),
+                number("noise_offset", (
+                    "Noise offset, which helps dark and light pictures; -1 = from preset (0.01), 0 = off."
+                ), -1, 1, 0.001),
+                number("min_snr", "Min-SNR gamma (5 is usual); -1 = from preset, 0 = off.", -1, 100, 0.5),
+                number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", -1, 1000, 0.1),
+                number("norm_stop", (
+                    "Words stop at this mean norm; -2 = from preset, -1 = never, 0 = auto (1.45 x ordinary words)."
+                ), -2, 100, 0.01),
                 choice("loss_mask", MASKS, (
                     "valid: the loss counts wherever there is picture. object: only inside the masks."
                 )),
-                number("crop_chance", "How often a long picture is cropped square.", 0, 1, 0.05, 0.5),
-                number("scale_min", "Smallest scale of a placed picture; 0 = auto (0.7).", 0, 1, 0.05),
-                io.Boolean.Input("flip", default=False, tooltip="Mirror half of the placements."),
-                io.Boolean.Input("shuffle_captions", default=True, tooltip="Shuffle comma-separated phrases."),
-                number("dropout", "LoRA dropout.", 0, 0.9, 0.05),
+                number("crop_chance", "How often a long picture is cropped square; -1 = from preset.", -1, 1, 0.05),
+                number("scale_min", "Smallest scale of a placed picture; 0 = from preset, mostly auto.", 0, 1, 0.05),
+                choice("flip", SWITCH_VALUES, "Mirror half of the placements."),
+                choice("shuffle_captions", SWITCH_VALUES, "Shuffle comma-separated phrases."),
+                number("dropout", "LoRA dropout; -1 = from preset, 0 = off.", -1, 0.9, 0.05),
                 choice("checkpointing", SWITCH, "Less memory, about a third slower."),
-                choice("precision", PRECISIONS, "Arithmetic of the UNet."),
-                io.Int.Input("snapshot_every", default=100, min=1, max=1_000_000, tooltip=(
+                choice("precision", PRECISIONS, (
+                    "Arithmetic of the UNet. auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16."
+                )),
+                count("snapshot_every", (
                     "Steps between snapshots; a run that was cut off continues from the last one."
-                )),
-                io.Int.Input("preview_every", default=25, min=0, max=1_000_000, tooltip=(
-                    "Steps between preview pictures; 0 = off."
-                )),
+                ), 100, 1, 1_000_000),
+                count("preview_every", "Steps between preview pictures; 0 = off.", 25, 0, 1_000_000),
                 choice("unet_layers", LAYERS, (
                     "Which layers of the UNet change. transformer adds feed-forward layers and projections, also in "
                     "the text encoder; everything is for full weights (DreamBooth)."
                 ), **later),
-                number("kv_drop", "How often a cross-attention K or V LoRA sits out a step.", 0, 0.9, 0.05, **later),
+                number("kv_drop", (
+                    "How often a cross-attention K or V LoRA sits out a step; -1 = from preset, 0 = never."
+                ), -1, 0.9, 0.05, **later),
                 choice("word_start", WORD_STARTS, "What the learned words start from.", **later),
                 number("prior_weight", (
-                    "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, 0 = preset, "
-                    "-1 = none."
+                    "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, -1 = from "
+                    "preset, 0 = none."
                 ), -1, 100, 0.1, **later),
-                io.Int.Input("prior_pictures", default=0, min=0, max=10_000, tooltip=(
+                count("prior_pictures", (
                     "How many class pictures; 0 = auto. They are drawn with the base once, and kept."
-                ), **later),
+                ), 0, 0, 10_000, **later),
                 io.String.Input("prior_folder", default="", tooltip=(
                     "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are drawn."
                 ), **later),
                 number("attention_weight", (
-                    "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); 0 = from preset, -1 = off."
+                    "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); -1 = from preset, 0 = off."
                 ), -1, 10, 0.0005, **later),
-                io.Boolean.Input("attention_identity", default=False, tooltip=(
+                choice("attention_identity", SWITCH_VALUES, (
                     "The last word has to cover the whole mask: for concepts whose clothes belong to them."
                 ), **later),
                 choice("aspect", ASPECTS, "square: one canvas. buckets: each picture keeps its shape.", **later),
                 choice("optimizer", OPTIMIZERS, "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
-                io.Int.Input("validate_every", default=0, min=0, max=1_000_000, tooltip=(
+                count("validate_every", (
                     "Every so many steps, save the concept as it is then, with a sheet of pictures; 0 = off."
-                ), **later),
+                ), 0, 0, 1_000_000, **later),
                 io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
                     "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach."
                 ), **later),
+                count("snapshots_kept", (
+                    "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."
+                ), 2, 1, 100, **later),
             ],
             outputs=[SETTINGS.Output(display_name="settings")],
         )
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        defaults = {"rank": 0, "batch": 0, "prior_weight": 0.0, "attention_weight": 0.0}
-        plain = TrainSettings()
+        defaults = {item.id: item.default for item in cls.define_schema().inputs}
         changes = {
-            name: 0.0 if value == -1 and name in SWITCHED_OFF else value
+            name: SWITCH_VALUES[value] if name in SWITCHES else value
             for name, value in values.items()
-            if value != FROM_PRESET and value != defaults.get(name, getattr(plain, name))
+            if value != defaults[name]
         }
         # A contradiction is reported here, at the node that holds it; what only a preset can tell, at Train.
-        replace(plain, **{name: value for name, value in changes.items() if name != "unet_layers"})
+        replace(TrainSettings(), **{name: value for name, value in changes.items() if name != "unet_layers"})
         return io.NodeOutput(changes)
 
 

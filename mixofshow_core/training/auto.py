@@ -13,12 +13,14 @@ SMALL_SIZE = 256
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the choice of defaults depends on; ``native_size`` is the short side in pixels."""
+    """What the choice of defaults depends on; ``native_size`` is the short side in pixels. ``has_bf16``: the device
+    computes in bfloat16 (GPUs before 2020 do not)."""
 
     family: str
     native_size: int
     vocabulary_norm: float
     device: str = "cpu"
+    has_bf16: bool = True
 
     @property
     def is_small(self) -> bool:
@@ -94,10 +96,15 @@ def resolve(
         choose("norm_stop", 1.45 * facts.vocabulary_norm, "1.45 x the vocabulary's mean norm")
     if settings.checkpointing == "auto":
         chosen["checkpointing"] = "off" if facts.device == "cpu" or facts.is_small else "on"
-    if settings.precision == "bf16" and facts.device == "cpu":
-        raise MixOfShowError("precision is bf16, which is slower than fp32 on a CPU and crashes on some. Use auto.")
+    if settings.is_half and facts.device == "cpu":
+        raise MixOfShowError(
+            f"precision is {settings.precision}, which is slower than fp32 on a CPU and crashes on some. Use auto."
+        )
+    if settings.precision == "bf16" and not facts.has_bf16:
+        raise MixOfShowError("precision is bf16, which this GPU does not compute in. Use auto (fp16) or fp32.")
     if settings.precision == "auto":
-        chosen["precision"] = "fp32" if facts.device == "cpu" else "bf16"
+        half = ("bf16", "all GPUs since 2020 have it") if facts.has_bf16 else ("fp16", "this GPU has no bf16")
+        choose("precision", *(("fp32", "CPU") if facts.device == "cpu" else half))
     if not settings.alpha:
         chosen["alpha"] = float(settings.rank)
     return replace(settings, **chosen), tuple(notes)

@@ -20,7 +20,9 @@ from .adapters import ConceptPlan, Trainables
 from .captions import vary
 from .objectives import NoiseSchedule, attention_loss, draw_noise, masked_errors
 from .settings import TrainSettings, learning_rate_factor
-from .snapshot import RunState
+from .snapshot import FULL_SCALE, RunState
+
+SCALE_PATIENCE = 200  # steps before a loss scale that was lowered is tried twice as large
 
 
 class TrainingDiverged(MixOfShowError):
@@ -259,7 +261,8 @@ def train(
 ) -> None:
     """Run from ``state.step`` to ``settings.steps``; ``state`` and the trainables are current whenever this leaves.
 
-    Anything that ``on_step`` or the model raises (an interrupt, say) leaves them at the last finished step.
+    Anything that ``on_step`` or the model raises (an interrupt, say) leaves them at the last finished step. In fp16
+    the loss is scaled up, so that small gradients do not vanish, and down again where large ones overflow.
     Raises TrainingDiverged, with the trainables put back to the last step whose loss was finite.
     """
     freeze(trainables, state.frozen)
@@ -271,15 +274,22 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         optimizer.zero_grad(set_to_none=True)
+        scale = state.loss_scale if settings.precision == "fp16" else 1.0
         total = 0.0
         for part in range(settings.accumulation):
             draw = state.step * settings.accumulation + part
             loss = batch_loss(model, samples, trainables, settings, seed, draw, priors) / settings.accumulation
             total += float(loss.detach())
             if math.isfinite(total) and loss.requires_grad:
-                loss.backward()
+                (loss * scale).backward()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if scale != 1.0 and gradients:
+            torch._foreach_mul_(gradients, 1.0 / scale)
         norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
+        if math.isfinite(total) and not math.isfinite(norm) and scale > 1.0:
+            # Too large for fp16: the same step again, in smaller numbers.
+            state.loss_scale, state.scale_age = scale / 2, 0
+            continue
         if not (math.isfinite(total) and math.isfinite(norm)):
             restore(parameters, last_good)
             raise TrainingDiverged(
@@ -292,6 +302,9 @@ def train(
         optimizer.step()
         state.step += 1
         state.losses.append(total)
+        state.scale_age += 1
+        if scale < FULL_SCALE and state.scale_age >= SCALE_PATIENCE:
+            state.loss_scale, state.scale_age = min(2 * state.loss_scale, FULL_SCALE), 0
         notes = stop_grown_embeddings(trainables, settings, state)
         on_step(StepReport(state.step, settings.steps, total, rate, notes))
 

@@ -15,7 +15,7 @@ EMBEDDING_ROWS = ("none", "one", "resolutions", "layers")
 SCHEDULES = ("linear", "cosine", "constant")
 MASKS = ("valid", "object")
 SWITCH = ("auto", "on", "off")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LAYERS = ("cross_kv", "cross_attention", "attention", "transformer", "everything")
 WORD_STARTS = ("random+class", "class", "random", "rare")
 ASPECTS = ("square", "buckets")
@@ -36,7 +36,8 @@ class TrainSettings:
     the name. ``detach_bos``: keys and values of the first text position get no gradient (Custom Diffusion).
     ``kv_drop``: chance that a cross-attention K or V is left out of a step. ``prior_weight``: weight of the loss on
     pictures of the class, 0 = none. ``attention_weight``: weight of the concept words' attention outside the mask;
-    with ``attention_identity`` the last word has to cover the whole mask.
+    with ``attention_identity`` the last word has to cover the whole mask. ``snapshots_kept``: how many of a run's
+    snapshots stay on disk, should the newest be damaged.
     """
 
     method: str = "ED-LoRA"
@@ -89,6 +90,7 @@ class TrainSettings:
     optimizer: str = "adamw"
     validate_every: int = 0
     validation_prompts: str = ""
+    snapshots_kept: int = 2
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -103,7 +105,7 @@ class TrainSettings:
             ("variants", 0, 1000), ("crop_chance", 0, 1), ("scale_min", 0, 1), ("caption_dropout", 0, 1),
             ("snapshot_every", 1, 1_000_000), ("preview_every", 0, 1_000_000), ("kv_drop", 0, 0.9),
             ("prior_weight", 0, 100), ("prior_pictures", 0, 10_000), ("attention_weight", 0, 10),
-            ("validate_every", 0, 1_000_000),
+            ("validate_every", 0, 1_000_000), ("snapshots_kept", 1, 100),
         ):
             if not low <= getattr(self, name) <= high:
                 raise MixOfShowError(f"Training setting {name} is {getattr(self, name)}; it must be {low} to {high}.")
@@ -135,6 +137,10 @@ class TrainSettings:
                 f"attention_weight is {self.attention_weight}, but {self.method} learns no words whose attention could "
                 f"be held to the mask. Set it to 0, or choose a preset with learned words."
             )
+
+    @property
+    def is_half(self) -> bool:
+        return self.precision in ("bf16", "fp16")
 
     @property
     def trains_embeddings(self) -> bool:

@@ -6,6 +6,7 @@ Random numbers need no storing: every step seeds its own generators (loop.py).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +19,24 @@ from torch import Tensor
 from ..atomic import replacing
 from ..errors import MixOfShowError
 
+log = logging.getLogger("mixofshow")
+
 PARAMETER, MOMENT = "parameter.", "optimizer."
+FULL_SCALE = 65536.0
 
 
 @dataclass
 class RunState:
-    """How far a run is: ``step`` steps are done, ``losses`` holds one value for each, ``frozen`` stopped concepts."""
+    """How far a run is: ``step`` steps are done, ``losses`` holds one value for each, ``frozen`` stopped concepts.
+
+    ``loss_scale`` is what a loss in fp16 is multiplied with; ``scale_age`` counts the steps since it last changed.
+    """
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
     frozen: set[str] = field(default_factory=set)
+    loss_scale: float = FULL_SCALE
+    scale_age: int = 0
 
 
 def write_snapshot(
@@ -50,7 +59,8 @@ def write_snapshot(
         tensors["losses"] = losses
     # Prodigy keeps its step size in the groups; the others keep nothing there that changes.
     groups = [{k: v for k, v in group.items() if type(v) in (int, float)} for group in optimizer.param_groups]
-    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen), "groups": groups}
+    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen), "groups": groups,
+            "loss_scale": state.loss_scale, "scale_age": state.scale_age}
     try:
         with replacing(path) as part:
             save_file(tensors, part, metadata={"mixofshow.run": json.dumps(info)})
@@ -73,8 +83,12 @@ def read_snapshot(
             stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError):
         return None
-    if info.get("request") != request or any(PARAMETER + name not in stored for name, _ in named):
+    if info.get("request") != request:
         return None
+    for name, parameter in named:
+        found = stored.get(PARAMETER + name)
+        if found is None or found.shape != parameter.shape or not bool(found.isfinite().all()):
+            return None
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(stored[PARAMETER + name])
@@ -88,4 +102,52 @@ def read_snapshot(
     for group, kept in zip(optimizer.param_groups, info.get("groups", ()), strict=False):
         group.update(kept)
     losses = stored.get("losses", torch.zeros(0)).tolist()
-    return RunState(int(info["step"]), [float(loss) for loss in losses], set(info["frozen"]))
+    return RunState(
+        int(info["step"]), [float(loss) for loss in losses], set(info["frozen"]),
+        float(info.get("loss_scale", FULL_SCALE)), int(info.get("scale_age", 0)),
+    )
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The last ``keep`` snapshots of the run that ``request`` identifies, one file each in ``folder``."""
+
+    folder: Path
+    request: str
+    keep: int
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{self.request[:24]}-{step:07d}.safetensors"
+
+    def files(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob(f"{self.request[:24]}-*.safetensors"), reverse=True)
+
+    def write(
+        self, state: RunState, named: Sequence[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add one; the oldest go only when the new one is whole."""
+        path = self.path(state.step)
+        write_snapshot(path, self.request, state, named, optimizer)
+        earlier = [file for file in self.files() if file < path]
+        for old in earlier[self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+
+    def resume(
+        self, named: Sequence[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer
+    ) -> RunState | None:
+        """Fill parameters and optimiser from the newest one that can be read; None when there is none.
+
+        A damaged one is deleted: the run will write that step again.
+        """
+        for path in self.files():
+            state = read_snapshot(path, self.request, named, optimizer)
+            if state is not None:
+                return state
+            log.warning("The training snapshot %s is damaged; the one before it is used, if there is one.", path)
+            path.unlink(missing_ok=True)
+        return None
+
+    def remove(self) -> None:
+        for path in self.files():
+            path.unlink(missing_ok=True)

@@ -295,11 +295,11 @@ class HostDenoiser:
                 pooled_output=text.pooled[which], width=width, height=height, device=self.device
             ).to(self.device)
         sampling = self.model.model_sampling
-        half = self.settings.precision == "bf16"
+        half = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
         self._shape = noisy.shape[-2:]
         if text.words is not None:
             options[RECORDING] = self._recording = Recording(text.words[which])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
             return self.model.diffusion_model(
                 noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=text.layers[0][which],
                 transformer_options=options, **extra,

@@ -82,7 +82,7 @@ def estimate(request: TrainRequest, settings: TrainSettings | None = None) -> Me
     """A run's memory on the device, within a factor of two; the attention kernel and the allocator decide the rest."""
     settings = settings or request.settings
     unet = bridge_model.unet_of(request.model)
-    half = settings.precision == "bf16"
+    half = settings.is_half
     weights = sum(p.numel() * (p.element_size() if half else 4) for p in unet.parameters())
     for module in bridge_model.text_models_of(request.clip).values():
         weights += sum(p.numel() * p.element_size() for p in module.parameters())
@@ -110,7 +110,8 @@ def memory_advice(request: TrainRequest) -> str:
         "set optimizer to adafactor": {"optimizer": "adafactor"},
     }
     if str(request.model.load_device.type) != "cpu":
-        ideas["set precision to bf16"] = {"precision": "bf16"}
+        half = settings.precision if settings.is_half else "bf16"
+        ideas[f"set precision to {half}"] = {"precision": half}
     now = estimate(request).total
     saved = {idea: now - estimate(request, replace(settings, **change)).total for idea, change in ideas.items()}
     best = sorted((idea for idea in saved if saved[idea] > 0.01 * now), key=saved.get, reverse=True)

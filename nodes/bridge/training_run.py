@@ -25,7 +25,7 @@ from ...mixofshow_core.training.loop import StepReport, train
 from ...mixofshow_core.training.optimizers import make_optimizer
 from ...mixofshow_core.training.sampling import sample_ddim
 from ...mixofshow_core.training.settings import TrainSettings
-from ...mixofshow_core.training.snapshot import RunState, read_snapshot, write_snapshot
+from ...mixofshow_core.training.snapshot import RunState, Snapshots
 from . import model as bridge_model
 from .files import concept_folder, concept_save_path, safe_name, work_folder
 from .progress import Progress
@@ -48,7 +48,7 @@ log = logging.getLogger("mixofshow")
 
 TRAINER_VERSION = 2  # raised when the same request would give another result
 PREVIEW_STEPS = 8
-UNHASHED = ("snapshot_every", "preview_every", "validate_every", "validation_prompts")
+UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,10 @@ def prepare(
     base = bridge_model.describe_base(model)
     size = bridge_model.native_size(model)
     norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
-    facts = ModelFacts(base.family, size, sum(norms) / len(norms), str(model.load_device.type))
+    facts = ModelFacts(
+        base.family, size, sum(norms) / len(norms), str(model.load_device.type),
+        comfy.model_management.should_use_bf16(model.load_device),
+    )
     chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
     for concept in data.concepts:
         for encoder in bridge_model.text_models_of(clip):
@@ -216,15 +219,15 @@ def run_training(request: TrainRequest) -> TrainResult:
         return TrainResult(concept, finished, tuple(concept.training.get("losses", ())))
     samples = encode_pictures(request)
     priors = encode_priors(request)
-    snapshot = work_folder("training") / f"{fingerprint[:24]}.safetensors"
     settings = request.settings
+    snapshots = Snapshots(work_folder("training"), fingerprint, settings.snapshots_kept)
     with host_for_training(request.model, request.clip, settings, request.index) as host:
         samples, priors = [ordinary(s) for s in samples], [ordinary(s) for s in priors]
         trainables = make_trainables(request).to(host.device)
         host.learn_words(trainables, request.plans)
         optimizer = make_optimizer(trainables, settings, library_optimizer(settings.optimizer))
         named = list(trainables.named_parameters())
-        state = read_snapshot(snapshot, fingerprint, named, optimizer) or RunState()
+        state = snapshots.resume(named, optimizer) or RunState()
         if state.step:
             log.info("Continuing the run that stopped at step %d of %d.", state.step, settings.steps)
         progress, preview = Progress(settings.steps), Preview(host, request, tuple(samples[0].latents.shape[1:]))
@@ -233,7 +236,7 @@ def run_training(request: TrainRequest) -> TrainResult:
             for note in report.notes:
                 log.info("Training: %s.", note)
             if report.step % settings.snapshot_every == 0 and report.step < report.total:
-                keep_snapshot(snapshot, fingerprint, state, named, optimizer)
+                keep_snapshot(snapshots, state, named, optimizer)
             shown = settings.preview_every and report.step % settings.preview_every == 0
             if shown or report.step == report.total:
                 recent = state.losses[-settings.preview_every or -25 :]
@@ -256,7 +259,7 @@ def run_training(request: TrainRequest) -> TrainResult:
             # The host's interrupt is no Exception in newer versions.
             if state.step and state.step < settings.steps:
                 if not isinstance(stopped, MixOfShowError):
-                    keep_snapshot(snapshot, fingerprint, state, named, optimizer)
+                    keep_snapshot(snapshots, state, named, optimizer)
                 save_stopped(request, state, save, stopped)
             out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
             if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
@@ -266,20 +269,20 @@ def run_training(request: TrainRequest) -> TrainResult:
         try:
             concept = save(path)
         except MixOfShowError as error:
-            keep_snapshot(snapshot, fingerprint, state, named, optimizer)
+            keep_snapshot(snapshots, state, named, optimizer)
             raise MixOfShowError(
-                f"{error} Nothing is lost if {snapshot.parent} has room: queue the same settings again, and the "
+                f"{error} Nothing is lost if {snapshots.folder} has room: queue the same settings again, and the "
                 f"finished run is saved without training again."
             ) from error
-    snapshot.unlink(missing_ok=True)
+    snapshots.remove()
     log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
     return TrainResult(concept, path, tuple(state.losses))
 
 
-def keep_snapshot(*snapshot) -> None:
+def keep_snapshot(snapshots: Snapshots, state: RunState, named, optimizer) -> None:
     """Write a snapshot; a full disk costs the chance to resume, not the run."""
     try:
-        write_snapshot(*snapshot)
+        snapshots.write(state, named, optimizer)
     except MixOfShowError as error:
         log.warning("%s There is no new snapshot to resume from.", error)
 

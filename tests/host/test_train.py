@@ -137,9 +137,10 @@ def test_checkpointing_changes_no_gradient(base):
     assert worst < 1e-4
 
 
-def test_half_precision_is_refused_on_a_cpu(lean):
-    with pytest.raises(MixOfShowError, match="precision is bf16"):
-        ask(lean, precision="bf16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_refused_on_a_cpu(lean, precision):
+    with pytest.raises(MixOfShowError, match=f"precision is {precision}"):
+        ask(lean, precision=precision)
 
 
 def test_running_out_of_memory_says_what_to_change(lean, monkeypatch):
@@ -301,6 +302,26 @@ def test_cancel_saves_a_usable_concept_and_the_next_run_ends_in_the_same_bytes(l
     assert not list(files.work_folder("training").glob("*"))
 
 
+def test_a_damaged_newest_snapshot_costs_its_own_steps_only(lean, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="mixofshow")
+    with torch.inference_mode():
+        whole = training_run.run_training(ask(lean, steps=8))
+        expected = whole.path.read_bytes()
+        whole.path.unlink()
+        interrupt_at(monkeypatch, 5)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            training_run.run_training(ask(lean, steps=8, snapshot_every=2, snapshots_kept=2))
+        monkeypatch.undo()
+        kept = sorted(files.work_folder("training").glob("*"))
+        assert [path.stem[-2:] for path in kept] == ["04", "05"], "step 2 was dropped for step 5"
+        kept[1].write_bytes(kept[1].read_bytes()[:-40])
+        resumed = training_run.run_training(ask(lean, steps=8))
+    assert f"{kept[1]} is damaged" in caplog.text
+    assert "Continuing the run that stopped at step 4" in caplog.text
+    assert resumed.path.read_bytes() == expected
+    assert not list(files.work_folder("training").glob("*"))
+
+
 def test_divergence_names_the_step_and_leaves_a_finite_file(lean, caplog):
     with torch.inference_mode(), pytest.raises(MixOfShowError, match="diverged at step"):
         training_run.run_training(ask(lean, steps=30, lr_unet=1.0, lr_text=1.0, lr_embedding=1.0, rank=8, alpha=1024.0))
@@ -387,3 +408,60 @@ def test_a_name_trained_with_its_class_stands_for_both_everywhere(lean):
         assert [token for token, *_ in clip.tokenize(typed)["l"][0]] == plain
     with opened(lean, preset="LoRA") as (host, *_):
         assert [token for chunk in host.tokens("a photo of zorbo, smiling")["clip_l"] for token in chunk] == plain
+
+
+def test_every_value_of_a_preset_can_be_chosen_with_any_other_preset():
+    """Also a value that happens to be the default of TrainSettings: noise offset 0.01 with Custom Diffusion."""
+    from mos_pack.nodes.train import SWITCHES, MixOfShowTrainSettings
+
+    schema = MixOfShowTrainSettings.define_schema()
+    automatic = {"rank", "lr_embedding", "lr_text", "lr_unet", "batch", "scale_min"}  # 0 there keeps the preset's
+    untouched = {item.id: item.default for item in schema.inputs}
+    assert MixOfShowTrainSettings.execute(**untouched).result == ({},)
+    for wanted in PRESETS.values():
+        for name in sorted(untouched.keys() - {"embedding_rows"}):
+            value = getattr(wanted, name)
+            if name in automatic and value == 0:
+                continue
+            shown = {True: "on", False: "off"}[value] if name in SWITCHES else value
+            differs = any(getattr(preset, name) != value for preset in PRESETS.values())
+            changes = MixOfShowTrainSettings.execute(**untouched | {name: shown}).result[0]
+            assert changes == {name: value} or not differs and shown == untouched[name], name
+
+
+@pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16])
+def test_a_base_stored_in_half_precision_trains_as_the_same_numbers_in_fp32(lean, weights):
+    """fp32 arithmetic on stored half weights, as the host runs them on a CPU; words and LoRA are fp32 in both."""
+    found = []
+    for half in (True, False):
+        with torch.inference_mode():
+            made = lean_base()
+            base = TinyBase(made.model, made.clip, lean.vae)
+            for module in (base.model.model.diffusion_model, base.clip.cond_stage_model):
+                module.to(weights)
+                if not half:
+                    module.float()
+            base.model.model.diffusion_model.dtype = weights if half else torch.float32  # as the host's loader sets it
+            base.model.model.native_size = SIZE
+            result = training_run.run_training(ask(base, steps=3))
+        assert base.model.model.diffusion_model.out[2].weight.dtype == (weights if half else torch.float32)
+        result.path.unlink()
+        found.append(result)
+    assert found[0].losses == pytest.approx(found[1].losses, rel=1e-4)
+    for name, delta in found[1].concept.deltas.items():
+        same = found[0].concept.deltas[name].dense()
+        assert float((same - delta.dense()).norm()) < 0.1 * float(delta.dense().norm()), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: fp16 and bf16 arithmetic")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_arithmetic_on_a_gpu_trains(precision):
+    with torch.inference_mode():
+        base = lean_base()
+    base.model.load_device = torch.device("cuda")
+    base.clip.patcher.load_device = torch.device("cuda")
+    base.model.model.native_size = SIZE
+    with torch.inference_mode():
+        plain = training_run.run_training(ask(base, steps=8, precision="fp32"))
+        result = training_run.run_training(ask(base, steps=8, precision=precision))
+    assert result.losses == pytest.approx(plain.losses, rel=0.05)

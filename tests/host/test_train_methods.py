@@ -229,7 +229,7 @@ def test_snapshots_that_cannot_be_written_do_not_end_the_run(lean, monkeypatch, 
     def full(*_):
         raise MixOfShowError("Could not write the training snapshot: No space left on device.")
 
-    monkeypatch.setattr(training_run, "write_snapshot", full)
+    monkeypatch.setattr(training_run.Snapshots, "write", full)
     with torch.inference_mode():
         result = training_run.run_training(ask(lean, steps=3, snapshot_every=1))
     assert result.path.is_file() and "no new snapshot" in caplog.text

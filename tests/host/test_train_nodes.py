@@ -35,9 +35,10 @@ def graph(family="sd15", steps=2, seed=0, dataset=None, **train):
             "class_type": "MixOfShowTrainSettings",
             "inputs": {
                 "rank": 2, "lr_embedding": 0.0, "lr_text": 0.0, "lr_unet": 0.0, "batch": 2, "accumulation": 1,
-                "embedding_rows": "from preset", "schedule": "from preset", "warmup_steps": 0, "noise_offset": 0.01,
-                "min_snr": 0.0, "clip_gradient": 0.0, "norm_stop": 0.0, "loss_mask": "from preset",
-                "crop_chance": 0.5, "scale_min": 0.0, "flip": False, "shuffle_captions": True, "dropout": 0.0,
+                "embedding_rows": "from preset", "schedule": "from preset", "warmup_steps": 0, "noise_offset": -1.0,
+                "min_snr": -1.0, "clip_gradient": -1.0, "norm_stop": -2.0, "loss_mask": "from preset",
+                "crop_chance": -1.0, "scale_min": 0.0, "flip": "from preset", "shuffle_captions": "from preset",
+                "dropout": -1.0,
                 "checkpointing": "from preset", "precision": "from preset", "snapshot_every": 100,
                 "preview_every": 1,
             },

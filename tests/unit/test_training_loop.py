@@ -136,6 +136,56 @@ def test_snapshots_of_other_inputs_or_damaged_ones_are_not_used(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
 
 
+def test_the_last_snapshots_are_kept_and_the_newest_whole_one_is_used(tmp_path, caplog):
+    _, _, trainables, optimizer, _ = make_run()
+    named, store = list(trainables.named_parameters()), snapshot.Snapshots(tmp_path, "request", 3)
+    assert store.resume(named, optimizer) is None
+    for step in (8, 9, 10, 11):
+        store.write(snapshot.RunState(step, [0.5] * step), named, optimizer)
+    assert [path.name for path in store.files()] == [f"request-{n:07d}.safetensors" for n in (11, 10, 9)]
+    store.path(11).write_bytes(store.path(11).read_bytes()[:100])
+    store.path(10).write_bytes(b"")
+    assert store.resume(named, optimizer).step == 9
+    assert caplog.text.count("is damaged") == 2 and [path.name[-14:-12] for path in store.files()] == ["09"]
+    assert snapshot.Snapshots(tmp_path, "other", 3).resume(named, optimizer) is None
+    store.remove()
+    assert not list(tmp_path.iterdir())
+
+
+class HalfToy(Toy):
+    """Gradients pass through fp16 where they are ``factor`` times as large: below 6e-8 they vanish, over 65504 they
+    are infinite."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def predict(self, noisy, timesteps, text, which):
+        output = super().predict(noisy, timesteps, text, which)
+        output.register_hook(lambda gradient: (gradient * self.factor).half().float() / self.factor)
+        return output
+
+
+@pytest.mark.parametrize(("factor", "lowered"), [(1e-6, False), (1e4, True)])
+def test_fp16_scales_the_loss_so_that_gradients_neither_vanish_nor_overflow(factor, lowered, monkeypatch):
+    monkeypatch.setattr(loop, "SCALE_PATIENCE", 5)
+    ends = {}
+    for precision in ("fp32", "fp16"):
+        model, samples, trainables, optimizer, settings = make_run(12, precision=precision)
+        model, state, seen = HalfToy(factor) if precision == "fp16" else model, snapshot.RunState(), []
+        with trainables.attached({NAME: model.to_q}):
+            loop.train(model, samples, trainables, optimizer, settings, 5, state,
+                       lambda report, state=state, seen=seen: seen.append(state.loss_scale))
+        ends[precision] = flat(trainables)
+        assert len(state.losses) == 12 and math.isfinite(sum(state.losses))
+    assert (min(seen) < snapshot.FULL_SCALE) == lowered
+    if lowered:
+        assert max(seen[seen.index(min(seen)):]) > min(seen), "a lowered scale is raised again"
+    start = flat(make_run(12)[2])
+    moved = (ends["fp32"] - start).norm()
+    assert (ends["fp16"] - ends["fp32"]).norm() < 0.1 * moved
+
+
 def test_stopping_leaves_the_last_finished_step_and_no_hooks():
     model, samples, trainables, optimizer, settings = make_run()
     state = snapshot.RunState()
