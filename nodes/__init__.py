@@ -14,6 +14,7 @@ class MixOfShowExtension(ComfyExtension):
             control,
             dataset,
             demo_model,
+            evaluate,
             export,
             fuse,
             inspection,
@@ -23,7 +24,8 @@ class MixOfShowExtension(ComfyExtension):
             train,
         )
 
-        topics = (demo_model, dataset, train, concepts, fuse, regions, place, control, region_tools, export, inspection)
+        topics = (demo_model, dataset, train, concepts, fuse, regions, place, control, region_tools, evaluate, export,
+                  inspection)  # fmt: skip
         return [node for topic in topics for node in topic.NODES]
 
 

@@ -73,6 +73,10 @@ CONTRACTS = {
         {},
         {"strength": 1.0, "outside": 1.0, "start": 0.0, "end": 1.0},
     ),
+    "MixOfShowControlImage": Contract(
+        ("IMAGE",), {"image": "IMAGE", "kind": "COMBO", "resolution": "INT"}, {}, {"kind": "lines", "resolution": 0}
+    ),
+    "MixOfShowDemoControl": Contract(("CONTROL_NET",)),
     "MixOfShowPickRegion": Contract(
         ("MIXOFSHOW_REGIONS", "MASK"), {"regions": "MIXOFSHOW_REGIONS", "region": "STRING"}, {}, {"region": ""}
     ),
@@ -86,6 +90,29 @@ CONTRACTS = {
     "MixOfShowInspect": Contract(
         ("STRING", "IMAGE"), {"file": "COMBO"}, {"concepts": "MIXOFSHOW_CONCEPTS"},
         {"file": "(the connected concepts)"},
+    ),
+    "MixOfShowCompare": Contract(
+        ("IMAGE", "IMAGE", "IMAGE", "STRING"),
+        {
+            "model": "MODEL", "clip": "CLIP", "vae": "VAE", "concepts": "MIXOFSHOW_CONCEPTS", "latent_image": "LATENT",
+            "prompts": "STRING", "negative": "STRING", "ways": "STRING", "calibration": "COMBO", "seed": "INT",
+            "steps": "INT", "cfg": "FLOAT", "sampler_name": "COMBO", "scheduler": "COMBO",
+        },
+        {
+            "regions": "MIXOFSHOW_REGIONS", "settings": "MIXOFSHOW_SETTINGS", "other_model": "MODEL",
+            "other_clip": "CLIP",
+        },
+        {
+            "prompts": "a photo of {name}", "negative": "", "calibration": "standard", "seed": 0, "steps": 20,
+            "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "normal",
+            "ways": "base, each, sum, average, fused, fused + regions, routed",
+        },
+    ),
+    "MixOfShowScore": Contract(
+        ("STRING", "STRING", "IMAGE", "IMAGE"),
+        {"images": "IMAGE", "texts": "STRING", "evaluator": "STRING", "crop": "COMBO"},
+        {"references": "IMAGE", "dataset": "MIXOFSHOW_DATASET", "clip_vision": "CLIP_VISION"},
+        {"texts": "", "evaluator": "", "crop": "center"},
     ),
 }  # fmt: skip
 SETTINGS_NODES = {  # any number of widgets, one output

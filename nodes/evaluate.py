@@ -1,0 +1,166 @@
+"""MixOfShowCompare and MixOfShowScore: see and measure what a way of using concepts does."""
+
+from __future__ import annotations
+
+import json
+
+from comfy_api.latest import io, ui
+
+from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.fusion.plan import PRESETS
+from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
+from ..mixofshow_core.metrics.comparison import expand_prompts, parse_ways, plan_columns, write_table
+from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores
+from .bridge.evaluation import SAMPLERS, SCHEDULERS, Sampling, Stage, in_order, list_cells, paint
+from .bridge.evaluation_score import collect_references, describe_pictures, describe_scores, panels_of, score
+from .bridge.evaluators import built_in, from_clip_vision, from_path
+from .bridge.images import to_image_batch
+from .types import CATEGORY, CONCEPTS, DATASET, REGIONS, SETTINGS
+
+WAYS = "base, each, sum, average, fused, fused + regions, routed"
+PROMPTS = "a photo of {name}"
+CROPS = ("center", "whole")
+
+
+class MixOfShowCompare(io.ComfyNode):
+    """The same prompts and noise in every way; each cell is what KSampler would paint."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowCompare",
+            display_name="Mix-of-Show Compare",
+            category=CATEGORY,
+            description="Paints the same prompts from the same noise with the base, each concept alone, and the "
+            "concepts merged, placed and routed, and shows all of it in one labelled picture.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The base, without any of these concepts."),
+                io.Clip.Input("clip", tooltip="The base's CLIP."),
+                io.Vae.Input("vae", tooltip="The base's VAE."),
+                CONCEPTS.Input("concepts", tooltip="Unfused, from Load Concept or Train."),
+                io.Latent.Input("latent_image", tooltip="Its size and its number of pictures, as for KSampler."),
+                io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip=(
+                    "One per line. A line with {name} is painted once for every concept. Where a model does not know "
+                    "a name, the class word stands in its place."
+                )),
+                io.String.Input("negative", multiline=True, default="", tooltip="The negative prompt of all."),
+                io.String.Input("ways", default=WAYS, tooltip=(
+                    "Columns, separated by commas: base, each (one concept at a time), fused, any other method of Fuse "
+                    "(sum, average, ties ...), each of these with `+ regions`, and routed."
+                )),
+                io.Combo.Input("calibration", options=list(PRESETS), default="standard", tooltip=(
+                    "For fused, as on Fuse; a fusion that Fuse has finished is found again."
+                )),
+                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="As on KSampler; all cells share it."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As on KSampler."),
+                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="As on KSampler."),
+                io.Combo.Input("sampler_name", options=list(SAMPLERS), default="dpmpp_2m", tooltip="As on KSampler."),
+                io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="As on KSampler."),
+                REGIONS.Input("regions", optional=True, tooltip="For routed and `+ regions`; lines with {name} ignore "
+                                                                "them."),
+                SETTINGS.Input("settings", optional=True, tooltip="Fusion settings; leave open for the defaults."),
+                io.Model.Input("other_model", optional=True, tooltip="Painted as one more column: anything you made."),
+                io.Clip.Input("other_clip", optional=True, tooltip="The CLIP of other_model; it must know the names."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="grid", tooltip="Labelled, on white."),
+                io.Image.Output(display_name="grid_dark", tooltip="The same on black."),
+                io.Image.Output(display_name="pictures", tooltip="All pictures, in the order of the table: for Score."),
+                io.String.Output(display_name="table", tooltip="JSON: what each picture is. For Score's texts."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, concepts, latent_image, prompts, negative, ways, calibration, seed, steps, cfg,
+        sampler_name, scheduler, regions=None, settings=None, other_model=None, other_clip=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        if settings is not None and not isinstance(settings, FusionSettings):
+            raise MixOfShowError("`settings` on Compare needs fusion settings; what is connected is something else.")
+        if (other_model is None) != (other_clip is None):
+            raise MixOfShowError("Compare: connect both `other_model` and `other_clip`, or neither.")
+        other = None if other_model is None else (other_model, other_clip)
+        stage = Stage(model, clip, vae, tuple(concepts), regions, other, settings, calibration)
+        how = Sampling(negative, seed, steps, cfg, sampler_name, scheduler)
+        rows = expand_prompts(prompts, tuple(stage.classes))
+        columns, notes = plan_columns(parse_ways(ways, METHODS), stage.labels, regions is not None, other is not None)
+        painted, blanks, facts = paint(stage, rows, columns, latent_image, how)
+        table = write_table(list_cells(stage, rows, columns, painted, seed), facts | {"notes": list(notes)})
+        how_line = f"seed {seed}, {steps} steps, {sampler_name} {scheduler}, cfg {cfg:g}; one line is one noise."
+        line = " ".join((how_line, *notes))
+        cells = {key: [p.numpy() for p in pictures] for key, pictures in painted.items()}
+        heads = [(column.label, column.kind) for column in columns]
+        grids = {
+            name: to_image_batch(
+                [draw_grid(cells, [row.prompt for row in rows], heads, blanks, "Same prompts, same noise", line, theme)]
+            )
+            for name, theme in THEMES.items()
+        }
+        seen = ui.PreviewImage(grids["light"], cls=cls)
+        return io.NodeOutput(grids["light"], grids["dark"], in_order(painted), table, ui=seen)
+
+
+class MixOfShowScore(io.ComfyNode):
+    """How like the references, and how well fitting the text, pictures are."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowScore",
+            display_name="Mix-of-Show Score",
+            category=CATEGORY,
+            description="Measures how like reference pictures, and how well fitting their texts, pictures are, with "
+            "95 % intervals. Connect a CLIP_VISION or name an evaluator; without one only colours and edges count.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to score, for instance `pictures` of Compare."),
+                io.String.Input("texts", multiline=True, default="", tooltip=(
+                    "Compare's table; or one text per line, one for each picture or one for all. Names are read as "
+                    "class words."
+                )),
+                io.String.Input("evaluator", default="", tooltip=(
+                    "Below ComfyUI's models folder: a folder with config.json and .safetensors (CLIP, DINO), or an "
+                    ".onnx file (ArcFace). A CLIP folder reads the texts too. Empty: only clip_vision, or colours."
+                )),
+                io.Combo.Input("crop", options=list(CROPS), default="center", tooltip=(
+                    "center: the middle square of a picture, as CLIP does; whole: squeezed into a square."
+                )),
+                io.Image.Input("references", optional=True, tooltip="Pictures of the one concept that is scored."),
+                DATASET.Input("dataset", optional=True, tooltip=(
+                    "Instead of references: pictures of one or several concepts, matched by the names in the texts. "
+                    "Best pictures that were not trained on."
+                )),
+                io.ClipVision.Input("clip_vision", optional=True, tooltip=(
+                    "From Load CLIP Vision: CLIP, SigLIP or DINOv2. It decides the likeness."
+                )),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="One line per group of pictures."),
+                io.String.Output(display_name="scores", tooltip="JSON: per group and per picture."),
+                io.Image.Output(display_name="plot", tooltip="On white."),
+                io.Image.Output(display_name="plot_dark", tooltip="The same on black."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, images, texts="", evaluator="", crop="center", references=None, dataset=None, clip_vision=None
+    ) -> io.NodeOutput:
+        named = from_path(evaluator, crop == "center") if evaluator.strip() else None
+        wired = from_clip_vision(clip_vision, crop == "center") if clip_vision is not None else None
+        seer = wired or named or built_in()
+        known = collect_references(references, dataset)
+        found = score(images, describe_pictures(texts, len(images), known), known, seer, named)
+        report, panels = describe_scores(found), panels_of(found)
+        if not panels:
+            raise MixOfShowError(
+                "Score has nothing to measure: connect `references` or `dataset` for likeness, and name a CLIP folder "
+                "in `evaluator` with `texts` for the text. Texts must name the concept that a picture shows."
+            )
+        facts = report.splitlines()[: 3 if found["text_evaluator"] else 2]
+        plots = [to_image_batch([draw_scores(panels, "Scores", facts, theme)]) for theme in THEMES.values()]
+        return io.NodeOutput(report, json.dumps(found, indent=1), *plots, ui=ui.PreviewText(report))
+
+
+NODES = [MixOfShowCompare, MixOfShowScore]
