@@ -1,8 +1,10 @@
-"""MixOfShowRegionControl: a control image with its own weight in every region."""
+"""MixOfShowRegionControl: a control image with its own weight in every region, and where such an image comes from."""
 
 from comfy_api.latest import io
 
 from .bridge.control import control_regions
+from .bridge.demo_control import load_sketch_adapter
+from .bridge.preprocess import KINDS, control_image
 from .types import CATEGORY, REGIONS
 
 
@@ -52,4 +54,56 @@ class MixOfShowRegionControl(io.ComfyNode):
         )
 
 
-NODES = [MixOfShowRegionControl]
+class MixOfShowControlImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowControlImage",
+            display_name="Mix-of-Show Control Image",
+            category=CATEGORY,
+            description="Makes the control picture for a ControlNet or T2I-Adapter: lines, soft edges or a pose.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture whose lines or pose shall be followed."),
+                io.Combo.Input(
+                    "kind", options=list(KINDS), default=KINDS[0],
+                    tooltip="What the control model was trained on. lines: built in, needs nothing. The others need "
+                            "the package controlnet-aux; lineart, HED and openpose also weights in "
+                            "models/controlnet_aux.",
+                ),
+                io.Int.Input(
+                    "resolution", default=0, min=0, max=4096, step=64,
+                    tooltip="Pixels of the shorter side of the result. 0: as the picture. Lines ignore it.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="For Region Control.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, kind=KINDS[0], resolution=0) -> io.NodeOutput:
+        return io.NodeOutput(control_image(image, kind, resolution))
+
+
+class MixOfShowDemoControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowDemoControl",
+            display_name="Mix-of-Show Demo Control",
+            category=CATEGORY,
+            description="A very small T2I-Adapter for Demo Model that follows line drawings. For real checkpoints load "
+                        "a real one with Load ControlNet Model.",
+            inputs=[],
+            outputs=[
+                io.ControlNet.Output(
+                    display_name="CONTROL_NET",
+                    tooltip="For Region Control with Demo Model; its picture is Control Image's lines.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(load_sketch_adapter())
+
+
+NODES = [MixOfShowRegionControl, MixOfShowControlImage, MixOfShowDemoControl]
