@@ -1,39 +1,38 @@
-"""What the papers claim, tried on the small world: `python dev.py bench --claims [fusing placing methods]`.
+"""What the papers claim, tried on the small world: `python dev.py bench --claims [methods fusing placing scenes ours]`.
 
-fusing: K concepts in one set of weights, by every method of Fuse: identity kept of each concept alone, drift of prompts
-that name none. placing: two and three people side by side, by the host's means and by ours. methods: every preset of
-Train on the same pictures. Every cell is kept in .cache/claims by what it depends on, so a run can be cut off and goes
-on; --quick does the smallest of each.
+methods: every preset of Train on the same pictures. fusing: K concepts in one set of weights. placing: two and three
+people side by side. scenes: two people and an object in a learned scene. ours: our own settings. Every training and
+every painted cell is kept in .cache/claims, so a run that is cut off goes on; `--budget MINUTES` stops by itself, with
+every table begun. All tables are written from what is there, whichever were asked for: Markdown, JSON and plots.
+`--smallest` is a run of minutes. First it says how much there is to do.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
-import subprocess
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
-from tests.host.runtime import find_host
-from tests.host.server import Server, start_server
-from world import evaluator
-from world.scoring import halves
+from . import claim_fusing, claim_graphs, claim_methods, claim_page, claim_placing
+from .claim_judge import Judge
+from .claim_lab import CACHE, ROOT, WEIGHTS, Job, Lab, current_commit, host_folder, run_jobs
+from .claim_plan import Plan, roster
 
-from . import claim_graphs as graphs
-
-ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache" / "claims"
-PICTURES = ROOT / "world" / "concepts" / "character"
-BASE_WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
-SEED = 11
+JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
+    "methods": claim_methods.jobs, "fusing": claim_fusing.jobs, "placing": claim_placing.jobs,
+    "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs,
+}
+# What is worth most for its time comes first where the budget is short.
+SHARES = {"methods": 2.0, "fusing": 1.5, "placing": 1.0, "scenes": 0.4, "ours": 0.6}
+CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
+SMALLEST = Plan(2, 40, 1, ("mara", "finn"), ("olmo",), ("mara", "olmo"), (2,), 1, (4,))
 
 
 def say(text: str) -> None:
@@ -41,241 +40,146 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def make_plan(options: argparse.Namespace) -> Plan:
+    plan = SMALLEST if options.smallest else Plan(
+        characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts], chosen=CHOSEN)
+    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds}
+    return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
 
-@dataclass
-class Lab:
-    """A running host with its files, and the cache of painted cells."""
-
-    server: Server
-    object_info: Mapping
-    base: str
-
-    def run(self, nodes: dict) -> dict:
-        return self.server.run(nodes, timeout=3600)
-
-    def paint(self, title: str, nodes: dict) -> dict[str, np.ndarray]:
-        """uint8 [N, H, W, 3] by the key of each SaveImage node; from the cache where the same graph was painted."""
-        path = CACHE / f"{digest(self.base, nodes)}.npz"
-        if path.exists():
-            with np.load(path) as data:
-                return dict(data)
-        begin = time.monotonic()
-        outputs = self.run(nodes)
-        found = {}
-        for key, node in nodes.items():
-            if node["class_type"] == "SaveImage":
-                pictures = [Image.open(io.BytesIO(self.server.image(entry))) for entry in outputs[key]["images"]]
-                found[key] = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, **found)
-        temporary.replace(path)
-        say(f"  {title}: {time.monotonic() - begin:.0f} s")
-        return found
-
-    def train(self, name: str, preset: str = "ED-LoRA", seed: int = 0) -> tuple[str, float]:
-        """(file name for Load Concept, seconds); a finished training is found again by the pack itself."""
-        record = CACHE / f"train-{digest(self.base, name, preset, seed)}.json"
-        if record.exists():
-            saved = json.loads(record.read_text())
-            if (self.server.base / "models" / "loras" / saved["file"]).exists():
-                return saved["file"], saved["seconds"]
-        nodes = graphs.training(self.object_info, name, str(PICTURES / name / "train"), "person", "character", preset,
-                                seed)
-        nodes["train"]["inputs"]["save_as"] = f"{name}-{preset.lower().replace(' ', '-').replace('+', 'plus')}-{seed}"
-        nodes["path"] = {"class_type": "PreviewAny", "inputs": {"source": ["train", 3]}}
-        begin = time.monotonic()
-        outputs = self.run(nodes)
-        seconds = time.monotonic() - begin
-        path = Path(outputs["path"]["text"][0].strip().splitlines()[-1])
-        file = str(path.relative_to(self.server.base / "models" / "loras"))
-        record.write_text(json.dumps({"file": file, "seconds": seconds}))
-        say(f"  trained {name} ({preset}): {seconds:.0f} s")
-        return file, seconds
+def arrange(lab: Lab, plan: Plan, tables: Sequence[str]) -> list[Job]:
+    """All jobs of all tables, so that at any moment each table has had its share of the time; no cell twice."""
+    queues = {table: JOBS[table](plan) for table in tables}
+    spent, order, seen = dict.fromkeys(tables, 0.0), [], set()
+    while any(queues.values()):
+        table = min((t for t in tables if queues[t]), key=lambda t: spent[t] / SHARES[t])
+        job = queues[table].pop(0)
+        cells = tuple(cell for cell in job.cells if cell.label not in seen)
+        seen |= {cell.label for cell in cells}
+        spent[table] += lab.estimate(cells)
+        order.append(Job(table, job.title, cells))
+    return order
 
 
-@dataclass
-class Judge:
-    """Evaluator network and the gallery of the ten characters and ten look-alikes."""
-
-    net: torch.nn.Module
-    gallery: object
-    ceiling: float
-
-    def similarity(self, pictures: np.ndarray, name: str) -> torch.Tensor:
-        """[N, 2]: cosine to one identity, and 1 where it is the nearest."""
-        table = self.table(pictures)
-        column = self.gallery.names.index(name)
-        return torch.stack([table[:, column], (table.argmax(1) == column).float()], 1)
-
-    def table(self, pictures: np.ndarray) -> torch.Tensor:
-        """[N, identities]: cosine to everybody in the gallery."""
-        return evaluator.load_identity().similarities(self.features(pictures), self.gallery)
-
-    def features(self, pictures: np.ndarray) -> torch.Tensor:
-        return evaluator.features(self.net, [Image.fromarray(picture) for picture in pictures])
+def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None:
+    cells = list({cell.label: cell for job in jobs for cell in job.cells}.values())
+    missing, trainings = lab.missing(cells)
+    seconds = lab.estimate(cells)
+    say(f"{len(trainings)} trainings, {len(missing)} of {len(cells)} cells and {sum(c.canvases for c in missing)} "
+        f"pictures of 64 pixels to do: {seconds / 3600:.1f} hours of one idle core, {seconds / 3600 / workers:.1f} on "
+        f"{workers}" + (f"; stops after {budget:g} minutes" if budget else ""))
 
 
-def make_judge(names: Sequence[str]) -> Judge:
-    """Real pictures seen through the base's autoencoder are the references, so that its blur does not decide."""
-    identity, net = evaluator.load_identity(), evaluator.load_evaluator()
-    path = CACHE / f"gallery-{digest(BASE_WEIGHTS.stat().st_size, sorted(names))}.pt"
-    if path.exists():
-        references, tests = torch.load(path, weights_only=True)
+def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
+    found = [*claim_methods.table(lab, judge, plan), *claim_fusing.table(lab, judge, plan),
+             *claim_placing.table(lab, judge, plan)]
+    return [table for table in found if table.cells]
+
+
+def commits() -> str:
+    """The commits that trainings and cells were made at."""
+    found = {json.loads(path.read_text()).get("commit", "?") for path in CACHE.glob("train-*-*.json")}
+    return ", ".join(sorted(found | {current_commit()}))
+
+
+def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str) -> None:
+    """<out>.md, <out>.json and images/<out>-<table>.svg. What stands in <out>-words.md comes first."""
+    out: Path = options.out
+    words = out.with_name(f"{out.stem}-words.md")
+    facts = {
+        "command": command, "commits": commits(), "base": lab.studio.base, "base_weights": lab.base,
+        "steps": plan.steps, "pictures": plan.pictures, "training_seeds": plan.seeds, "sampler": {
+            "steps": lab.studio.steps, "guidance": lab.studio.guidance, "name": "dpmpp_2m normal"},
+        "machine": options.machine or f"{os.cpu_count()} CPU cores, no GPU",
+    }
+    lines = [f"# Claims tried on the small world, base {lab.studio.base}", ""]
+    lines += [words.read_text().strip(), ""] if words.exists() else []
+    lines += [
+        f"`{command}` at {facts['commits']}; {facts['machine']}; {plan.steps} steps a training, {plan.pictures} "
+        "pictures a prompt (half of it for K of 10 and more and for each of four prompts), "
+        f"{facts['sampler']['name']}, {lab.studio.steps} steps, guidance {lab.studio.guidance:g}. Seeds: training 0 "
+        "and on, noise fixed per group. Tiny models trained by us: nothing here says how SD1.5 or SDXL will look.", "",
+    ]
+    images = out.parent / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        lines += claim_page.write_table(table)
+        if table.rows:
+            plot = images / f"{out.stem}-{table.key}.svg"
+            plot.write_text(claim_page.draw(table))
+            lines += [f"![{table.title}](images/{plot.name})", ""]
+    out.write_text("\n".join(lines))
+    document = facts | {"tables": [claim_page.to_json(table) for table in tables]}
+    out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    say(f"written: {out}")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py bench --claims", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
+    parser.add_argument("--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's or SDXL's kind")
+    parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
+    parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")
+    parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")
+    parser.add_argument("--pictures", type=int, default=0, help="of a prompt; 0: 8")
+    parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
+    parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--smallest", action="store_true", help="two concepts, two pictures, 40 steps: does it run")
+    parser.add_argument("--plan", action="store_true", help="only say what there is to do")
+    parser.add_argument("--score", action="store_true", help="only write the tables from what is there")
+    parser.add_argument("--machine", default="", help="what to call this machine on the page")
+    parser.add_argument("--out", type=Path, default=None, help="the page; docs/evidence/claims.md by default")
+    options = parser.parse_args(arguments)
+    unknown = set(options.tables) - set(JOBS)
+    if unknown:
+        parser.error(f"unknown tables: {', '.join(sorted(unknown))}; choose from {', '.join(JOBS)}")
+    options.tables = options.tables or list(JOBS)
+    if options.out is None:
+        page = "claims.md" if options.base == "A" else "claims-B.md"
+        options.out = CACHE / f"smallest-{page}" if options.smallest else ROOT / "docs" / "evidence" / page
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    command = " ".join(["python dev.py bench --claims", *words])
+    begin = time.monotonic()
+    torch.set_num_threads(1)
+    plan = make_plan(options)
+    weights = hashlib.sha256(WEIGHTS[options.base].read_bytes()).hexdigest()[:16]
+    info = CACHE / "object_info.json"
+
+    def make_lab(server) -> Lab:
+        found = server.object_info()
+        CACHE.mkdir(parents=True, exist_ok=True)
+        info.write_text(json.dumps(found))
+        return lab_of(found)
+
+    def lab_of(found: Mapping) -> Lab:
+        return Lab(claim_graphs.Studio(found, options.base, guidance=options.guidance), weights, current_commit(), say)
+
+    def order(lab: Lab) -> list[Job]:
+        jobs = arrange(lab, plan, options.tables)
+        announce(lab, jobs, options.jobs, options.budget)
+        return [] if options.plan else jobs
+
+    kinds = ("character", "object", "scene", "style")
+    if options.score and info.exists():
+        lab = lab_of(json.loads(info.read_text()))
     else:
-        def read(folder: Path) -> torch.Tensor:
-            pictures = [Image.open(p).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
-                        for p in sorted(folder.glob("*.png")) if not p.stem.endswith("mask")]
-            return evaluator.features(net, evaluator.see_through_base(pictures))
-
-        references = {name: read(PICTURES / name / "train") for name in names}
-        tests = {name: read(PICTURES / name / "test") for name in names}
-        for folder in sorted(f for f in evaluator.IDENTITIES.iterdir() if f.is_dir() and f.name not in references):
-            rows = read(folder)
-            references[folder.name], tests[folder.name] = rows[:len(rows) // 2], rows[len(rows) // 2:]
-        torch.save((references, tests), path)
-    gallery = identity.Gallery(references)
-    known = torch.cat([identity.similarities(t, gallery)[:, gallery.names.index(n)] for n, t in tests.items()])
-    strangers = torch.cat([
-        identity.similarities(tests[n], identity.Gallery({m: r for m, r in references.items() if m != n})).max(1).values
-        for n in references if n not in names])
-    gallery = identity.Gallery(references, identity.calibrate_none(known, strangers))
-    hits = [m.nearest == n for n in names for m in identity.nearest_identity(tests[n], gallery)]
-    return Judge(net, gallery, sum(hits) / len(hits))
-
-
-def interval(rows: Sequence[float]) -> str:
-    mean, low, high = evaluator.load_identity().bootstrap_interval([float(row) for row in rows])
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def percent(rows: Sequence[float]) -> str:
-    mean, low, high = evaluator.load_identity().bootstrap_interval([float(row) for row in rows])
-    return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
-
-
-def fusing(lab: Lab, judge: Judge, names: Sequence[str], ks: Sequence[int], methods: Sequence[str], count: int,
-           calibration: str) -> list[str]:
-    """Identity kept, by method and number of concepts; intervals by bootstrap over concepts."""
-    files = {name: lab.train(name)[0] for name in names}
-    plain = lab.paint("base", graphs.fused(lab.object_info, {}, "sum", calibration, count, SEED))
-    unrelated = {key: judge.features(pictures) for key, pictures in plain.items() if key.startswith("unrelated")}
-    alone = {name: lab.paint(f"{name} alone", graphs.fused(lab.object_info, {name: files[name]}, "sum", calibration,
-                                                            count, SEED)) for name in names}
-    own = {name: judge.similarity(alone[name][name], name).mean(0) for name in names}
-    floor = {name: judge.similarity(plain["person"], name)[:, 0].mean() for name in names}
-
-    def drift(painted: Mapping[str, np.ndarray]) -> float:
-        return float(torch.stack([1 - torch.nn.functional.cosine_similarity(judge.features(painted[key]), rows).mean()
-                                  for key, rows in unrelated.items()]).mean())
-
-    lines = ["| K | method | nearest is right | identity kept | drift of other prompts |", "|---|---|---|---|---|",
-             f"| 1 | each alone | {percent([own[n][1] for n in names])} | 1 | "
-             f"{interval([drift(alone[n]) for n in names])} |"]
-    for k in ks:
-        chosen = {name: files[name] for name in names[:k]}
-        for method in methods:
-            painted = lab.paint(f"{method}, K = {k}", graphs.fused(lab.object_info, chosen, method, calibration, count,
-                                                                   SEED))
-            scores = {name: judge.similarity(painted[name], name).mean(0) for name in chosen}
-            kept = [(scores[n][0] - floor[n]) / max(float(own[n][0] - floor[n]), 0.02) for n in chosen]
-            lines.append(f"| {k} | {method} | {percent([s[1] for s in scores.values()])} | {interval(kept)} | "
-                         f"{drift(painted):.3f} |")
-    return lines
-
-
-def placing(lab: Lab, judge: Judge, names: Sequence[str], groups: Sequence[Sequence[str]], count: int,
-            calibration: str) -> list[str]:
-    """Who stands in each part, by way of placing; intervals by bootstrap over parts."""
-    files = {name: lab.train(name)[0] for name in names}
-    lines = ["| people | way | nearest is right | somebody else of the picture | none | seconds per picture |",
-             "|---|---|---|---|---|---|"]
-    for size in sorted({len(group) for group in groups}):
-        for arm in graphs.ARMS:
-            right, swapped, nobody, seconds, painted = [], [], [], 0.0, 0
-            for number, group in enumerate(g for g in groups if len(g) == size):
-                nodes = graphs.row(lab.object_info, {name: files[name] for name in group}, arm, calibration, count,
-                                   SEED + number)
-                begin = time.monotonic()
-                pictures = lab.paint(f"{arm}, {' '.join(group)}", nodes)["row"]
-                seconds, painted = seconds + time.monotonic() - begin, painted + len(pictures)
-                for part, name in halves(pictures, group):
-                    best = judge.table(part).max(1)
-                    nearest = [judge.gallery.names[place] for place in best.indices.tolist()]
-                    right += [found == name for found in nearest]
-                    swapped += [found in group and found != name for found in nearest]
-                    nobody += (best.values < judge.gallery.threshold).tolist()
-            lines.append(f"| {size} | {arm} | {percent(right)} | {percent(swapped)} | {percent(nobody)} | "
-                         f"{seconds / painted:.2f} |")
-    return lines
-
-
-def methods_table(lab: Lab, judge: Judge, names: Sequence[str], presets: Sequence[str], count: int) -> list[str]:
-    """Every preset of Train alone, on the same pictures and steps."""
-    lines = ["| method | nearest is right | similarity | file | seconds |", "|---|---|---|---|---|"]
-    for preset in presets:
-        nearest, similar, sizes, seconds = [], [], [], []
-        for name in names:
-            file, spent = lab.train(name, preset)
-            painted = lab.paint(f"{name} by {preset}",
-                                graphs.fused(lab.object_info, {name: file}, "sum", "standard", count, SEED))
-            scores = judge.similarity(painted[name], name).mean(0)
-            nearest.append(scores[1])
-            similar.append(scores[0])
-            sizes.append((lab.server.base / "models" / "loras" / file).stat().st_size)
-            seconds.append(spent)
-        lines.append(f"| {preset} | {percent(nearest)} | {interval(similar)} | {np.mean(sizes) / 1024:.0f} KiB | "
-                     f"{np.mean(seconds):.0f} |")
-    return lines
-
-
-def head(title: str, command: str, count: int) -> list[str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return [f"### {title}", "", f"`{command}` at {commit.stdout.strip()}, training seed 0, {count} pictures a cell, "
-            "two CPU cores, small base A.", ""]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="dev.py bench --claims", description=__doc__)
-    parser.add_argument("tables", nargs="*", default=["fusing", "placing", "methods"])
-    parser.add_argument("--quick", action="store_true", help="three concepts, few pictures")
-    parser.add_argument("--concepts", type=int, default=0, help="how many characters; 0: all, or three with --quick")
-    parser.add_argument("--pictures", type=int, default=0, help="pictures a cell; 0: chosen by the table")
-    parser.add_argument("--calibration", default="standard")
-    parser.add_argument("--out", type=Path, default=CACHE / "claims.md")
-    options = parser.parse_args()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
-    names = sorted(f.name for f in PICTURES.iterdir() if f.is_dir() and (f / "train").is_dir())
-    names = names[:options.concepts or (3 if options.quick else len(names))]
-    judge = make_judge(names)
-    base = hashlib.sha256(BASE_WEIGHTS.read_bytes()).hexdigest()[:16]
-    command = "python -m benchmarks.claims " + " ".join(sys.argv[1:])
-    lines = [f"{len(names)} characters, {len(judge.gallery.names) - len(names)} look-alikes; real held-out pictures: "
-             f"nearest right {judge.ceiling:.0%}; chance {1 / len(judge.gallery.names):.0%}.", ""]
-    with start_server(find_host(), extra_nodes=(), base=CACHE / "host") as server:
-        lab = Lab(server, server.object_info(), base)
-        choices = lab.object_info
-        methods = graphs.input_specs(choices["MixOfShowFuse"])["method"][1]["options"]
-        presets = graphs.input_specs(choices["MixOfShowTrain"])["preset"][1]["options"]
-        ks = sorted({k for k in (2, 5, 10) if k <= len(names)} | {len(names)})
-        pairs = [names[i:i + 2] for i in range(0, len(names) - 1, 2)]
-        triples = [names[i:i + 3] for i in range(0, len(names) - 2, 3)]
-        few = 2 if options.quick else 0
-        table: dict[str, tuple[int, Callable[[int], list[str]]]] = {
-            "fusing": (few or 8, lambda n: fusing(lab, judge, names, ks, methods, n, options.calibration)),
-            "placing": (few or 13, lambda n: placing(lab, judge, names, pairs + triples, n, options.calibration)),
-            "methods": (few or 8, lambda n: methods_table(lab, judge, names[:6], presets, n)),
-        }
-        say(f"{len(names)} trainings of about 40 s, then {', '.join(options.tables)}")
-        for title in options.tables:
-            count, make = table[title]
-            count = options.pictures or count
-            lines += [*head(title, command, count), *make(count), ""]
-            options.out.write_text("\n".join(lines))
-    say("\n".join(lines))
+        # Half a minute in the end for the tables.
+        deadline = begin + 60 * options.budget - 45 if options.budget else float("inf")
+        lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline)
+        if options.plan:
+            return
+        if lab.expected > 30:
+            say(f"one second of an idle core took {lab.slowness:.2f} s here")
+    write(tables_of(lab, Judge(kinds), plan), lab, plan, options, command)
+    say(f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
+        f"{host_folder(0).parent.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""What the tables of claims rest on: intervals over concepts, an order that is fair to all tables, tables and plots."""
+
+import importlib
+import math
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("benchmarks", "world", "tests")
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Modules of benchmarks/, which are run from the repository's root and call their neighbours by full name."""
+    before = dict(sys.modules)
+    for room in ROOMS:
+        sys.modules[room] = ModuleType(room)
+        sys.modules[room].__path__ = [str(ROOT / room)]
+    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+    for name in set(sys.modules) - set(before):
+        if name.split(".")[0] in ROOMS:
+            del sys.modules[name]
+    sys.modules.update({room: before[room] for room in ROOMS if room in before})
+
+
+def test_intervals_draw_concepts_not_pictures(load):
+    judge = load("claim_judge")
+    alike = {"a": [0.0, 1.0] * 50, "b": [0.0, 1.0] * 50, "c": [0.0, 1.0] * 50}
+    apart = {"a": [0.0] * 100, "b": [1.0] * 100, "c": [0.5] * 100}
+    assert judge.interval(alike) == (0.5, 0.5, 0.5)
+    mean, low, high = judge.interval(apart)
+    assert mean == 0.5 and low < 0.1 and high > 0.9
+    assert judge.interval({"a": [1.0], "b": [0.0] * 99})[0] == 0.5, "every concept counts the same"
+    assert math.isnan(judge.interval({})[0])
+
+
+def test_kernel_distance_tells_sets_apart(load):
+    distance = load("claim_judge").kernel_distance
+    rows = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
+    assert abs(distance(rows[:30], rows[30:])) < 0.2
+    assert distance(rows[:30], rows[30:] + 1.0) > 1.0
+
+
+def test_steps_to_ninety_percent(load):
+    steps = load("claim_methods").steps_to_share
+    assert steps([(0, 0.2), (60, 0.2 + 0.45), (120, 0.7), (240, 0.7)]) == [pytest.approx(60)]
+    assert steps([(0, 0.0), (100, 0.5), (200, 1.0)]) == [pytest.approx(180)]
+    assert steps([(0, 0.5), (100, 0.51)]) == [], "what was never learned has no speed"
+
+
+def test_parts_of_a_row_are_measured_apart(load):
+    lab = load("claim_lab")
+    row = np.zeros((2, 64, 128, 3), np.uint8)
+    row[:, :, 64:] = (120, 190, 110)
+    row[1, 20:, 20:40] = 255
+    painted = lab.measure(lambda pixels: pixels.mean((2, 3)), row)
+    assert painted.features.shape == (2, 2, 3)
+    assert painted.features[0, 1, 1] > painted.features[0, 0, 1] == 0
+    assert painted.sharpness[1, 0] > painted.sharpness[0, 0] == 0
+    only = lab.Painted(painted.features[:, 1:], painted.corners[:, 1:], painted.sharpness[:, 1:])
+    assert load("claim_judge").background_hits(only, "green") == [1.0, 1.0]
+    assert load("claim_judge").background_hits(only, "blue") == [0.0, 0.0]
+
+
+def test_groups_hold_every_k_and_start_from_the_same_noise(load):
+    plan = load("claim_plan").Plan(characters=tuple("abcdefghij"), objects=tuple("klmnopqrst"))
+    fusing, placing = load("claim_fusing"), load("claim_placing")
+    sizes = [[len(group) for group in fusing.groups_of(plan, k)] for k in plan.ks]
+    assert sizes == [[2] * 4, [5] * 2, [10], [20]]
+    assert set(fusing.groups_of(plan, 20)[0]) == set("abcdefghijklmnopqrst")
+    assert {len(group) for group in placing.groups_of(plan)} == {2, 3}
+    flat = [name for group in placing.groups_of(plan) if len(group) == 2 for name in group]
+    assert sorted(flat) == list("abcdefghij")
+
+
+def test_no_table_waits_for_another(load):
+    claims, lab = load("claims"), load("claim_lab")
+
+    class Free:
+        def estimate(self, cells):
+            return float(len(cells))
+
+    jobs = {table: [lab.Job(table, f"{table} {n}", (lab.Cell((table, n), (), None, 1),)) for n in range(4)]
+            for table in ("methods", "ours")}
+    before = claims.JOBS
+    try:
+        claims.JOBS = {table: lambda plan, table=table: list(jobs[table]) for table in jobs}
+        order = [job.table for job in claims.arrange(Free(), None, list(jobs))]
+    finally:
+        claims.JOBS = before
+    assert sorted(order) == sorted(["methods"] * 4 + ["ours"] * 4)
+    assert set(order[:3]) == {"methods", "ours"} and order[-1] == "ours", "shares 2 : 0.6"
+
+
+def test_a_table_reads_well_and_its_plot_is_valid(load):
+    page = load("claim_page")
+    rows = (page.Row(("2", "exact <&>"), "K = 2", {"nearest": (0.5, 0.25, 0.75), "drift": (0.1, 0.1, 0.1)}),
+            page.Row(("5", "sum"), "K = 5", {"nearest": (float("nan"),) * 3, "drift": (0.2, 0.1, 0.4)}))
+    columns = (page.Column("nearest", "right", ".0%", True), page.Column("drift", "drift", ".3f", True))
+    table = page.Table("fusing", "K in one", ("K", "method"), columns, rows, 2, 8)
+    text = "\n".join(page.write_table(table))
+    assert "2 of 8 cells" in text and "| 2 | exact <&> | 50 % [25, 75] | 0.100 |" in text and "| 5 | sum | - |" in text
+    root = ElementTree.fromstring(page.draw(table))
+    words = "".join(root.itertext())
+    assert "exact <&>" in words and "drift" in words and "K = 5" in words
+    assert page.to_json(table)["rows"][1]["figures"]["nearest"] == [None] * 3
