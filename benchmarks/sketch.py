@@ -29,7 +29,8 @@ def load_drawings(count: int) -> torch.Tensor:
     files = sorted((ROOT / "world" / "identities").glob("*/*.png"))
     picks = np.random.default_rng(0).choice(len(files), 2 * count, replace=False)
     pictures = [np.asarray(Image.open(files[pick]).convert("RGB"), dtype=np.float32) / 255 for pick in picks]
-    return torch.from_numpy(np.stack(pictures)).view(count, 2, SIDE, SIDE, 3).transpose(1, 2).reshape(count, SIDE, -1, 3)
+    pairs = torch.from_numpy(np.stack(pictures)).view(count, 2, SIDE, SIDE, 3)
+    return pairs.transpose(1, 2).reshape(count, SIDE, 2 * SIDE, 3)
 
 
 def draw(pictures: torch.Tensor) -> torch.Tensor:
@@ -89,8 +90,9 @@ def paint(base, drawings: torch.Tensor, weights: tuple[float, float] | None, ste
     noise = comfy.sample.prepare_noise(latent, seed)
     with torch.inference_mode():
         made = comfy.sample.sample(
-            model, noise, steps, guidance, "dpmpp_2m", "normal", positive, negative, latent, seed=seed, disable_pbar=True
-        )
+            model, noise, steps, guidance, "dpmpp_2m", "normal", positive, negative, latent, seed=seed,
+            disable_pbar=True,
+        )  # fmt: skip
         return vae.decode(made)[..., :3].float().clamp(0, 1)
 
 
