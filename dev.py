@@ -75,10 +75,10 @@ def demo(options: argparse.Namespace, rest: list[str]) -> int:
 
 def bench(options: argparse.Namespace, rest: list[str]) -> int:
     prepare()
-    if "--quick" in rest:
-        return run_module("benchmarks.quick", [word for word in rest if word != "--quick"])
     if "--claims" in rest:
         return run_module("benchmarks.claims", [word for word in rest if word != "--claims"])
+    if "--quick" in rest:
+        return run_module("benchmarks.quick", [word for word in rest if word != "--quick"])
     names = ("fusion", "regional", "training", "stock_loader")
     return max([run_module(f"benchmarks.{name}", rest) for name in names], default=0)
 

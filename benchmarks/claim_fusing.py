@@ -14,7 +14,6 @@ from .claim_page import Column, Row, Table
 from .claim_plan import UNRELATED, Plan, alone_cell, alone_jobs, base_key, fused_cell, half, kind_of, the_base
 
 STAGES = ("text", "kv", "spatial")
-RANK_ONE = "exact, rank 1"
 BASELINES = tuple(Arm(name, name) for name in ("average", "gradient", "regmean", "constrained", "svd", "ties", "dare"))
 
 
@@ -26,12 +25,14 @@ REFINED = Arm("exact, refine 1", "exact", settings=(("refine", 1),))
 STAGED = Arm("exact, staged", "exact", settings=(("mode", "staged"),))
 NO_PRIOR = Arm("exact, prior 0", "exact", settings=everywhere("prior", 0.0))
 FULL_PRIOR = Arm("exact, prior 1", "exact", settings=everywhere("prior", 1.0))
-ARMS = (EXACT, SUM, *BASELINES, NO_PRIOR, FULL_PRIOR, STAGED, REFINED, Arm(RANK_ONE, "exact"),
-        Arm("sum, rank 1", "sum"))
+RANK_ONE = Arm("exact, rank 1", "exact", rank_one=True)
+THOROUGH = Arm("thorough calibration", "exact", "thorough")
+ARMS = (EXACT, SUM, *BASELINES, NO_PRIOR, FULL_PRIOR, STAGED, REFINED,
+        RANK_ONE, Arm("sum, rank 1", "sum", rank_one=True))
 OURS = (
     EXACT, *(Arm(f"ridge {value:g}", "exact", settings=everywhere("ridge", value)) for value in (0.0, 1e-2, 1e-1)),
     NO_PRIOR, FULL_PRIOR, STAGED, REFINED, Arm("quick calibration", "exact", "quick"),
-    Arm("thorough calibration", "exact", "thorough"),
+    THOROUGH,
     Arm("text encoder not solved", "exact", settings=(("stage_text", False),)),
     Arm("keys and values not solved", "exact", settings=(("stage_kv", False),)),
     Arm("spatial layers not solved", "exact", settings=(("stage_spatial", False),)),
@@ -57,11 +58,9 @@ def count_of(plan: Plan, k: int) -> int:
 
 
 def cell_of(plan: Plan, names: Sequence[str], arm: Arm) -> Cell:
-    rank = (("rank", 1),) if arm.title.endswith("rank 1") else ()
-    trainings = [plan.concept(name, changes=rank) for name in names]
-    rounds = {"exact": 1.0, "exact, staged": 2.0, "exact, refine 1": 2.0, "thorough calibration": 3.0}.get(arm.title, 0)
+    rounds = {EXACT: 1.0, STAGED: 2.0, REFINED: 2.0, RANK_ONE: 1.0, THOROUGH: 3.0}.get(arm, 0.0)
     return fused_cell(plan, names, arm, count_of(plan, len(names)), (f"K = {len(names)}", names[0], arm.title),
-                      trainings, rounds * len(names))
+                      rounds * len(names))
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -72,10 +71,7 @@ def jobs(plan: Plan) -> list[Job]:
         for names in filter(None, turn):
             found += alone_jobs(plan, [name for name in names if name not in seen], "fusing")
             seen |= set(names)
-            arms = [cell_of(plan, names, arm) for arm in ARMS]
-            # Those that need one more training per concept come last.
-            arms.sort(key=lambda cell: cell.label[-1].endswith("rank 1"))
-            found.append(Job("fusing", f"K = {len(names)}", tuple(arms)))
+            found.append(Job("fusing", f"K = {len(names)}", tuple(cell_of(plan, names, arm) for arm in ARMS)))
     return found
 
 
@@ -152,18 +148,18 @@ def alone_row(lab: Lab, judge: Judge, plan: Plan, names: Sequence[str], base: Ma
     return Row(("1", "each alone", "", str(len(scores["nearest"]))), "each alone", figures)
 
 
-def rank_share(lab: Lab, plan: Plan, names: Sequence[str], rank: int = 0) -> str:
+def rank_share(lab: Lab, plan: Plan, names: Sequence[str], rank_one: bool) -> str:
     """Sum of ranks over the width of the inputs, smallest and largest layer; from the files."""
     total: dict[str, float] = defaultdict(float)
     for name in names:
-        training = plan.concept(name, changes=(("rank", rank),) if rank else ())
+        training = plan.concept(name)
         if lab.record(training) is None:
             return "?"
         with safe_open(host_folder(0) / "models" / "loras" / lab.file(training), framework="pt") as file:
             for key in file.keys():  # noqa: SIM118
                 if key.endswith("lora_down.weight"):
                     r, width = file.get_slice(key).get_shape()
-                    total[key] += r / width
+                    total[key] += (1 if rank_one else r) / width
     return f"{min(total.values()):.2f} to {max(total.values()):.2f}" if total else "?"
 
 
@@ -180,7 +176,7 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             figures, number = score(lab, judge, plan, groups, arm, base)
             done += number
             if figures:
-                share = rank_share(lab, plan, groups[0], 1 if arm.title.endswith("rank 1") else 0)
+                share = rank_share(lab, plan, groups[0], arm.rank_one)
                 rows.append(Row((str(k), arm.title, share, str(number * k)), f"K = {k}", figures))
     real = interval({name: judge.real_hits(kind_of(name), name) for name in everyone})
     soft = f"{alone.figures['softness'][0]:.0%}" if alone else "?"
@@ -188,9 +184,9 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
         f"Real held-out pictures: nearest right {real[0]:.0%}. Neighbouring pixels of the pictures of each alone "
         f"differ by {soft} of what real ones do through the same autoencoder. *Identity kept*: similarity, from "
         "the bare class (0 %) to the concept alone (100 %), for *each alone* to real pictures; concepts that learned "
-        "next to nothing are left out of it. Drift: 1 - cosine of features, same noise. Rank 1: trained at rank 1. "
-        "Seconds: of the first run, with whatever calibration was still missing, other work beside it. Intervals: "
-        "95 %, by drawing concepts (drift: groups).",
+        "next to nothing are left out of it. Drift: 1 - cosine of features, same noise. Rank 1: every change cut "
+        "to it. Seconds: of the first run, with whatever calibration was still missing, other work beside it. "
+        "Intervals: 95 %, by drawing concepts (drift: groups).",
     )
     heads = ("K", "method", "sum of ranks / width", "concepts")
     return [Table("fusing", "K concepts in one set of weights", heads, COLUMNS, tuple(rows), done, total, notes),

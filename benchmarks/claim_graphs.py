@@ -58,6 +58,9 @@ class Graph:
         if arm.settings:
             self.add("settings", "MixOfShowFusionSettings", **dict(arm.settings))
             settings = ("settings", 0)
+        if arm.rank_one:
+            self.add("cut", "ClaimsRankOne", concepts=concepts)
+            concepts = ("cut", 0)
         self.add("fuse", "MixOfShowFuse", **BASE, concepts=concepts, method=arm.method, calibration=arm.calibration,
                  settings=settings)
         return ("fuse", 0), ("fuse", 1)
@@ -65,13 +68,15 @@ class Graph:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to fuse. plain: prompts are read by the host's own text node, that is by mean embeddings."""
+    """One way to fuse. plain: prompts are read by the host's own text node, that is by mean embeddings. rank_one:
+    every concept's changes are cut to rank 1 first."""
 
     title: str
     method: str
     calibration: str = "standard"
     settings: tuple[tuple[str, object], ...] = ()
     plain: bool = False
+    rank_one: bool = False
 
 
 SUM = Arm("sum", "sum")

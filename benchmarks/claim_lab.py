@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from tests.host.runtime import find_host
-from tests.host.server import Server, start_server
+from tests.host.server import Server, ServerError, start_server
 from world import evaluator
 from world.evaluator_kinds import CONCEPTS, picture_files
 
@@ -37,7 +37,7 @@ WEIGHTS = {"A": ROOT / "assets" / "demo" / "small_base.safetensors",
 VERSION = 2
 NODES = Path(__file__).resolve().parent / "claim_nodes.py"
 # Seconds of one idle core (base A; B costs BASE_FACTOR times as much), as measured; corrected while a run goes on.
-PICTURE, STEP, CALIBRATION, FUSION = 0.3, 0.22, 5.0, 2.0
+PICTURE, STEP, SHEET, CALIBRATION, FUSION = 0.3, 0.22, 2.0, 5.0, 2.0
 PRESET_FACTOR = {"Textual Inversion": 0.8, "P+": 0.8, "Custom Diffusion": 1.8, "DreamBooth": 2.0}
 BASE_FACTOR = {"A": 1.0, "B": 2.5}
 
@@ -66,8 +66,8 @@ class Training:
         return replace(self, at=0)
 
     def seconds(self, base: str) -> float:
-        sheets = 3 * PICTURE * (self.steps // self.every if self.every else 1)
-        return (self.steps * STEP * PRESET_FACTOR.get(self.preset, 1.0) + sheets) * BASE_FACTOR[base]
+        sheets = self.steps // self.every if self.every else 1  # pictures of steps on the way, and of the end
+        return (self.steps * STEP * PRESET_FACTOR.get(self.preset, 1.0) + sheets * SHEET) * BASE_FACTOR[base]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Lab:
     locks: dict[Training, threading.Lock] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     painting: threading.Lock = field(default_factory=threading.Lock)
+    failures: list[str] = field(default_factory=list)
     spent: float = 0.0
     expected: float = 0.0
 
@@ -286,7 +287,10 @@ def prepare_folder(number: int) -> Path:
 
 def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[Job]], workers: int,
              deadline: float) -> Lab:
-    """Run jobs in order on `workers` hosts of one thread each until all are done or the deadline comes."""
+    """Run jobs in order on `workers` hosts of one thread each until all are done or the deadline comes.
+
+    A cell that fails is named in the lab's failures and left out; a host that dies ends the run.
+    """
     os.environ["OMP_NUM_THREADS"] = "1" if workers > 1 else os.environ.get("OMP_NUM_THREADS", "2")
     CACHE.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -304,11 +308,25 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
                 for cell in job.cells:
                     if time.monotonic() + lab.estimate([cell]) * lab.slowness > deadline:
                         continue  # a cheaper one may still fit
-                    lab.make(server, cell)
+                    try:
+                        lab.make(server, cell)
+                    except ServerError as error:
+                        if server.process.poll() is not None:
+                            raise
+                        lab.failures.append(f"{' / '.join(map(str, cell.label))}: {error}")
+                        lab.say(f"  FAILED {lab.failures[-1].splitlines()[0]}")
 
         with ThreadPoolExecutor(workers) as pool:
-            for future in [pool.submit(work, server) for server in servers]:
-                future.result()
+            futures = [pool.submit(work, server) for server in servers]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                waiting.clear()
+                for server in servers:
+                    with suppress(OSError):
+                        server.process.terminate()
+                raise
     return lab
 
 

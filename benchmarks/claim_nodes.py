@@ -1,4 +1,4 @@
-"""Nodes of the bench's own host, never of the pack: a peer's method, and a line under the memory that is in use.
+"""Nodes of the bench's own host, never of the pack: a peer's method, concepts cut to rank 1, memory counted anew.
 
 The bench links this one file into its host's custom_nodes; the host runs it by path.
 """
@@ -8,6 +8,7 @@ import ctypes
 import gc
 import importlib.util
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,6 +43,31 @@ class AttentionCouple:
         return load_peers().attention_couple(model, masks, texts), text1
 
 
+class RankOne:
+    """Every concept with each of its low-rank changes cut to the best one of rank 1."""
+
+    RETURN_TYPES = ("MIXOFSHOW_CONCEPTS",)
+    FUNCTION = "cut"
+    CATEGORY = "claims"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:  # noqa: N802
+        return {"required": {"concepts": ("MIXOFSHOW_CONCEPTS",)}}
+
+    def cut(self, concepts):
+        return (tuple(replace(use, concept=replace(use.concept, deltas={
+            name: cut_to_rank_one(delta) if hasattr(delta, "down") else delta
+            for name, delta in use.concept.deltas.items()})) for use in concepts),)
+
+
+def cut_to_rank_one(delta):
+    """The best rank-1 approximation of a LoRA's product, in the same type and at the same scale."""
+    left, small = torch.linalg.qr(delta.up.double())
+    u, s, v = torch.linalg.svd(small @ delta.down.double(), full_matrices=False)
+    up, down = (left @ u[:, :1]) * s[0] * delta.scale, v[:1]
+    return type(delta)(up.to(delta.up.dtype), down.to(delta.down.dtype), None)
+
+
 class FreshMemory:
     """Gives freed memory back to the system and starts the process's peak anew (Linux)."""
 
@@ -68,4 +94,6 @@ class FreshMemory:
         return ()
 
 
-NODE_CLASS_MAPPINGS = {"ClaimsAttentionCouple": AttentionCouple, "ClaimsFreshMemory": FreshMemory}
+NODE_CLASS_MAPPINGS = {
+    "ClaimsAttentionCouple": AttentionCouple, "ClaimsFreshMemory": FreshMemory, "ClaimsRankOne": RankOne,
+}

@@ -4,7 +4,7 @@ methods: every preset of Train on the same pictures. fusing: K concepts in one s
 people side by side. scenes: two people and an object in a learned scene. ours: our own settings. Every training and
 every painted cell is kept in .cache/claims, so a run that is cut off goes on; `--budget MINUTES` stops by itself, with
 every table begun. All tables are written from what is there, whichever were asked for: Markdown, JSON and plots.
-`--smallest` is a run of minutes. First it says how much there is to do.
+`--quick` is a run of ten minutes. First it says how much there is to do.
 """
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
 # What is worth most for its time comes first where the budget is short.
 SHARES = {"methods": 2.0, "fusing": 1.5, "placing": 1.0, "scenes": 0.4, "ours": 0.6}
 CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
-SMALLEST = Plan(2, 40, 1, ("mara", "finn"), ("olmo",), ("mara", "olmo"), (2,), 1, (4,))
+FEW = {"characters": ("mara", "finn"), "objects": ("olmo",), "chosen": ("mara", "olmo"), "ks": (2,), "groups": 1}
+QUICK, SMALLEST = Plan(4, 120, small_sets=(10,), **FEW), Plan(2, 10, small_sets=(4,), **FEW)
+QUICK_MINUTES = 9.0
 
 
 def say(text: str) -> None:
@@ -41,8 +43,9 @@ def say(text: str) -> None:
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    plan = SMALLEST if options.smallest else Plan(
-        characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts], chosen=CHOSEN)
+    plan = Plan(characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts],
+                chosen=CHOSEN)
+    plan = SMALLEST if options.smallest else QUICK if options.quick else plan
     changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds}
     return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
@@ -126,7 +129,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
     parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")
     parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--smallest", action="store_true", help="two concepts, two pictures, 40 steps: does it run")
+    parser.add_argument("--quick", action="store_true", help=f"three concepts, {QUICK_MINUTES:g} minutes")
+    parser.add_argument("--smallest", action="store_true", help="three concepts, two pictures, 10 steps: does it run")
     parser.add_argument("--plan", action="store_true", help="only say what there is to do")
     parser.add_argument("--score", action="store_true", help="only write the tables from what is there")
     parser.add_argument("--machine", default="", help="what to call this machine on the page")
@@ -138,11 +142,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.tables = options.tables or list(JOBS)
     if options.out is None:
         page = "claims.md" if options.base == "A" else "claims-B.md"
-        options.out = CACHE / f"smallest-{page}" if options.smallest else ROOT / "docs" / "evidence" / page
+        short = "smallest-" if options.smallest else "quick-"
+        few = options.smallest or options.quick
+        options.out = CACHE / f"{short}{page}" if few else ROOT / "docs" / "evidence" / page
+    if options.quick:
+        options.budget = options.budget or QUICK_MINUTES
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = " ".join(["python dev.py bench --claims", *words])
@@ -159,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return lab_of(found)
 
     def lab_of(found: Mapping) -> Lab:
-        return Lab(claim_graphs.Studio(found, options.base, guidance=options.guidance), weights, current_commit(), say)
+        studio = claim_graphs.Studio(found, options.base, 4 if options.smallest else 20, options.guidance)
+        return Lab(studio, weights, current_commit(), say)
 
     def order(lab: Lab) -> list[Job]:
         jobs = arrange(lab, plan, options.tables)
@@ -174,13 +183,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         deadline = begin + 60 * options.budget - 45 if options.budget else float("inf")
         lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline)
         if options.plan:
-            return
+            return 0
         if lab.expected > 30:
             say(f"one second of an idle core took {lab.slowness:.2f} s here")
     write(tables_of(lab, Judge(kinds), plan), lab, plan, options, command)
+    for failure in lab.failures:
+        say(f"FAILED {failure}")
     say(f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
         f"{host_folder(0).parent.relative_to(ROOT)}")
+    return 1 if lab.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
