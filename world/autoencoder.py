@@ -1,10 +1,11 @@
 """Trains the autoencoder and caches latents: `python -m world.autoencoder [--minutes 9]`.
 
 `--keep` trains nothing and caches the latents of new canvases under the statistics that the base already knows;
-`--decoder` trains the decoder alone (the latents stay what they are), for canvases that show new things.
+`--decoder` trains the decoder alone (the latents stay what they are), for canvases that show new things or for more
+noise; with `--blend 0.5` its new weights are averaged with the old ones.
 
-The linear path starts as PCA of 8x8 patches. Noise of up to 0.2 deviations is added to the latents while the decoder
-learns, so that small errors of the diffusion model decode cleanly.
+The linear path starts as PCA of 8x8 patches. Noise of up to --noise deviations is added to the latents while the
+decoder learns, so that errors of the diffusion model decode cleanly.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import argparse
 import math
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from .sprites import CACHE
 
 BATCH = 32
 PEAK = 1.5e-3
+WEIGHTS = CACHE / "autoencoder.pt"
 LABELS = ("single", "double", "triple")
 
 
@@ -61,11 +64,13 @@ def score(net: torch.nn.Module, pixels: torch.Tensor) -> float:
 def load_autoencoder() -> torch.nn.Module:
     """The autoencoder as it was trained last."""
     net = small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
-    net.load_state_dict(torch.load(CACHE / "autoencoder.pt"))
+    net.load_state_dict(torch.load(WEIGHTS))
     return net
 
 
-def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
+def train(
+    minutes: float, noise: float = 0.2, decoder_only: bool = False, blend: float = 1.0, out: Path = WEIGHTS
+) -> torch.nn.Module:
     torch.manual_seed(0)
     net = load_autoencoder() if decoder_only else small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
     singles, doubles = load_pixels("single")[0], load_pixels("double")[0]
@@ -82,7 +87,8 @@ def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
           flush=True)
     trained = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
-    average = {k: v.clone() for k, v in net.state_dict().items()}
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    average = {k: v.clone() for k, v in before.items()}
     begin, step, shown = time.time(), 0, time.time()
     while (done := (time.time() - begin) / (60 * minutes)) < 1:
         rate = rate_peak * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
@@ -90,8 +96,8 @@ def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
             group["lr"] = rate
         x = to_float(pool[torch.randint(len(pool), (BATCH,))])
         z = net.encode(x)
-        noise = torch.randn_like(z) * torch.rand(BATCH, 1, 1, 1) * 0.2 * z.detach().std((0, 2, 3), keepdim=True)
-        difference = net.decode(z + noise) - x
+        error = torch.randn_like(z) * torch.rand(BATCH, 1, 1, 1) * noise * z.detach().std((0, 2, 3), keepdim=True)
+        difference = net.decode(z + error) - x
         loss = difference.pow(2).mean() + 0.1 * difference.abs().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -105,9 +111,11 @@ def train(minutes: float, decoder_only: bool = False) -> torch.nn.Module:
             shown = time.time()
             print(f"{step} steps {step * BATCH / (time.time() - begin):.0f} images/s loss {loss.item():.4f} "
                   f"{score(net, test[:128]):.2f} dB", flush=True)
-            torch.save(average, CACHE / "autoencoder.pt")
+            torch.save(average, out)
+    if decoder_only:
+        average = {k: before[k].lerp(v, blend) for k, v in average.items()}
     net.load_state_dict(average)
-    torch.save(average, CACHE / "autoencoder.pt")
+    torch.save(average, out)
     print(f"end: {score(net, test):.2f} dB on composites never trained on", flush=True)
     return net
 
@@ -153,6 +161,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="only cache latents, under the statistics of last time")
     parser.add_argument("--decoder", action="store_true", help="only train the decoder; latents stay what they are")
+    parser.add_argument("--noise", type=float, default=0.2, help="highest noise on the latents, in their deviations")
+    parser.add_argument("--blend", type=float, default=1.0, help="with --decoder: share of the newly trained weights")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="another file for the trained weights")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.keep:
@@ -160,9 +171,9 @@ def main() -> None:
         print(f"{score(net, load_pixels('single')[0][-512:]):.2f} dB")
         cache_latents(net, keep=True)
     elif options.decoder:
-        train(options.minutes, decoder_only=True)
+        train(options.minutes, options.noise, decoder_only=True, blend=options.blend, out=options.out)
     else:
-        cache_latents(train(options.minutes))
+        cache_latents(train(options.minutes, options.noise, out=options.out))
 
 
 if __name__ == "__main__":

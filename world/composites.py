@@ -27,7 +27,7 @@ FACE = (16, 14, 48, 46)  # people stand at a fixed place: where their eyes are o
 NOISE, BEND = (0.2, 0.7), 1.0  # of a latent channel's deviation; pixels
 UNKNOWN = ""
 # name -> (how many, seed, people kept for the test, view)
-PLANS = {"sharp": (1000, 11, False), "soft": (1000, 12, False), "worn": (3000, 14, False),
+PLANS = {"sharp": (1000, 11, False), "soft": (1000, 12, False), "worn": (2400, 14, False),
          "test": (500, 13, True), "test_soft": (500, 13, True), "test_worn": (500, 13, True)}
 TESTS = ("test", "test_soft", "test_worn")
 

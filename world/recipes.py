@@ -34,7 +34,8 @@ class Step:
 STEPS = (
     Step("sprites", "packages from npm, people rendered", "1 min", ("world.sprites",)),
     Step("canvases", "training canvases and captions", "1 min", ("world.build",)),
-    Step("autoencoder", "autoencoder, cached latents", "25 min", ("world.autoencoder", "--minutes", "23")),
+    Step("autoencoder", "autoencoder, cached latents", "25 min",
+         ("world.autoencoder", "--minutes", "23", "--noise", "0.4")),
     Step("base-a", "base A (SD1.5's kind)", "3.3 h", ("world.base", "--hours", "3.3")),
     Step("export-a", "base A's weights into assets/demo", "5 s", ("world.export",)),
     Step("base-b", "base B (SDXL's kind), from base A", "30 min", ("world.base_b", "--hours", "0.5")),
