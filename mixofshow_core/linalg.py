@@ -48,37 +48,29 @@ class RidgeFactor:
         return rows @ self.inverse
 
 
-class TreeSum:
-    """Adds matrices as they come along one fixed binary tree: the same list gives the same bytes.
-
-    Works like a binary counter, so n terms never hold more than log2(n) + 1 partial sums.
-    """
+class OrderedSum:
+    """Adds matrices one after the other into a single one: the same list gives the same bytes, in the memory of one."""
 
     def __init__(self) -> None:
-        self._partial: list[tuple[int, Tensor]] = []  # (terms inside, their sum); sizes are falling powers of two
+        self._total: Tensor | None = None
 
     def add(self, term: Tensor, weight: float = 1.0) -> None:
         """Add weight * term; the term itself is not changed."""
-        value, size = (term if weight == 1 else term * weight), 1
-        while self._partial and self._partial[-1][0] == size:
-            _, left = self._partial.pop()
-            value = left + value if size == 1 else left.add_(value)  # single terms may belong to the caller
-            size *= 2
-        self._partial.append((size, value))
+        if self._total is None:
+            self._total = term.clone() if weight == 1 else term * weight  # the term may belong to the caller
+        else:
+            self._total.add_(term, alpha=weight)
 
     def total(self) -> Tensor:
-        """A tensor of its own. Raises MixOfShowError when nothing was added."""
-        if not self._partial:
+        """The sum so far. Raises MixOfShowError when nothing was added."""
+        if self._total is None:
             raise MixOfShowError("a sum needs at least one term")
-        value = self._partial[-1][1]
-        for _, left in reversed(self._partial[:-1]):
-            value = left + value
-        return value.clone() if len(self._partial) == 1 else value
+        return self._total
 
 
-def tree_sum(terms: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
-    """sum_i weights_i terms_i in the order of TreeSum."""
-    total = TreeSum()
+def ordered_sum(terms: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """sum_i weights_i terms_i from first to last; terms may be made while they are asked for."""
+    total = OrderedSum()
     for term, weight in zip(terms, weights, strict=True):
         total.add(term, weight)
     return total.total()

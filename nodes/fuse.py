@@ -12,7 +12,15 @@ from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
-from ..mixofshow_core.fusion.settings import MAX_REFINE, METHODS, MODES, SIZES, UNSOLVED, FusionSettings
+from ..mixofshow_core.fusion.settings import (
+    MAX_REFINE,
+    METHODS,
+    MODES,
+    SIZES,
+    UNSOLVED,
+    FusionSettings,
+    parse_weights,
+)
 from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from .bridge.files import work_folder
 from .bridge.fusion import fuse_uses, save_fused
@@ -86,6 +94,13 @@ class MixOfShowFusionSettings(io.ComfyNode):
                     "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
                     "calibration runs block by block: same answer, more passes."
                 )),
+                io.String.Input("weights", default="", tooltip=(
+                    "Who matters more where concepts disagree: name: number, as in mara: 2, finn: 0.5; 1 where none is "
+                    "given. Nothing is looked at again for it. Not how strongly a concept acts: that is strength."
+                )),
+                io.Int.Input("concept_rank", default=plain.concept_rank, min=0, max=4096, tooltip=(
+                    "Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."
+                )),
             ],
             outputs=[SETTINGS.Output(display_name="settings")],
         )  # fmt: skip
@@ -97,7 +112,8 @@ class MixOfShowFusionSettings(io.ComfyNode):
             for kind in ("ridge", "prior")
         }
         stages = tuple(role for role, (short, _) in STAGES.items() if values.pop(f"stage_{short}"))
-        return io.NodeOutput(FusionSettings(**anchors, stages=stages, **values))
+        weights = parse_weights(values.pop("weights"))
+        return io.NodeOutput(FusionSettings(**anchors, stages=stages, weights=weights, **values))
 
 
 class MixOfShowFuse(io.ComfyNode):

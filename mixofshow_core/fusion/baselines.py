@@ -7,13 +7,13 @@ benchmarks only.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..concept import Delta, Dense, LowRank
-from ..linalg import tree_sum, truncate_weighted
+from ..linalg import OrderedSum, ordered_sum, truncate_weighted
 
 
 def merge_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
@@ -25,7 +25,8 @@ def merge_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -
             merged[name] = _stack(terms)
         else:
             shape = next(delta.shape for delta, _ in terms if isinstance(delta, Dense))
-            merged[name] = Dense(tree_sum([d.dense().cpu().reshape(shape) for d, _ in terms], [w for _, w in terms]))
+            whole = (delta.dense().cpu().reshape(shape) for delta, _ in terms)
+            merged[name] = Dense(ordered_sum(whole, [weight for _, weight in terms]))
     return merged
 
 
@@ -52,19 +53,31 @@ def merge_svd(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -
     return merged
 
 
+def shorten(delta: Delta, rank: int) -> Delta:
+    """One change cut by plain SVD to at most `rank`; kernels and what is short already stay as they are."""
+    if not isinstance(delta, LowRank) or delta.rank <= rank:
+        return delta
+    up, down, _ = truncate_weighted(delta.up.double().cpu(), delta.down.double().cpu() * delta.scale, None, rank)
+    return LowRank(up.float().contiguous(), down.float().contiguous(), None)
+
+
 def merge_ties(
     deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float], density: float
 ) -> dict[str, Delta]:
     """TIES (arXiv 2306.01708): keep the largest `density` of each change's entries, elect a sign per entry by the
     summed values, and average the entries that agree with it."""
     merged: dict[str, Delta] = {}
-    for name, (matrices, own, shape) in _matrices(deltas, weights).items():
-        trimmed = [_trim(matrix, density) * weight for matrix, weight in zip(matrices, own, strict=True)]
-        sign = tree_sum(trimmed, [1.0] * len(trimmed)).sign()
-        agree = [(matrix.sign() == sign) & (matrix != 0) for matrix in trimmed]
-        count = tree_sum([mask * weight for mask, weight in zip(agree, own, strict=True)], [1.0] * len(own))
-        total = tree_sum([matrix * mask for matrix, mask in zip(trimmed, agree, strict=True)], [1.0] * len(own))
-        merged[name] = Dense(torch.where(count > 0, total / count.clamp_min(1e-12), 0).float().reshape(shape))
+    for name, (own, shape) in _changes(deltas, weights):
+        # Cut once more for the second pass: all of them at once would be a matrix per concept.
+        sign = ordered_sum((_trim(delta, density) * weight for delta, weight in own), [1.0] * len(own)).sign()
+        count, total = OrderedSum(), OrderedSum()
+        for delta, weight in own:
+            matrix = _trim(delta, density) * weight
+            agrees = (matrix.sign() == sign) & (matrix != 0)
+            count.add(agrees.double(), weight)
+            total.add(matrix * agrees)
+        mean = total.total() / count.total().clamp_min(1e-12)
+        merged[name] = Dense(torch.where(count.total() > 0, mean, 0).float().reshape(shape))
     return merged
 
 
@@ -76,34 +89,38 @@ def merge_dare(
     seeds: one per concept; which entries go depends on the seed and the layer's name only, not on the order.
     """
     merged: dict[str, Delta] = {}
-    total = sum(weights)
-    for name, (matrices, own, shape) in _matrices(deltas, weights).items():
+    share = [weight / sum(weights) for weight in weights]
+    for name, (own, shape) in _changes(deltas, share):
         chosen = [seed for seed, part in zip(seeds, deltas, strict=True) if name in part]
-        kept = []
-        for matrix, seed in zip(matrices, chosen, strict=True):
-            generator = torch.Generator().manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
-            kept.append(matrix * (torch.rand(matrix.shape, generator=generator) < density) / density)
-        merged[name] = Dense(tree_sum(kept, [weight / total for weight in own]).float().reshape(shape))
+        kept = (_drop(delta, density, seed + zlib.crc32(name.encode()))
+                for (delta, _), seed in zip(own, chosen, strict=True))  # fmt: skip
+        merged[name] = Dense(ordered_sum(kept, [weight for _, weight in own]).float().reshape(shape))
     return merged
 
 
-def _matrices(
+def _changes(
     deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]
-) -> dict[str, tuple[list[Tensor], list[float], tuple[int, ...]]]:
-    """Per layer: float64 matrices [out, in] of the concepts that change it, their weights, and the layer's shape."""
-    found = {}
+) -> Iterator[tuple[str, tuple[list[tuple[Delta, float]], tuple[int, ...]]]]:
+    """Per layer: the changes of it with their concepts' weights, and the layer's shape."""
     for name in sorted({name for part in deltas for name in part}):
         own = [(part[name], weight) for part, weight in zip(deltas, weights, strict=True) if name in part]
         shape = next((delta.shape for delta, _ in own if isinstance(delta, Dense)), own[0][0].shape)
-        found[name] = ([delta.dense().double().cpu().flatten(1) for delta, _ in own], [w for _, w in own], shape)
-    return found
+        yield name, (own, shape)
 
 
-def _trim(matrix: Tensor, density: float) -> Tensor:
-    """Entries smaller than the largest `density` of them become zero; equal sizes stay together."""
+def _trim(delta: Delta, density: float) -> Tensor:
+    """float64 [out, in]: entries smaller than the largest `density` of them become zero; equal sizes stay together."""
+    matrix = delta.dense().double().cpu().flatten(1)
     sizes = matrix.abs().flatten()
     limit = sizes.kthvalue(len(sizes) - max(round(len(sizes) * density), 1) + 1).values
     return matrix * (matrix.abs() >= limit)
+
+
+def _drop(delta: Delta, density: float, seed: int) -> Tensor:
+    """float64 [out, in]: entries kept with chance `density`, scaled by 1 / density."""
+    matrix = delta.dense().double().cpu().flatten(1)
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    return matrix * (torch.rand(matrix.shape, generator=generator) < density) / density
 
 
 def fit_lbfgs(

@@ -42,9 +42,12 @@ class Capture:
         self.accumulators[name].add(rows.reshape(-1, rows.shape[-1]), weights.reshape(-1))
 
     def finish(self) -> dict[str, Gram]:
-        """Grams of the groups that saw at least one weighted row."""
-        done = {name: accumulator.finish() for name, accumulator in self.accumulators.items()}
-        return {name: gram for name, gram in done.items() if gram is not None}
+        """Grams of the groups that saw at least one weighted row. The sums are given up one by one: call it once."""
+        done = {}
+        for name in list(self.accumulators):
+            if (gram := self.accumulators.pop(name).finish()) is not None:
+                done[name] = gram
+        return done
 
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[Capture]:

@@ -21,7 +21,8 @@ from ..linalg import truncate_weighted
 from ..topology import LayerGroup, role_of
 from .baselines import merge_average, merge_dare, merge_sum, merge_svd, merge_ties
 from .conflict import GroupConflict, preview_group, summarise_conflicts
-from .report import FusionReport, GroupReport, measure_group, squared_norm
+from .measure import GroupReport, measure_group, squared_norm
+from .report import FusionReport
 from .settings import METHODS, SOLVED, FusionSettings, recipe_of
 from .solve import GroupProblem, GroupSolution, matrix_of, solve_group
 from .statistics import Gram, Statistics

@@ -1,59 +1,22 @@
-"""What a fusion kept and what it cost, measured on the calibration inputs.
+"""What a fusion kept and what it cost, as figures that a file can carry and as text that people read.
 
-Every figure is a share of energy, E|D x|^2 = tr(D G D^T): residual_i = |(D - D_i) x|^2 / |D_i x|^2 on concept i's
-inputs (0 = the concept's change is met exactly, 1 = as if it had none), kept_i = <D x, D_i x> / |D_i x|^2 (1 = all of
-it), drift = |D x|^2 on generic inputs against the mean of the single concepts' own. This is the least-squares
-objective, not picture quality.
+The figures are those of measure.py, summed over layers by role: shares of the least-squares objective on calibration
+inputs, not picture quality.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
-from ..concept import Delta, LowRank
 from .conflict import format_conflicts
-from .solve import GroupProblem, as_matrix, matrix_of
+from .measure import GroupReport
 
 ROLES = ("text", "cross_kv", "spatial")
-
-
-@dataclass(frozen=True)
-class Energies:
-    """Energies of one group on one concept's inputs: own change, what is missed of it, overlap with the result."""
-
-    own: float = 0.0
-    residual: float = 0.0
-    overlap: float = 0.0
-    sum_residual: float = 0.0
-    average_residual: float = 0.0
-
-
-@dataclass(frozen=True)
-class GroupReport:
-    """One group of layers. energies: per concept in canonical order. drift: (fused, mean of singles) on the prior."""
-
-    name: str
-    role: str
-    width: int
-    rank: int
-    energies: tuple[Energies, ...]
-    drift: tuple[float, float]
-    ridge: float
-    condition: float
-    reason: str
-    added: tuple[float, float] = (0.0, 0.0)  # energy lost by a shorter answer, energy of the whole answer
-
-    @property
-    def residual(self) -> float:
-        """Over all concepts."""
-        own = sum(energy.own for energy in self.energies)
-        return sum(energy.residual for energy in self.energies) / own if own > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +59,7 @@ class FusionReport:
             "method": self.method,
             "measured": any(energy.own > 0 for group in self.groups for energy in group.energies),
             "concepts": list(self.labels),
+            "weights": list(self.weights),
             "roles": roles,
             "worst": [{"layer": group.name, "residual": group.residual} for group in worst if group.residual > 0],
             "reasons": sorted({f"{group.name}: {group.reason}" for group in self.groups if group.reason})[:20],
@@ -139,14 +103,6 @@ def format_conflicts_of(conflicts: Mapping) -> list[str]:
     return format_conflicts(conflicts, ROLE_TITLES)
 
 
-def squared_norm(delta: Delta) -> float:
-    """|D|_F^2; of factors without forming the product."""
-    if isinstance(delta, LowRank):
-        up, down = delta.up.double().cpu(), delta.down.double().cpu()
-        return float(((up.mT @ up) * (down @ down.mT)).sum()) * delta.scale**2
-    return float(delta.diff.double().square().sum())
-
-
 def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
     def ratio(field: str, i: int) -> float | None:
         own = sum(group.energies[i].own for group in groups)
@@ -163,75 +119,8 @@ def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
         "drift": fused / single if single > 0 else None,
         "ridge": max(group.ridge for group in groups),
         "condition": max(finite, default=1.0),
-        "rank_share": sum(group.rank for group in groups) / sum(group.width for group in groups),
+        "rank_share": sum(group.own_rank for group in groups) / sum(group.width for group in groups),
     }
-
-
-def measure_group(
-    problem: GroupProblem, found: Mapping[str, Delta], ridge: float, condition: float, reason: str
-) -> GroupReport:
-    """Energies of a solved group, in float32 (three digits are wanted, not thirteen)."""
-    energies = [Energies() for _ in problem.deltas]
-    drift, rank, width = [0.0, 0.0], 0, 1
-    prior = None if problem.prior is None else problem.prior.matrix.float()
-    shares = [weight / sum(problem.weights) for weight in problem.weights]
-    owners, products = {}, {}
-    for member, fused in found.items():
-        owners[member] = [i for i in problem.present if member in problem.deltas[i]]
-        products[member] = _inner_products(fused, [problem.deltas[i][member] for i in owners[member]])
-        rank = max(rank, fused.rank if isinstance(fused, LowRank) else min(matrix_of(fused)))
-        width = matrix_of(fused)[1]
-        if prior is not None:
-            table = products[member](prior)
-            drift[0] += max(float(table[0, 0]), 0.0)
-            drift[1] += float(table.diagonal()[1:].sum()) / len(problem.deltas)
-    for i in problem.present if found else ():
-        gram = problem.grams[i].matrix.float()
-        for member in found:
-            place = owners[member].index(i) if i in owners[member] else None
-            table = products[member](gram)
-            energies[i] = _added(energies[i], _energies(table, place, [shares[k] for k in owners[member]]))
-    return GroupReport(
-        problem.name, problem.role, width, rank, tuple(energies), (drift[0], drift[1]), ridge, condition, reason
-    )
-
-
-def _energies(table: Tensor, place: int | None, shares: Sequence[float]) -> Energies:
-    """From inner products of the changes (fused first, then the concepts' own) on one concept's inputs."""
-
-    def energy(coefficients: Tensor) -> float:
-        return max(float(coefficients @ table @ coefficients), 0.0)
-
-    fused, single = table.new_zeros(len(table)), table.new_zeros(len(table))
-    fused[0] = 1
-    if place is not None:
-        single[1 + place] = 1
-    added, mean = torch.ones_like(fused) - fused, table.new_tensor([0.0, *shares])
-    overlap = float(fused @ table @ single)
-    return Energies(
-        energy(single), energy(fused - single), overlap, energy(added - single), energy(mean - single)
-    )
-
-
-def _added(first: Energies, second: Energies) -> Energies:
-    return Energies(*(a + b for a, b in zip(asdict(first).values(), asdict(second).values(), strict=True)))
-
-
-def _inner_products(fused: Delta, own: Sequence[Delta]) -> Callable[[Tensor], Tensor]:
-    """A function gram -> [1 + n, 1 + n] table of E<D_p x, D_q x> over the fused change and the n own ones.
-
-    When all are low-rank only [R, R] products are formed, R the sum of their ranks.
-    """
-    if isinstance(fused, LowRank) and own and all(isinstance(delta, LowRank) for delta in own):
-        every = (fused, *own)
-        up = torch.cat([delta.up.float().cpu() for delta in every], 1)
-        downs = torch.cat([delta.down.float().cpu() * delta.scale for delta in every])
-        metric = (up.double().mT @ up.double()).float()
-        member = torch.repeat_interleave(torch.arange(len(every)), torch.tensor([delta.rank for delta in every]))
-        select = torch.nn.functional.one_hot(member).mT.double()
-        return lambda gram: select @ ((downs @ gram) @ downs.mT * metric).double() @ select.mT
-    stacked = torch.stack([as_matrix(delta).float() for delta in (fused, *own)])
-    return lambda gram: torch.einsum("pod,qod->pq", stacked @ gram, stacked).double()
 
 
 def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
@@ -239,6 +128,9 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
     labels = summary["concepts"]
     lines = [f"Mix-of-Show fusion of {len(labels)} concepts, method {summary['method']}"]
     lines += list(extra)
+    if any(weight != 1 for weight in summary.get("weights", ())):
+        told = (f"{label} {weight:g}" for label, weight in zip(labels, summary["weights"], strict=True))
+        lines.append(f"objective weights: {', '.join(told)}")
     if not summary["measured"]:
         lines.append("not measured: this method collects no statistics")
     width = max([len(label) for label in labels] + [8])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..concept import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..linalg import TreeSum, factor_ridge
+from ..linalg import OrderedSum, factor_ridge
 from .statistics import Gram
 
 DUAL_SHARE = 0.75  # rows per input width up to which the kernel of the rows is cheaper than their Gram
@@ -152,9 +152,9 @@ def _dual_targets(problem: GroupProblem, members: list[str], few: Sequence[Tenso
 
 def _primal(problem: GroupProblem, members: list[str], off_diagonal: float) -> tuple[Tensor, list[Tensor], float]:
     """sum_i w_i G_i [d, d], the rows that M is applied to per member, and the rounding noise of the Grams."""
-    total, noise = TreeSum(), 0.0
+    total, noise = OrderedSum(), 0.0
     downs: dict[str, list[Tensor]] = {member: [] for member in members}
-    dense = {member: TreeSum() for member in members if not _is_low_rank(problem, member)}
+    dense = {member: OrderedSum() for member in members if not _is_low_rank(problem, member)}
     for i in problem.present:
         gram, weight = problem.grams[i], problem.weights[i]
         noise, gram = max(noise, ROUNDING * gram.rounded), gram.matrix

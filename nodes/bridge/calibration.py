@@ -6,6 +6,7 @@ concepts can be added, cached and exchanged. Source of the stages: Mix-of-Show, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 
 import comfy.patcher_extension
@@ -63,17 +64,17 @@ def collect_text(
     modules = _group_modules(named_linears(None, clip), groups)
     names = {f"{UNET_PREFIX}{layer.path}": layer.index for layer in layers}
     kv = {group.name: names[group.members[0].rpartition(".")[0]] for group in groups if group.role == ROLE_CROSS_KV}
-    encoded: list[tuple[LayeredText, Tensor]] = []
+    contexts = _Contexts(set(kv.values()))
     for prompt in prompts:
         weights = {
             encoder: text_weights(kinds, TEXT, CONCEPT, EOS_PAD) for encoder, kinds in token_kinds(clip, prompt).items()
         }
         for encoder, capture in captures.items():
             capture.weights = weights[encoder].view(-1, getattr(clip.tokenizer, encoder).max_length)
-        encoded.append((_encode_watched(clip, prompt, len(layers), captures, modules), weights[encoders[0]]))
+        contexts.add(_encode_watched(clip, prompt, len(layers), captures, modules), weights[encoders[0]])
         tick()
     grams = {name: gram for capture in captures.values() for name, gram in capture.finish().items()}
-    return grams | _context_grams(encoded, kv)
+    return grams | contexts.finish(kv)
 
 
 def _encode_watched(clip, prompt: str, layers: int, captures: dict[str, Capture], modules) -> LayeredText:
@@ -88,17 +89,24 @@ def _encode_watched(clip, prompt: str, layers: int, captures: dict[str, Capture]
     return inside()
 
 
-def _context_grams(encoded: Sequence[tuple[LayeredText, Tensor]], kv: dict[str, int]) -> dict[str, Gram]:
+class _Contexts:
     """K, V read the context itself, so no forward pass is needed; without layered words all layers share one Gram."""
-    if not kv:
-        return {}
-    layered = any(text.layers is not None for text, _ in encoded)
-    sums = {index: GramAccumulator() for index in (sorted(set(kv.values())) if layered else (0,))}
-    for text, weights in encoded:
-        for index, accumulator in sums.items():
-            accumulator.add(text.context[0] if text.layers is None else text.layers[index], weights)
-    grams = {index: accumulator.finish() for index, accumulator in sums.items()}
-    return {name: grams[index if layered else 0] for name, index in kv.items()}
+
+    def __init__(self, layers: Iterable[int]) -> None:
+        self._layers = tuple(layers)
+        self._sums: dict[int | None, GramAccumulator] = {None: GramAccumulator()}  # None: all layers alike so far
+
+    def add(self, text: LayeredText, weights: Tensor) -> None:
+        """One prompt's rows; nothing of it is kept but the sums."""
+        if text.layers is not None and None in self._sums:
+            self._sums = {layer: copy.deepcopy(self._sums[None]) for layer in self._layers}
+        for layer, accumulator in self._sums.items():
+            accumulator.add(text.context[0] if text.layers is None else text.layers[layer], weights)
+
+    def finish(self, kv: dict[str, int]) -> dict[str, Gram]:
+        """Grams by the names of `kv`, whose values are layers."""
+        grams = {layer: accumulator.finish() for layer, accumulator in self._sums.items()}
+        return {name: grams[layer if layer in grams else None] for name, layer in kv.items()}
 
 
 def collect_spatial(

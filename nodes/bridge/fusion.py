@@ -10,10 +10,17 @@ from pathlib import Path
 
 import torch
 
-from ...mixofshow_core.concept import Concept, ConceptUse, check_unique_names, concept_tensors
+from ...mixofshow_core.concept import (
+    Concept,
+    ConceptUse,
+    Delta,
+    LowRank,
+    check_unique_names,
+    concept_tensors,
+)
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.formats.native import read_concept, write_concept
-from ...mixofshow_core.fusion.baselines import merge_sum
+from ...mixofshow_core.fusion.baselines import merge_sum, shorten
 from ...mixofshow_core.fusion.fuse import choose_groups, hash_of
 from ...mixofshow_core.fusion.plan import CalibrationPlan
 from ...mixofshow_core.fusion.settings import FusionSettings
@@ -22,7 +29,7 @@ from ...mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from .files import concept_folder, concept_save_path, safe_name
 from .fingerprints import options_digest, patches_digest, text_fingerprint
 from .foreign import COMMUNITY
-from .fusion_stages import Job, use_identity
+from .fusion_stages import Job, names_of, use_identity
 from .model import (
     apply_deltas,
     check_family,
@@ -37,7 +44,7 @@ from .model import (
 log = logging.getLogger("mixofshow")
 
 RESULT_LIMIT = 20  # finished fusions that are kept
-FUSION_VERSION = 2
+FUSION_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -99,10 +106,13 @@ def fuse_uses(
     started = time.perf_counter()
     check_uses(model, uses)
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
+    if settings.concept_rank:
+        uses = [_shortened(use, settings.concept_rank) for use in uses]
     add_ons = [use for use in uses if use.resolved_role == "add-on"]
     solved = [use for use in uses if use.resolved_role != "add-on"]
     entries = tuple(entry for use in uses for entry in use.concept.entries)
     added = merge_sum([use.concept.deltas for use in add_ons], [use.strength for use in add_ons])
+    weights = settings.weights_of([names_of(use) for use in solved])
     for use in uses:
         _check_fits(model, clip, use)
     info = describe_base(model)
@@ -112,7 +122,7 @@ def fuse_uses(
         note = f"One concept ({label}): it is applied as it is, nothing is solved."
         return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note,))
 
-    parts = [merge_sum([use.concept.deltas], [use.strength]) for use in solved]
+    parts = [at_strength(use) for use in solved]
     attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
     attention += layer_groups_unet(unet_of(model))
     groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
@@ -135,7 +145,7 @@ def fuse_uses(
 
     store = StatisticsStore(folder / "statistics")
     job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
-              method, store)  # fmt: skip
+              method, store, weights)  # fmt: skip
     fusion, facts = job.run()
     summary = fusion.report.summary() | facts
     summary["seconds"]["calibration"] = round(time.perf_counter() - started - fusion.report.total_seconds, 2)
@@ -146,6 +156,20 @@ def fuse_uses(
     summary["size"] = _size_line(concept, summary, settings)
     _keep_finished(kept, concept)
     return FusedUses(concept, summary, tuple(_notes(solved, add_ons, groups, store, summary)))
+
+
+def _shortened(use: ConceptUse, rank: int) -> ConceptUse:
+    deltas = {name: shorten(delta, rank) for name, delta in use.concept.deltas.items()}
+    return replace(use, concept=replace(use.concept, deltas=deltas))
+
+
+def at_strength(use: ConceptUse) -> dict[str, Delta]:
+    """The changes of one use; factors stay the file's own tensors, so many concepts cost no memory of their own."""
+    return {
+        name: LowRank(delta.up, delta.down, delta.scale * use.strength * delta.rank)
+        if isinstance(delta, LowRank) else delta.scaled(use.strength)
+        for name, delta in use.concept.deltas.items()
+    }  # fmt: skip
 
 
 def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> str:

@@ -12,6 +12,7 @@ import logging
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 import comfy.model_management
 import torch
@@ -40,6 +41,12 @@ def use_identity(use: ConceptUse) -> str:
     return hash_of([use.concept.content_hash, use.strength, use.trigger.strip(), use.resolved_role])
 
 
+def names_of(use: ConceptUse) -> tuple[str, ...]:
+    """What a person may call a use in `weights`: its concepts' names, its trigger, its file with and without ending."""
+    names = (*(entry.name for entry in use.concept.entries), use.trigger, use.label, PurePath(use.path).stem)
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
 @dataclass(frozen=True)
 class Stage:
     """What is solved together. fixed: fused changes that everyone runs with; own: layers that stay the concept's."""
@@ -65,6 +72,7 @@ class Job:
     settings: FusionSettings
     method: str
     store: StatisticsStore
+    weights: tuple[float, ...]
 
     def run(self) -> tuple[Fusion, dict]:
         """The fusion, and facts for its summary. Raises the host's interrupt when the user cancels."""
@@ -112,7 +120,8 @@ class Job:
         return sources, prior
 
     def _source(self, k: int, statistics: Statistics) -> Source:
-        return Source(self.uses[k].label, use_identity(self.uses[k]), self.parts[k], statistics)
+        use = self.uses[k]
+        return Source(use.label, use_identity(use), self.parts[k], statistics, self.weights[k])
 
     def _solve(self, sources, groups, unsolved, prior, ticker) -> Fusion:
         return fuse(sources, groups, unsolved, self.settings, prior, self.method, ticker)

@@ -191,6 +191,25 @@ def test_without_anchors_the_residual_is_smallest(tiny_sd15, shared):
         assert free[role]["drift"] > anchored[role]["drift"]
 
 
+def test_weights_and_rank_reach_the_solve(tiny_sd15, shared, monkeypatch):
+    """A weight is one solve on the same statistics; a cut concept is another concept."""
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+    from mos_pack.nodes.bridge import fusion_stages
+
+    uses = uses_of(tiny_sd15, 2)
+    alone = run(tiny_sd15, uses[:1], shared, settings=FusionSettings(concept_rank=1, size="exact"))
+    assert {delta.rank for delta in alone.concept.deltas.values()} == {1}
+    plain = run(tiny_sd15, uses, shared)
+    monkeypatch.setattr(fusion_stages, "collect", None)  # nothing may be looked at again
+    heavy = run(tiny_sd15, uses, shared, settings=FusionSettings(weights={"Person1": 20.0}, size="exact"))
+    place = plain.summary["concepts"].index("person1")
+    for role, figures in plain.summary["roles"].items():
+        assert heavy.summary["roles"][role]["residual"][place] < figures["residual"][place]
+    with pytest.raises(MixOfShowError, match="weight to nobody"):
+        run(tiny_sd15, uses, shared, settings=FusionSettings(weights={"nobody": 2.0}))
+
+
 def test_sum_equals_two_stock_lora_loaders(tiny_sd15, tmp_path):
     """Parity of our plain sum, and of our files in the host's own loader, on effective weights."""
     import comfy.sd

@@ -15,9 +15,11 @@ from mos_pack.mixofshow_core.fusion.baselines import (
     merge_sum,
     merge_svd,
     merge_ties,
+    shorten,
 )
 from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
-from mos_pack.mixofshow_core.fusion.settings import METHODS, FusionSettings
+from mos_pack.mixofshow_core.fusion.report import format_report
+from mos_pack.mixofshow_core.fusion.settings import METHODS, FusionSettings, parse_weights
 from mos_pack.mixofshow_core.fusion.solve import GroupProblem, as_matrix, solve_group
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
 from mos_pack.mixofshow_core.topology import LayerGroup
@@ -237,8 +239,12 @@ def test_order_changes_no_byte_and_removal_is_a_refit():
     assert fused_bytes([s for s in sources if s.label != "c2"]) == fused_bytes([source(i) for i in (0, 1, 3)]) != wanted
 
 
-def test_report_figures_match_their_definition():
+@pytest.mark.parametrize("dense", [False, True])
+def test_report_figures_match_their_definition(dense):
     sources = [source(0), source(1, MEMBERS[:1])]
+    if dense:  # measured by matrices instead of factors
+        whole = {name: Dense(delta.dense()) for name, delta in sources[1].deltas.items()}
+        sources[1] = replace(sources[1], deltas=whole)
     prior = Statistics({GROUP.name: gram_of(rows(50))})
     settings = exact_size()
     result = fuse(sources, [GROUP], (), settings, prior)
@@ -354,6 +360,36 @@ def test_settings_outside_their_range_are_named(facts):
         FusionSettings(**facts)
 
 
+def test_weights_are_read_by_name_and_mistakes_are_told():
+    settings = FusionSettings(weights=parse_weights("Mara: 2, finn: 0.5\n"))
+    assert settings.weights_of([("mara",), ("ink", "ink.safetensors"), ("finn",)]) == (2.0, 1.0, 0.5)
+    assert settings.describe() != FusionSettings().describe() and parse_weights("") == {}
+    with pytest.raises(MixOfShowError, match=r"weight to finn.*are mara"):
+        settings.weights_of([("mara",)])
+    for wrong in ("mara", "mara: two", ": 2", "mara: 0", "mara: nan", "mara: 1, mara: 2", "mara: 1e9"):
+        with pytest.raises(MixOfShowError, match="`weights` of Fusion Settings"):
+            parse_weights(wrong)
+
+
+def test_a_heavier_concept_loses_less():
+    light, heavy = (fuse([source(0), source(1, weight=w)], [GROUP], (), exact_size()).report.summary()
+                    for w in (1.0, 10.0))  # fmt: skip
+    residual = [figures["roles"]["cross_kv"]["residual"] for figures in (light, heavy)]
+    assert residual[1][1] < 0.5 * residual[0][1] and residual[1][0] > residual[0][0]
+    assert "objective weights: c0 1, c1 10" in format_report(heavy) and "weights" not in format_report(light)
+
+
+def test_shortening_is_the_best_cut_and_the_report_counts_ranks():
+    delta = low_rank(0, 4, alpha=2.0)
+    u, s, v = torch.linalg.svd(as_matrix(delta))
+    assert relative(as_matrix(shorten(delta, 1)), s[0] * u[:, :1] @ v[:1]) < 1e-5
+    assert shorten(delta, 4) is delta
+    cut = [replace(s, deltas={m: shorten(d, 1) for m, d in s.deltas.items()}) for s in (source(0), source(1))]
+    for sources, total in (([source(0), source(1)], 6), (cut, 2)):
+        report = fuse(sources, [GROUP], (), FusionSettings(max_rank=1)).report
+        assert report.summary()["roles"]["cross_kv"]["rank_share"] == total / D
+
+
 def test_layers_that_cannot_be_solved_are_listed_and_averaged():
     kernel = "diffusion_model.input_blocks.1.0.in_layers.2"
     feed = f"{NAME.removesuffix('.attn2')}.ff.net.2"
@@ -414,10 +450,10 @@ def test_packing_round_trip():
 
 
 @pytest.mark.parametrize("count", range(1, 10))
-def test_tree_sum_is_right_and_leaves_its_terms_alone(count):
+def test_ordered_sum_is_right_and_leaves_its_terms_alone(count):
     terms, weights = [rows(i, 3) for i in range(count)], [1.0 + (i % 3) for i in range(count)]
     copies = [term.clone() for term in terms]
-    total = linalg.tree_sum(terms, weights)
+    total = linalg.ordered_sum(terms, weights)
     assert torch.allclose(total, sum(w * t for w, t in zip(weights, terms, strict=True)))
     assert all(torch.equal(a, b) for a, b in zip(terms, copies, strict=True))
     assert all(total.data_ptr() != term.data_ptr() for term in terms)
