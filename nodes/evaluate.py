@@ -158,7 +158,8 @@ class MixOfShowScore(io.ComfyNode):
                 "Score has nothing to measure: connect `references` or `dataset` for likeness, and name a CLIP folder "
                 "in `evaluator` with `texts` for the text. Texts must name the concept that a picture shows."
             )
-        facts = report.splitlines()[: 3 if found["text_evaluator"] else 2]
+        facts = ["dot: mean; bar: 95 % interval over pictures; ticks: pictures"]
+        facts += report.splitlines()[: 3 if found["text_evaluator"] else 2]
         plots = [to_image_batch([draw_scores(panels, "Scores", facts, theme)]) for theme in THEMES.values()]
         return io.NodeOutput(report, json.dumps(found, indent=1), *plots, ui=ui.PreviewText(report))
 

@@ -17,7 +17,7 @@ from ..errors import MixOfShowError
 from .comparison import KINDS
 
 MARGIN, GAP, STRIPE, LABELS = 20, 4, 6, 190
-SHOWN = (128, 256)  # pixels of a picture's longer side in a grid: enlarged to the first, shrunk to the second
+SHOWN = (128, 256)  # in a grid: small pictures are enlarged to this shorter side, big ones shrunk to this longer side
 MAX_PIXELS = 64_000_000
 
 
@@ -75,8 +75,7 @@ def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, kinds: Sequence[str], the
 
 
 def _shown_size(height: int, width: int) -> tuple[int, int]:
-    longest = max(height, width)
-    scale = max(1, SHOWN[0] // longest) if longest < SHOWN[0] else min(1.0, SHOWN[1] / longest)
+    scale = max(1, SHOWN[0] // min(height, width)) if max(height, width) < SHOWN[1] else SHOWN[1] / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
