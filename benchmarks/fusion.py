@@ -174,7 +174,7 @@ def bare_solve(grams, deltas) -> None:
         torch.cat([part.up for part in member], 1)
 
 
-def time_group(width: int, outputs: tuple[int, ...], concepts: int, rounds: int) -> dict:
+def time_group(width: int, outputs: tuple[int, ...], concepts: int, rounds: int, clock) -> dict:
     """Seconds of one solve and of its bare calls, taken in turns; ratio: the median over the rounds."""
     from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
 
@@ -186,16 +186,16 @@ def time_group(width: int, outputs: tuple[int, ...], concepts: int, rounds: int)
     problem = GroupProblem("g", "spatial", names, dict(enumerate(grams)), named, (1.0,) * concepts)
     times = []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        begun = clock()
         bare_solve([gram.matrix for gram in grams], deltas)
-        middle = time.perf_counter()
+        middle = clock()
         solve_group(problem, 1e-2, 0.0)
-        times.append((time.perf_counter() - middle, middle - begun))
+        times.append((clock() - middle, middle - begun))
     own, bare = (statistics.median(pair[k] for pair in times) for k in (0, 1))
     return {"ours_s": own, "bare_s": bare, "ratio": statistics.median(own / bare for own, bare in times)}
 
 
-def compare_bare(quick: bool) -> list[dict]:
+def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
     """K = 14 for SD1.5's shapes, K = 10 for those of SDXL alone; quick: attention only, without the very wide ones."""
     table, totals = [], dict.fromkeys(("SD1.5 attention, K = 14", "SD1.5 all linears, K = 14",
                                        "SDXL attention, K = 10", "SDXL all linears, K = 10"), 0.0)  # fmt: skip
@@ -210,7 +210,7 @@ def compare_bare(quick: bool) -> list[dict]:
         ):  # fmt: skip
             if not some and (quick or not more):
                 continue
-            found = time_group(width, outputs, concepts, rounds)
+            found = time_group(width, outputs, concepts, rounds, clock)
             totals[names[0]] += some * found["ours_s"]
             totals[names[1]] += (some + more) * found["ours_s"]
             table.append({**row, "K": concepts, **found})
@@ -300,8 +300,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--only", choices=("solvers", "bare", "memory"))
     parser.add_argument("--layer", default="", help="only the layers of table 1 whose name has this in it")
-    parser.add_argument("--cpu", action="store_true", help="table 1 in processor seconds instead of wall-clock "
-                        "ones: for a busy machine, with OMP_NUM_THREADS=1")
+    parser.add_argument("--cpu", action="store_true", help="tables 1 and 2 in processor seconds instead of "
+                        "wall-clock ones: for a busy machine, with OMP_NUM_THREADS=1")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -312,18 +312,16 @@ def main() -> None:
         print(json.dumps(measure_memory(options.memory, options.quick, options.folder)))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), random layers of SD1.5's widths")
-    figures = {}
+    figures, clock = {}, time.process_time if options.cpu else time.perf_counter
     if options.only in (None, "solvers"):
         print(f"\n1. Gram + solve + factors against L-BFGS, K = 3, rank 4{QUICK_NOTE if options.quick else FULL_NOTE}")
-        figures["solvers"] = rows = compare_solvers(
-            options.quick, options.layer, time.process_time if options.cpu else time.perf_counter
-        )
+        figures["solvers"] = rows = compare_solvers(options.quick, options.layer, clock)
         ours, theirs = (sum(row[key] * row["count"] for row in rows) for key in ("ours_s", "lbfgs_s"))
         print(f"  all {sum(row['count'] for row in rows)} layers, extrapolated by count: ours {ours:.1f} s, "
               f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x")  # fmt: skip
     if options.only in (None, "bare"):
         print("\n2. solve against the bare library calls (float64)")
-        figures["bare"] = compare_bare(options.quick)
+        figures["bare"] = compare_bare(options.quick, clock)
     if options.only in (None, "memory"):
         print("\n3. peak extra memory of a fusion from stored statistics")
         figures["memory"] = compare_memory(options.quick)

@@ -133,6 +133,7 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
         lines.append(f"objective weights: {', '.join(told)}")
     if not summary["measured"]:
         lines.append("not measured: this method collects no statistics")
+    lines += _in_words(summary)
     width = max([len(label) for label in labels] + [8])
     for role, figures in summary["roles"].items() if summary["measured"] else ():
         drift = "no prior" if figures["drift"] is None else f"drift on generic text {figures['drift']:.3g}"
@@ -174,6 +175,21 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
         lines.append("residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "
                      "It is the least-squares objective, not picture quality.")  # fmt: skip
     return "\n".join(lines)
+
+
+def _in_words(summary: Mapping) -> list[str]:
+    """What is left of every concept, and what happens to everything else, without a symbol."""
+    roles = summary["roles"] if summary["measured"] else {}
+    lines = []
+    for i, label in enumerate(summary["concepts"] if roles else ()):
+        left = [f"{ROLE_TITLES.get(role, role)} {max(1 - figures['residual'][i], 0):.0%}"
+                for role, figures in roles.items() if figures["residual"][i] is not None]  # fmt: skip
+        lines.append(f"  {label} keeps of what it does alone: {', '.join(left) or 'it changes nothing that is solved'}")
+    drifts = [f"{ROLE_TITLES.get(role, role)} {figures['drift']:.2f}" for role, figures in roles.items()
+              if figures["drift"] is not None]  # fmt: skip
+    if drifts:
+        lines.append(f"  other text changes, against one concept alone (1 = as much): {', '.join(drifts)}")
+    return ["\nIn plain words, on the inputs that were looked at:", *lines] if lines else []
 
 
 ROLE_TITLES = {"text": "Text encoder", "cross_kv": "Cross-attention K, V", "spatial": "Spatial layers"}

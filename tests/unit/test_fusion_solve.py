@@ -376,6 +376,8 @@ def test_a_heavier_concept_loses_less():
                     for w in (1.0, 10.0))  # fmt: skip
     residual = [figures["roles"]["cross_kv"]["residual"] for figures in (light, heavy)]
     assert residual[1][1] < 0.5 * residual[0][1] and residual[1][0] > residual[0][0]
+    words = f"c1 keeps of what it does alone: Cross-attention K, V {1 - residual[1][1]:.0%}\n"
+    assert words in format_report(heavy)
     assert "objective weights: c0 1, c1 10" in format_report(heavy) and "weights" not in format_report(light)
 
 

@@ -131,6 +131,14 @@ def test_damaged_statistics_are_collected_again(tmp_path):
     assert store.load("f" * 64, frozenset("a")) is None
 
 
+def test_statistics_of_something_else_under_this_name_are_not_used(tmp_path):
+    """A file that was copied or renamed says itself what it belongs to."""
+    store = StatisticsStore(tmp_path)
+    store.save("f" * 64, Statistics({"a": gram(0)}), frozenset("a"))
+    store.path_of("f" * 64).rename(store.path_of("e" * 64))
+    assert store.load("e" * 64, frozenset("a")) is None and store.load("f" * 64, frozenset("a")) is None
+
+
 def test_store_without_room_keeps_the_same_numbers_in_memory(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     blocked = StatisticsStore(tmp_path / "file").save("f" * 64, Statistics({"a": gram(0)}), frozenset("a"))
