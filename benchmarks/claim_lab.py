@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ NODES = Path(__file__).resolve().parent / "claim_nodes.py"
 # Seconds of one idle core (base A; B costs BASE_FACTOR times as much), as measured; corrected while a run goes on.
 PICTURE, STEP, SHEET, CALIBRATION, FUSION = 0.3, 0.22, 2.0, 5.0, 2.0
 PRESET_FACTOR = {"Textual Inversion": 0.8, "P+": 0.8, "Custom Diffusion": 1.8, "DreamBooth": 2.0}
+LOOK_IN = 240.0
 BASE_FACTOR = {"A": 1.0, "B": 2.5}
 
 
@@ -286,10 +287,11 @@ def prepare_folder(number: int) -> Path:
 
 
 def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[Job]], workers: int,
-             deadline: float) -> Lab:
+             deadline: float, look_in: Callable[[Lab], None]) -> Lab:
     """Run jobs in order on `workers` hosts of one thread each until all are done or the deadline comes.
 
-    A cell that fails is named in the lab's failures and left out; a host that dies ends the run.
+    Every LOOK_IN seconds, `look_in` may write what is there. A cell that fails is named in the lab's failures and left
+    out; a host that dies ends the run.
     """
     os.environ["OMP_NUM_THREADS"] = "1" if workers > 1 else os.environ.get("OMP_NUM_THREADS", "2")
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -319,6 +321,8 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(work, server) for server in servers]
             try:
+                while wait(futures, LOOK_IN, FIRST_EXCEPTION).not_done and not failed(futures):
+                    look_in(lab)
                 for future in futures:
                     future.result()
             except BaseException:
@@ -328,6 +332,10 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
                         server.process.terminate()
                 raise
     return lab
+
+
+def failed(futures: Sequence[Future]) -> bool:
+    return any(future.done() and future.exception() for future in futures)
 
 
 def current_commit() -> str:

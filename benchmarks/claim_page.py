@@ -10,6 +10,7 @@ from .claim_judge import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; every group has a shape as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COUNTS = ("concepts", "casts", "sum of ranks / width")  # heads that a plot leaves out
 LINE, LEFT, PANEL, GAP, TOP = 20, 230, 260, 30, 58
 
 
@@ -112,7 +113,8 @@ def draw(table: Table) -> str:
         y = TOP + LINE * line + LINE / 2
         if line % 2 == 0:
             out.append(f'<rect x="0" y="{y - LINE / 2}" width="{width}" height="{LINE}" fill="#f3f3f3"/>')
-        out.append(f'<text x="10" y="{y + 4}">{escape(", ".join(row.name))[:40]}</text>')
+        words = [word for head, word in zip(table.heads, row.name, strict=True) if head not in COUNTS]
+        out.append(f'<text x="10" y="{y + 4}">{escape(", ".join(words)[:36])}</text>')
     for number, column in enumerate(columns):
         out += _panel(table, column, groups, LEFT + number * (PANEL + GAP), height)
     return "\n".join([*out, "</svg>", ""])

@@ -135,7 +135,7 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     return [
         Table("placing", "People side by side", ("people", "way", "concepts"), COLUMNS, tuple(rows), done, total,
               notes),
-        Table("scenes", "Two people and an object in a learned scene", ("way", "pictures' casts"), SCENE_COLUMNS,
+        Table("scenes", "Two people and an object in a learned scene", ("way", "casts"), SCENE_COLUMNS,
               tuple(lines), made, len(scenes) * len(graphs.SCENE_WAYS),
               ("Scene: nearest of all known scenes to the mean features of the three columns.",)),
     ]

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -175,18 +176,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         announce(lab, jobs, options.jobs, options.budget)
         return [] if options.plan else jobs
 
-    kinds = ("character", "object", "scene", "style")
+    @cache
+    def judge() -> Judge:
+        return Judge(("character", "object", "scene", "style"))
+
+    def save(lab: Lab) -> None:
+        if not options.plan:
+            write(tables_of(lab, judge(), plan), lab, plan, options, command)
+
     if options.score and info.exists():
         lab = lab_of(json.loads(info.read_text()))
     else:
         # Half a minute in the end for the tables.
         deadline = begin + 60 * options.budget - 45 if options.budget else float("inf")
-        lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline)
+        lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline, save)
         if options.plan:
             return 0
         if lab.expected > 30:
             say(f"one second of an idle core took {lab.slowness:.2f} s here")
-    write(tables_of(lab, Judge(kinds), plan), lab, plan, options, command)
+    save(lab)
     for failure in lab.failures:
         say(f"FAILED {failure}")
     say(f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
