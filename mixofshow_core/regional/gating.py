@@ -5,6 +5,7 @@ For a linear layer y = W x and concepts c with changes U_c D_c, token p and gate
     y(p) = W x(p) + sum over c of M_c(p) U_c D_c x(p) = W x + ((x D^T) * M) U^T
 
 with all concepts' factors stacked along the rank, so that any number of concepts costs one pair of products per layer.
+A change C_c that is no product U_c D_c is gated as it is: + M_c(p) C_c x(p).
 A convolution is the same with D_c as its kernel: the rank maps D_c * x are gated at the places of the output, which is
 to gate the output map, because U_c acts on each place alone.
 The paper fuses instead; gating is ours (compare FreeFuse, arXiv 2510.23515, and LoRA-Composer, arXiv 2403.11627).
@@ -21,43 +22,47 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..concept import Delta, LowRank
-from ..errors import MixOfShowError
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
     """All concepts' changes of one layer: ``down`` [S, in], ``up`` [out, S], ``owner`` [S] = concept of each rank.
 
-    For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
+    ``whole``: (concept, matrix [out, in]) of those that are no products (LoHa, LoKr, DoRA, full weights); each costs a
+    product of its own. For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
     """
 
     down: Tensor
     up: Tensor
     owner: Tensor
+    whole: tuple[tuple[int, Tensor], ...] = ()
 
     def to(self, like: Tensor) -> Factors:
-        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device))
+        whole = tuple((number, matrix.to(like)) for number, matrix in self.whole)
+        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device), whole)
 
 
 def stack_factors(concepts: Sequence[Mapping[str, Delta]]) -> dict[str, Factors]:
-    """Factors by layer name; scales are folded in. Only low-rank changes can be gated."""
-    found: dict[str, list[tuple[int, LowRank]]] = {}
+    """Factors by layer name; scales are folded in."""
+    found: dict[str, list[tuple[int, Delta]]] = {}
     for number, deltas in enumerate(concepts):
         for name, delta in deltas.items():
-            if not isinstance(delta, LowRank):
-                raise MixOfShowError(
-                    f"Layer {name} of concept {number + 1} holds a full matrix, which cannot be gated by region; "
-                    f"fuse the concepts instead."
-                )
             found.setdefault(name, []).append((number, delta.scaled(1.0)))
-    return {
-        name: Factors(
-            torch.cat([delta.down.float() for _, delta in parts]),
-            torch.cat([delta.up.float() for _, delta in parts], 1),
-            torch.cat([torch.full((delta.rank,), number) for number, delta in parts]),
-        )
-        for name, parts in found.items()
-    }
+    return {name: _stack(parts) for name, parts in found.items()}
+
+
+def _stack(parts: Sequence[tuple[int, Delta]]) -> Factors:
+    whole = tuple((number, delta.dense().flatten(1)) for number, delta in parts if not isinstance(delta, LowRank))
+    thin = [(number, delta) for number, delta in parts if isinstance(delta, LowRank)]
+    if not thin:
+        rows, cells = whole[0][1].shape
+        return Factors(torch.zeros(0, cells), torch.zeros(rows, 0), torch.zeros(0, dtype=torch.long), whole)
+    return Factors(
+        torch.cat([delta.down.float() for _, delta in thin]),
+        torch.cat([delta.up.float() for _, delta in thin], 1),
+        torch.cat([torch.full((delta.rank,), number) for number, delta in thin]),
+        whole,
+    )
 
 
 def concept_gates(weights: Tensor, owners: Sequence[int | None], background: int | None, count: int) -> Tensor:
@@ -73,11 +78,17 @@ def concept_gates(weights: Tensor, owners: Sequence[int | None], background: int
 
 def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Tensor) -> Tensor:
     """out + ((x D^T) * M) U^T; ``x`` is [B, N, in], or [B, in, h, w] of a 1x1 convolution, ``gates`` [B, N or 1, K]"""
-    mask = gates.to(x)[..., factors.owner]
     if x.dim() == 4:
-        change = ((x.flatten(2).transpose(1, 2) @ factors.down.T) * mask) @ factors.up.T
+        change = _change(x.flatten(2).transpose(1, 2), factors, gates.to(x))
         return out + change.transpose(1, 2).unflatten(2, out.shape[-2:]).to(out)
-    return out + (((x @ factors.down.T) * mask) @ factors.up.T).to(out)
+    return out + _change(x, factors, gates.to(x)).to(out)
+
+
+def _change(x: Tensor, factors: Factors, gates: Tensor) -> Tensor:
+    change = ((x @ factors.down.T) * gates[..., factors.owner]) @ factors.up.T
+    for number, matrix in factors.whole:
+        change = change + (x @ matrix.T) * gates[..., number, None]
+    return change
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,13 @@ class Kernel:
 
 def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Tensor, kernel: Kernel) -> Tensor:
     """out + U ((D * x) M) for a convolution: x [B, in, h, w], out [B, out, h', w'], ``gates`` [B, h'w', K]."""
-    down = factors.down.view(len(factors.down), -1, *kernel.size)
-    ranks = F.conv2d(x, down, None, kernel.stride, kernel.padding, kernel.dilation)
-    mask = gates.to(x)[..., factors.owner].transpose(1, 2).reshape(ranks.shape)
-    return out + F.conv2d(ranks * mask, factors.up[..., None, None]).to(out)
+    walk = kernel.stride, kernel.padding, kernel.dilation
+    maps = gates.to(x).transpose(1, 2).unflatten(2, out.shape[-2:])  # [B, K, h', w']
+    if len(factors.owner):
+        down = factors.down.view(len(factors.down), -1, *kernel.size)
+        ranks = F.conv2d(x, down, None, *walk) * maps[:, factors.owner]
+        out = out + F.conv2d(ranks, factors.up[..., None, None]).to(out)
+    for number, matrix in factors.whole:
+        change = F.conv2d(x, matrix.view(len(matrix), -1, *kernel.size), None, *walk)
+        out = out + (change * maps[:, number, None]).to(out)
+    return out

@@ -102,8 +102,8 @@ def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | N
 def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):
     """(concept number per region, concept number of the background or None) for routing.
 
-    A region belongs to the concept that its text names. The background belongs to the concept that `background` names;
-    without regions, to the only concept there is.
+    A region belongs to the concept that its text names; it may name the background's concept as well. The background
+    belongs to the concept that `background` names; without regions, to the only concept there is.
     """
     if placed is None:
         if len(cast) > 1:
@@ -112,22 +112,24 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
             )
         return (), 0
     names = [entry.name for use in cast for entry in use.concept.entries]
-    owners = []
-    for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
-        own = text if region.prompt.strip() or region.concept.strip() else ""
-        named = [number for number, use in enumerate(cast) if _mentions(own, use.concept.entries)]
-        if len(named) > 1:
-            raise MixOfShowError(
-                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name one of "
-                f"{', '.join(names)}, or fuse them."
-            )
-        owners.append(named[0] if named else None)
     scene = placed.regions.background.concept
     background = None
     if scene.strip():
         entry = find_entry(scene, "the background", vocabulary)
         holds = (any(known.id == entry.id for known in use.concept.entries) for use in cast)
         background = next((number for number, found in enumerate(holds) if found), None)
+    owners = []
+    for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
+        own = text if region.prompt.strip() or region.concept.strip() else ""
+        named = [number for number, use in enumerate(cast) if _mentions(own, use.concept.entries)]
+        if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
+            named = [number for number in named if number != background]
+        if len(named) > 1:
+            raise MixOfShowError(
+                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name one of "
+                f"{', '.join(names)}, or fuse them."
+            )
+        owners.append(named[0] if named else None)
     for number, use in enumerate(cast):
         if number not in (*owners, background):
             log.warning("Place: no region names concept %r; it is not used.", use.label)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...mixofshow_core.concept import ConceptUse, LowRank
+from ...mixofshow_core.concept import ConceptUse
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.regional.gating import Factors, Kernel, add_gated, add_gated_kernel, stack_factors
 from ...mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, role_of
@@ -59,7 +59,8 @@ def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None],
                 skipped.add(name)
                 continue
             rows, cells = module.weight.shape[0], module.weight[0].numel()
-            if isinstance(delta, LowRank) and delta.shape != (rows, cells):
+            fits = delta.shape in ((rows, cells), tuple(module.weight.shape))
+            if not fits:
                 raise MixOfShowError(
                     f"Place: concept {use.label!r} changes {name} by a {delta.shape} matrix, MODEL has "
                     f"{tuple(module.weight.shape)}; it was made for another base."

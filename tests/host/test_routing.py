@@ -5,7 +5,7 @@ import json
 import comfy.sample
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse, LowRank
+from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse, Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.model import apply_deltas, named_linears
 from mos_pack.nodes.bridge.region_attention import KEY
@@ -83,6 +83,23 @@ def test_a_region_that_covers_everything_is_the_single_concept_model(base, uses,
     assert gap(plain, wanted) > 0.01
 
 
+def test_changes_that_are_no_products_are_routed_too(base, uses):
+    """LoHa, LoKr, DoRA and full weights arrive as whole matrices and kernels."""
+    deltas = dict(uses[0].concept.deltas) | dict(kernel_use(base, "mara", 5).concept.deltas)
+    modules = dict(base.model.model.diffusion_model.named_modules())
+    prefix = "diffusion_model."
+    own = {name: modules[name.removeprefix(prefix)] for name in deltas if name.startswith(prefix)}
+    shapes = {name: module.weight.shape for name, module in own.items()}
+    deltas = {
+        name: Dense(d.dense().view(shapes.get(name, d.shape))) for name, d in deltas.items() if "time_" not in name
+    }
+    use = ConceptUse(Concept(uses[0].concept.entries, deltas, uses[0].concept.base, {}), 0.8)
+    wanted = sample(alone(base, use, "mara in a hat", "bad"))
+    full = regions({"prompt": "mara in a hat"})
+    found = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", full, [use]).result)
+    assert gap(found, wanted) < 5e-5
+
+
 def test_full_coverage_on_sdxl(tiny_sdxl):
     """Same prompt inside and outside, so that the pooled text is the same as well."""
     use = make_use(tiny_sdxl, "mara", 1, layers=70, text=False, family="sdxl")
@@ -111,6 +128,13 @@ def test_a_scene_in_the_background(base, uses):
     nowhere = regions({"prompt": "x", "strength": 0}, background={"concept": "mara"})
     found = sample(MixOfShowPlace.execute(base.model, base.clip, "a lake", "bad", nowhere, uses[:1]).result)
     assert gap(found, wanted) < 5e-5
+
+
+def test_a_region_may_name_the_scene_beside_its_own_concept(base, uses):
+    both = regions({"prompt": "tom in mara", "shape": box(0, 0.5)}, background={"concept": "mara"})
+    placed = MixOfShowPlace.execute(base.model, base.clip, "a lake", "bad", both, uses).result
+    routes = payload(placed[1]).routes
+    assert routes.owners == (1,) and routes.background == 0
 
 
 def test_two_concepts_do_not_touch_each_other_in_the_first_layers(base, uses):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import Dense, LowRank
-from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.regional.gating import (
     Kernel,
     add_gated,
@@ -64,6 +63,21 @@ def test_gates_follow_the_regions_and_the_background_takes_the_rest():
     assert torch.allclose(gates[0], torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.0, 0.5]]))
 
 
-def test_full_matrices_are_refused():
-    with pytest.raises(MixOfShowError, match="cannot be gated"):
-        stack_factors([{"a": Dense(torch.zeros(3, 3))}])
+@pytest.mark.parametrize("thin", [True, False])
+def test_full_matrices_are_gated_beside_products(deltas, thin):
+    whole = Dense(torch.randn(6, 5))
+    factors = stack_factors([*(deltas[:2] if thin else [{}, {}]), {"a": whole}])["a"]
+    x, out, gates = torch.randn(2, 7, 5), torch.randn(2, 7, 6), torch.rand(2, 7, 3)
+    wanted = out + gates[..., 2, None] * (x @ whole.diff.T)
+    if thin:
+        wanted = wanted + sum(gates[..., c, None] * (x @ deltas[c]["a"].dense().T) for c in (0, 1))
+    assert torch.allclose(add_gated(out, x, factors, gates), wanted, atol=1e-5)
+
+
+def test_a_full_kernels_output_map_is_gated():
+    whole = Dense(torch.randn(6, 5, 3, 3))
+    factors = stack_factors([{}, {"a": whole}])["a"]
+    x, out, gates = torch.randn(2, 5, 7, 4), torch.randn(2, 6, 7, 4), torch.rand(2, 28, 2)
+    change = torch.nn.functional.conv2d(x, whole.diff, None, 1, 1)
+    found = add_gated_kernel(out, x, factors, gates, Kernel((3, 3), (1, 1), (1, 1), (1, 1)))
+    assert torch.allclose(found, out + gates[..., 1].view(2, 1, 7, 4) * change, atol=1e-4)
