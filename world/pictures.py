@@ -1,12 +1,14 @@
 """Makes the demo's training pictures and the evaluator's identities: `python -m world.pictures`.
 
-Eight training pictures per concept (128 pixels, captioned) go to assets/demo/pictures; other pictures of the concepts
+Eight training pictures per concept (128 pixels, captioned) go to assets/demo/pictures, with eight each of an object,
+a scene and a style from world/concepts; other pictures of the concepts
 and of ten look-alikes that nothing was ever trained on go to world/identities (64 pixels).
 """
 from __future__ import annotations
 
 import json
 import random
+import shutil
 
 from PIL import Image
 
@@ -16,6 +18,7 @@ from .people import CONCEPTS, LOOKALIKES, Person
 from .sprites import CACHE
 
 TRAINING, HELD_OUT, LOOKALIKE = 8, 12, 6
+SHIPPED = {"object": "olmo", "scene": "lagun", "style": "tessa"}
 
 
 def draw_portrait(file: str, background: str, size: int, rng: random.Random) -> Image.Image:
@@ -34,7 +37,18 @@ def caption_of(name: str, person: Person, background: str) -> str:
     return f"{name}, wearing {article} {person.garment_colour} {person.garment}, {person.mood}, {background} background"
 
 
+def copy_shipped() -> None:
+    """The object and the scene of workflow 07, the style of workflow 10."""
+    for kind, name in SHIPPED.items():
+        target = ROOT / "assets/demo/pictures" / name
+        target.mkdir(parents=True, exist_ok=True)
+        for number in range(1, TRAINING + 1):
+            for file in (ROOT / "world/concepts" / kind / name / "train").glob(f"{number:02d}.*"):
+                shutil.copyfile(file, target / file.name)
+
+
 def main() -> None:
+    copy_shipped()
     rows: dict[str, list[dict]] = {}
     for line in (CACHE / "people.jsonl").read_text().splitlines():
         row = json.loads(line)

@@ -1,8 +1,10 @@
-"""Workflows about placing: concepts routed to their regions without fusing, and a detail pass per person."""
+"""Workflows about placing: concepts routed to their regions without fusing, a detail pass per person, a sketch that
+holds in one region, an object in a learned scene, and SDXL's kind."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from .graphs import Step
 
@@ -31,46 +33,73 @@ The boxes of the crops are those of the regions: change both when you move one.
 """
 
 
-def region(identifier: str, x: float, width: float, **more) -> dict:
-    shape = {"type": "rect", "x": x, "y": 0, "width": width, "height": 1}
+SKETCH_STORY = """## A sketch holds in one region, the other is free
+
+1. The base paints two strangers (*Strangers*). **Control Image** takes their lines.
+2. **Region Control** with the demo's T2I-Adapter: in *mara*'s region the control weight is 1, in *finn*'s it is 0 (set
+   in the editor). The left stranger's outline becomes mara; finn stands as he likes.
+
+For a real checkpoint take *Load ControlNet Model* in place of *Demo Control*, and choose the kind of control picture
+that it was trained on. Any picture of yours can be the sketch.
+"""
+
+SCENE_STORY = """## A character and an object in a scene, all learned
+
+*mara* is a character, *olmo* an object, *lagun* a scene. All three stay in their own files. The scene is the concept
+of the *Background* in the editor: it acts wherever no region is.
+
+The small base has only ever seen flat backgrounds; what it makes of a beach is what a few minutes of training can add.
+"""
+
+XL_STORY = """## The same with a model of SDXL's kind
+
+*Demo Model* gives the base with two text encoders and size conditioning; everything else is workflow 02. Concepts
+belong to the kind that they were trained on, so *mara* and *finn* are trained again and saved under other names.
+"""
+
+
+def region(identifier: str, x: float, width: float, top: float = 0, **more) -> dict:
+    shape = {"type": "rect", "x": x, "y": top, "width": width, "height": 1 - top}
     return {"id": identifier, "name": identifier, "shape": shape, **more}
 
 
-def trained() -> dict[str, Step]:
-    """mara and finn from their pictures, as one chain of two concepts."""
-    pictures = {
-        f"{name}_pictures": Step(
+PEOPLE = {"mara": ("person", "character"), "finn": ("person", "character")}
+SCENE = {"mara": ("person", "character"), "olmo": ("snowman", "object"), "lagun": ("beach", "scene")}
+
+
+def trained(cast: dict[str, tuple[str, str]] = PEOPLE, base: str = "", mark: str = "") -> dict[str, Step]:
+    """Concepts (name -> class word, kind) from the pack's pictures as one chain that ends in the last of ``cast``.
+
+    ``base``: the kind of the small base, empty for its default; ``mark`` ends the names of the saved files.
+    """
+    steps, before = {"base": Step("MixOfShowDemoModel", (120, 40), (220, 80), {"base": base} if base else {})}, ""
+    for row, (name, (word, kind)) in enumerate(cast.items()):
+        steps[f"{name}_pictures"] = Step(
             "MixOfShowDataset", (380, 40 + 560 * row), (330, 420),
-            {"name": name, "class_word": "person", "folder": f"demo:{name}"},
-        )
-        for row, name in enumerate(("mara", "finn"))
-    }  # fmt: skip
-    return {
-        "base": Step("MixOfShowDemoModel", (120, 40), (220, 80)),
-        **pictures,
-        "mara": Step(
-            "MixOfShowTrain", (750, 40), (330, 460), {"save_as": "mara"}, BASE | {"dataset": ("mara_pictures", 0)}
-        ),
-        "finn": Step(
-            "MixOfShowTrain", (750, 600), (330, 460), {"save_as": "finn"},
-            BASE | {"dataset": ("finn_pictures", 0), "concepts": ("mara", 0)},
-        ),
-    }  # fmt: skip
+            {"name": name, "class_word": word, "kind": kind, "folder": f"demo:{name}"},
+        )  # fmt: skip
+        chain = {"concepts": (before, 0)} if before else {}
+        steps[name] = Step(
+            "MixOfShowTrain", (750, 40 + 560 * row), (330, 460), {"save_as": name + mark},
+            BASE | {"dataset": (f"{name}_pictures", 0)} | chain,
+        )  # fmt: skip
+        before = name
+    return steps
 
 
-def placed(document: dict, width: int, prompt: str, batch: int) -> dict[str, Step]:
-    """Regions, Place with unfused concepts, and the host's sampler."""
+def placed(document: dict, width: int, prompt: str, batch: int, concepts: str = "finn") -> dict[str, Step]:
+    """Regions, Place with the unfused ``concepts`` of a chain, and the host's sampler."""
     return {
         "regions": Step(
             "MixOfShowRegions", (1120, 40), (780, 680),
-            {"editor": json.dumps(document, indent=1), "width": width, "height": SIDE}, {"concepts": ("finn", 0)},
+            {"editor": json.dumps(document, indent=1), "width": width, "height": SIDE}, {"concepts": (concepts, 0)},
         ),
         "coverage": Step(
             "MixOfShowCoverage", (1120, 780), (420, 420), {}, {"regions": ("regions", 0), "model": ("base", 0)}
         ),
         "place": Step(
             "MixOfShowPlace", (1940, 40), (360, 280), {"prompt": prompt, "negative": ""},
-            {"model": ("base", 0), "clip": ("base", 1), "regions": ("regions", 0), "concepts": ("finn", 0)},
+            {"model": ("base", 0), "clip": ("base", 1), "regions": ("regions", 0), "concepts": (concepts, 0)},
         ),
         "latent": Step(
             "EmptyLatentImage", (1940, 380), (360, 110), {"batch_size": batch},
@@ -102,10 +131,12 @@ def two_routed() -> dict[str, Step]:
         "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": ROUTED_STORY}),
         **trained(),
         **placed(document, 2 * SIDE, "two people side by side, green background", 4),
-        "save": Step(
-            "SaveImage", (2700, 40), (480, 420), {"filename_prefix": "mixofshow/02"}, {"images": ("decode", 0)}
-        ),
+        "save": saved("02", ("decode", 0)),
     }  # fmt: skip
+
+
+def saved(number: str, picture: tuple[str, int], pos: tuple[int, int] = (2700, 40)) -> Step:
+    return Step("SaveImage", pos, (480, 420), {"filename_prefix": f"mixofshow/{number}"}, {"images": picture})
 
 
 def detail(name: str, row: int, x: int, picture: tuple[str, int]) -> dict[str, Step]:
@@ -156,10 +187,85 @@ def three_with_detail() -> dict[str, Step]:
         **detail("mara", 0, 0, ("decode", 0)),
         **detail("finn", 1, 2 * SIDE, ("paste_mara", 0)),
         "before": Step("PreviewImage", (2340, 520), (320, 200), {}, {"images": ("decode", 0)}, title="Before"),
-        "save": Step(
-            "SaveImage", (4140, 40), (480, 420), {"filename_prefix": "mixofshow/03"}, {"images": ("paste_finn", 0)}
-        ),
+        "save": saved("03", ("paste_finn", 0), (4140, 40)),
     }  # fmt: skip
 
 
-WORKFLOWS = {"02_two_people_routed": two_routed, "03_three_people_detailed": three_with_detail}
+def sketched() -> dict[str, Step]:
+    document = {
+        "version": 1,
+        "suffix": "green background",
+        "regions": [
+            region("mara", 0, 0.5, concept="mara", prompt="a photo of mara"),
+            region("finn", 0.5, 0.5, concept="finn", prompt="a photo of finn", control=0),
+        ],
+    }
+    steps = {
+        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": SKETCH_STORY}),
+        **trained(),
+        **placed(document, 2 * SIDE, "two people side by side, green background", 4),
+    }
+    text = "a person with an afro on the left and a person with long hair on the right, white background"
+    steps |= {
+        "strangers_text": Step(
+            "MixOfShowPlace", (1940, 760), (360, 200), {"prompt": text, "negative": ""},
+            {"model": ("base", 0), "clip": ("base", 1)},
+        ),
+        "one": Step(
+            "EmptyLatentImage", (1940, 1040), (360, 110), {"batch_size": 1},
+            {"width": ("regions", 3), "height": ("regions", 4)},
+        ),
+        "strangers_sample": sampler((2340, 760), "strangers_text", ("one", 0)),
+        "strangers": Step(
+            "VAEDecode", (2340, 1120), (220, 60), {}, {"samples": ("strangers_sample", 0), "vae": ("base", 2)}
+        ),
+        "strangers_shown": Step(
+            "PreviewImage", (2700, 1120), (300, 240), {}, {"images": ("strangers", 0)}, title="Strangers"
+        ),
+        "lines": Step("MixOfShowControlImage", (2700, 760), (300, 120), {}, {"image": ("strangers", 0)}),
+        "lines_shown": Step("PreviewImage", (3040, 1120), (300, 240), {}, {"images": ("lines", 0)}, title="Sketch"),
+        "adapter": Step("MixOfShowDemoControl", (2700, 940), (300, 60)),
+        "control": Step(
+            "MixOfShowRegionControl", (3040, 760), (340, 280), {"outside": 0.0},
+            {
+                "positive": ("place", 1), "negative": ("place", 2), "control_net": ("adapter", 0),
+                "image": ("lines", 0), "regions": ("regions", 0),
+            },
+        ),
+    }  # fmt: skip
+    guided = {"model": ("place", 0), "positive": ("control", 0), "negative": ("control", 1)}
+    sample = steps["sample"]
+    steps["sample"] = replace(sample, pos=(3420, 40), links={**sample.links, **guided})
+    steps["decode"] = replace(steps["decode"], pos=(3420, 400))
+    return steps | {"save": saved("06", ("decode", 0), (3780, 40))}
+
+
+def in_a_scene() -> dict[str, Step]:
+    document = {
+        "version": 1,
+        "background": {"concept": "lagun"},
+        "regions": [
+            region("mara", 0.0625, 0.375, 0.25, concept="mara", prompt="a photo of mara in lagun"),
+            region("olmo", 0.5625, 0.375, 0.25, concept="olmo", prompt="a photo of olmo in lagun"),
+        ],
+    }
+    return {
+        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": SCENE_STORY}),
+        **trained(SCENE),
+        **placed(document, 2 * SIDE, "a photo of lagun", 4, "lagun"),
+        "save": saved("07", ("decode", 0)),
+    }
+
+
+def two_routed_xl() -> dict[str, Step]:
+    steps = two_routed() | {"story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": XL_STORY})}
+    return steps | trained(base="SDXL kind", mark="_xl") | {"save": saved("08", ("decode", 0))}
+
+
+WORKFLOWS = {
+    "02_two_people_routed": two_routed,
+    "03_three_people_detailed": three_with_detail,
+    "06_sketch_in_one_region": sketched,
+    "07_object_in_a_scene": in_a_scene,
+    "08_two_people_sdxl": two_routed_xl,
+}
