@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+import torch
 from comfy_api.latest import io, ui
 
+from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats.thumbnail import add_thumbnail
+from ..mixofshow_core.training.curve import loss_curve
 from ..mixofshow_core.training.settings import (
     ASPECTS,
     EMBEDDING_ROWS,
@@ -187,6 +190,7 @@ class MixOfShowTrain(io.ComfyNode):
                 io.Image.Output(display_name="samples"),
                 io.Custom("LOSS_MAP").Output(display_name="loss_map"),
                 io.String.Output(display_name="path"),
+                io.Image.Output(display_name="loss_plot"),
             ],
         )
 
@@ -195,6 +199,8 @@ class MixOfShowTrain(io.ComfyNode):
         cls, model, clip, vae, dataset, preset: str, quality: str, steps: int, seed: int, save_as: str, settings=None,
         concepts=(),
     ) -> io.NodeOutput:
+        if settings is not None and not isinstance(settings, dict):
+            raise MixOfShowError("`settings` on Train needs Train Settings; what is connected belongs to another node.")
         chosen = replace(PRESETS[preset], **(settings or {}))
         request, notes = training_run.prepare(model, clip, vae, dataset, chosen, quality, steps, seed, save_as)
         log.info("Training %s with %s, %d steps.", request.stem, chosen.method, request.settings.steps)
@@ -206,7 +212,8 @@ class MixOfShowTrain(io.ComfyNode):
         add_thumbnail(result.path, samples[-1])
         losses = {"loss": list(result.losses)}
         chain = (*(concepts or ()), *trained)
-        return io.NodeOutput(chain, samples, losses, str(result.path), ui=ui.PreviewImage(samples, cls=cls))
+        plot = torch.from_numpy(loss_curve(result.losses, request.settings.steps).copy())[None]
+        return io.NodeOutput(chain, samples, losses, str(result.path), plot, ui=ui.PreviewImage(samples, cls=cls))
 
 
 NODES = [MixOfShowTrainSettings, MixOfShowTrain]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +183,19 @@ def facts_for_file(request: TrainRequest, fingerprint: str, state: RunState) -> 
     }
 
 
+class Pace:
+    """How fast a run is, previews included."""
+
+    def __init__(self, step: int):
+        self.first, self.begun = step, time.monotonic()
+
+    def told(self, step: int, total: int) -> str:
+        each = (time.monotonic() - self.begun) / max(1, step - self.first)
+        left = round(each * (total - step))
+        speed = f"{each:.1f} s/step" if each > 1 else f"{1 / max(each, 1e-9):.1f} steps/s"
+        return f"{speed}, {left // 60}:{left % 60:02} left"
+
+
 class Preview:
     """Small pictures while training, by the host's latent previewer (or its factors where previews are off)."""
 
@@ -230,6 +244,7 @@ def run_training(request: TrainRequest) -> TrainResult:
         state = snapshots.resume(named, optimizer) or RunState()
         if state.step:
             log.info("Continuing the run that stopped at step %d of %d.", state.step, settings.steps)
+        pace = Pace(state.step)
         progress, preview = Progress(settings.steps), Preview(host, request, tuple(samples[0].latents.shape[1:]))
 
         def on_step(report: StepReport) -> None:
@@ -240,7 +255,8 @@ def run_training(request: TrainRequest) -> TrainResult:
             shown = settings.preview_every and report.step % settings.preview_every == 0
             if shown or report.step == report.total:
                 recent = state.losses[-settings.preview_every or -25 :]
-                log.info("Training step %d of %d, loss %.4f.", report.step, report.total, sum(recent) / len(recent))
+                log.info("Training step %d of %d, loss %.4f, %s.", report.step, report.total,
+                         sum(recent) / len(recent), pace.told(report.step, report.total))
             if settings.validate_every and report.step % settings.validate_every == 0 and report.step < report.total:
                 save_validation(host, request, trainables, step_path(request, fingerprint, state.step), save)
             progress.step(report.step, preview.draw(trainables) if shown else None)

@@ -31,7 +31,7 @@ CONTRACTS = {
         {"kind": "character", "captions": "auto"},
     ),
     "MixOfShowTrain": Contract(
-        ("MIXOFSHOW_CONCEPTS", "IMAGE", "LOSS_MAP", "STRING"),
+        ("MIXOFSHOW_CONCEPTS", "IMAGE", "LOSS_MAP", "STRING", "IMAGE"),
         {
             "model": "MODEL", "clip": "CLIP", "vae": "VAE", "dataset": "MIXOFSHOW_DATASET", "preset": "COMBO",
             "quality": "COMBO", "steps": "INT", "seed": "INT", "save_as": "STRING",

@@ -465,3 +465,22 @@ def test_half_arithmetic_on_a_gpu_trains(precision):
         plain = training_run.run_training(ask(base, steps=8, precision="fp32"))
         result = training_run.run_training(ask(base, steps=8, precision=precision))
     assert result.losses == pytest.approx(plain.losses, rel=0.05)
+
+
+def test_the_log_tells_speed_and_time_left(lean, caplog, monkeypatch):
+    caplog.set_level("INFO", logger="mixofshow")
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(training_run.time, "monotonic", lambda: next(clock))
+    pace = training_run.Pace(10)
+    assert pace.told(11, 31) == "5.0 s/step, 1:40 left"
+    monkeypatch.undo()
+    with torch.inference_mode():
+        training_run.run_training(ask(lean, steps=2, preview_every=1))
+    assert "Training step 1 of 2, loss" in caplog.text and "left." in caplog.text
+
+
+def test_settings_of_another_node_are_refused():
+    from mos_pack.nodes.train import MixOfShowTrain
+
+    with pytest.raises(MixOfShowError, match="needs Train Settings"):
+        MixOfShowTrain.execute(None, None, None, None, "ED-LoRA", "standard", 0, 0, "", settings=object())

@@ -1,12 +1,13 @@
 """Pictures, captions and placements: what is read, what is refused and why."""
 
+import math
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.training import augment, captions, dataset
+from mos_pack.mixofshow_core.training import augment, captions, curve, dataset
 from mos_pack.mixofshow_core.training.auto import ModelFacts, resolve
 from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings, learning_rate_factor
 from mos_pack.mixofshow_core.training.sheet import contact_sheet
@@ -74,6 +75,14 @@ def test_a_truncated_picture_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     with pytest.raises(MixOfShowError, match="a.png cannot be read"):
         dataset.read_folder(tmp_path, "mara")
+
+
+def test_the_same_picture_twice_is_reported(tmp_path):
+    for name in ("a.png", "b.png"):
+        save(tmp_path, name)
+    save(tmp_path, "c.png", colour=(1, 2, 3))
+    pictures, notes = dataset.read_folder(tmp_path, "mara")
+    assert len(pictures) == 3 and notes == ("b.png is the same picture as a.png: it counts twice",)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -222,3 +231,15 @@ def test_sizes_are_told_and_buckets_keep_the_shape():
     assert augment.bucket(640, 480, 512) == (576, 448) and augment.bucket(100, 1000, 512) == (384, 704)
     wide = list(augment.placements(picture, (96, 64), TrainSettings(variants=3, scale_min=1.0), 3))
     assert all(one.canvas.shape == (64, 96, 3) for one in wide)
+
+
+def test_the_loss_curve_falls_where_the_losses_do():
+    falling = [1.0 - n / 200 for n in range(100)]
+    plot = curve.loss_curve(falling, 100)
+    assert plot.shape == (360, 640, 3) and plot.min() >= 0.0 and plot.max() <= 1.0
+    line = np.abs(plot - np.array(curve.LINE) / 255).sum(-1) < 0.02
+    rows = [int(np.flatnonzero(line[:, x]).mean()) for x in (100, 300, 600)]
+    assert rows[0] < rows[1] < rows[2], "a smaller loss is drawn lower"
+    assert curve.running_mean(np.array([4.0, 2.0, 0.0]), 2).tolist() == [4.0, 3.0, 1.0]
+    for few in ([], [0.5], [0.0, 0.0], [math.nan, 1.0]):
+        assert curve.loss_curve(few, 3).shape == plot.shape
