@@ -150,7 +150,7 @@ def write_page(scores: dict, report: dict, facts: dict, folder: Path) -> None:
     verdict = "reached" if best["right"] >= GOAL else "missed"
     lines += [
         "",
-        f"Goal of the first milestone, {percent(GOAL)} *right* for fused + regions: {percent(best['right'])}, {verdict}. "
+        f"First goal, {percent(GOAL)} *right* in fused + regions: {percent(best['right'])} ({verdict}). "
         "Rows whose intervals overlap are not told apart by this table.", "",
         "![Two people in every way, same noise](images/quick.jpg)", "",
         "![The table as a plot](images/quick-scores.png)", "",

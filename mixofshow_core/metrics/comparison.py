@@ -90,8 +90,8 @@ def mentions(text: str, name: str) -> bool:
 
 def with_class_words(text: str, classes: Mapping[str, str]) -> str:
     """The text with every name replaced by its class word, which is not doubled if it follows already."""
-    for name in sorted(classes, key=len, reverse=True):
-        text = _pattern(name, classes[name]).sub(classes[name] or "thing", text)
+    for name, word in classes.items():
+        text = _pattern(name, word).sub(word or "thing", text)
     return text
 
 

@@ -19,6 +19,7 @@ import comfy.model_management
 import comfy.model_patcher
 import folder_paths
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ...mixofshow_core.errors import MixOfShowError
@@ -96,7 +97,7 @@ def _from_folder(path: Path, name: str, crop: bool) -> Evaluator:
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         kind = transformers.CLIPModel if config.model_type == "clip" else transformers.AutoModel
         net = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise MixOfShowError(f"`evaluator` {name!r} cannot be loaded: {error}") from error
     patcher = comfy.model_patcher.ModelPatcher(  # boxed, because the host wants to set `device` on what it holds
         torch.nn.ModuleList([net.eval().requires_grad_(False)]), comfy.model_management.text_encoder_device(),
@@ -113,7 +114,10 @@ def _from_folder(path: Path, name: str, crop: bool) -> Evaluator:
         pixels = comfy.clip_vision.clip_preprocess(pictures.to(device), crop=crop, **prepared).float()
         if config.model_type == "clip":
             return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-        return model(pixel_values=pixels).last_hidden_state[:, 0]  # the class token
+        hidden = model(pixel_values=pixels).last_hidden_state
+        if hidden.ndim != 3:
+            raise MixOfShowError(f"`evaluator` {name!r} ({config.model_type}) has no class token; use DINO or CLIP.")
+        return hidden[:, 0]
 
     def read(texts: Sequence[str]) -> Tensor:
         model, device = ready()

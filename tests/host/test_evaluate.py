@@ -137,14 +137,18 @@ def test_a_base_that_knows_the_concepts_is_no_base(base, uses):
 
 def test_cancel_stops_within_one_step(base, uses, monkeypatch):
     """The host's own interrupt flag, raised in the middle of a cell."""
+    import comfy.cli_args
     import comfy.model_management as mm
     from mos_pack.nodes.bridge import evaluation
+    from PIL import Image
 
+    monkeypatch.setattr(comfy.cli_args.args, "preview_method", comfy.cli_args.LatentPreviewMethod.Latent2RGB)
     seen = []
     real = evaluation.Progress.step
 
     def step(self, done, preview=None):
         seen.append((done, self.total))
+        assert isinstance(preview, Image.Image)
         if done == 3:
             mm.interrupt_current_processing()
         real(self, done, preview)
@@ -288,6 +292,37 @@ def test_a_clip_folder_scores_likeness_and_text(clip_folder):
                      clip_vision=tiny_vision())  # fmt: skip
     assert mixed["evaluator"].startswith("CLIP_VISION") and mixed["text_evaluator"].startswith("tiny-clip")
     assert [r["text_match"] for r in mixed["pictures"]] == [r["text_match"] for r in found["pictures"]]
+
+
+def test_a_dino_folder_scores_by_its_class_token():
+    import shutil
+    from pathlib import Path
+
+    import comfy.clip_vision
+    import folder_paths
+    import transformers
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+
+    folder = Path(folder_paths.models_dir) / "evaluators" / "tiny-dino"
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2,
+                                    image_size=32, patch_size=16)  # fmt: skip
+    net = transformers.ViTModel(config, add_pooling_layer=False).eval()
+    net.save_pretrained(folder)
+    look = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(look))
+    images, references = noise(2, 1), noise(1, 2)
+    _, found = score(images, references=references, evaluator=str(folder), texts="a cat")
+    rows = (comfy.clip_vision.clip_preprocess(x, 32, [0.5] * 3, [0.25] * 3) for x in (images, references))
+    with torch.inference_mode():
+        a, b = (net(pixel_values=row).last_hidden_state[:, 0] for row in rows)
+    wanted = torch.nn.functional.cosine_similarity(a, b).clamp(min=0)
+    assert [row["identity"] for row in found["pictures"]] == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert found["text_evaluator"] is None  # it reads no texts
+    (folder / "model.safetensors").write_bytes(b"no such file")
+    with pytest.raises(MixOfShowError, match="cannot be loaded"):
+        score(images, references=references, evaluator="evaluators/tiny-dino")
+    shutil.rmtree(folder)
 
 
 def test_what_could_run_code_or_lies_elsewhere_is_refused(tmp_path):
