@@ -14,7 +14,7 @@ from .claim_lab import Cell, Job, Training
 SEED = 11
 UNRELATED = ("a cat, blue background", "a car, green background", "a person, yellow background",
              "a person with short black hair, wearing a red shirt, white background")
-UNRELATED_COUNT = 4  # of each: drift is measured picture by picture, so the noise has to be the same everywhere
+UNRELATED_COUNT = 2  # of each: drift is measured picture by picture, so the noise has to be the same everywhere
 PLAIN = ("a photo of {}, green background", "{}, blue background", "a picture of {}, white background",
          "an image of {}, purple background")
 SUBJECTS = ("a cat", "a car", "a person with short black hair", "a house")

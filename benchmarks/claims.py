@@ -72,6 +72,9 @@ def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None
     say(f"{len(trainings)} trainings, {len(missing)} of {len(cells)} cells and {sum(c.canvases for c in missing)} "
         f"pictures of 64 pixels to do: {seconds / 3600:.1f} hours of one idle core, {seconds / 3600 / workers:.1f} on "
         f"{workers}" + (f"; stops after {budget:g} minutes" if budget else ""))
+    for table in dict.fromkeys(job.table for job in jobs):
+        minutes = lab.estimate([cell for job in jobs if job.table == table for cell in job.cells]) / 60
+        say(f"  {table}: {minutes:.0f} minutes of one core, with every training that it needs")
 
 
 def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
@@ -184,14 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.plan:
             write(tables_of(lab, judge(), plan), lab, plan, options, command)
 
-    if options.score and info.exists():
+    if (options.score or options.plan) and info.exists():
         lab = lab_of(json.loads(info.read_text()))
+        if options.plan:
+            order(lab)
+            return 0
     else:
         # Half a minute in the end for the tables.
         deadline = begin + 60 * options.budget - 45 if options.budget else float("inf")
         lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline, save)
-        if options.plan:
-            return 0
         if lab.expected > 30:
             say(f"one second of an idle core took {lab.slowness:.2f} s here")
     save(lab)

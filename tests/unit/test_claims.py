@@ -110,3 +110,36 @@ def test_a_table_reads_well_and_its_plot_is_valid(load):
     words = "".join(root.itertext())
     assert "exact <&>" in words and "drift" in words and "K = 5" in words
     assert page.to_json(table)["rows"][1]["figures"]["nearest"] == [None] * 3
+
+
+def test_rank_one_is_the_best_one(load):
+    from mos_pack.mixofshow_core.concept import LowRank
+
+    generator = torch.Generator().manual_seed(3)
+    delta = LowRank(torch.randn(9, 4, generator=generator), torch.randn(4, 7, generator=generator), alpha=2.0)
+    cut = load("claim_nodes").cut_to_rank_one(delta)
+    assert cut.rank == 1
+    left = torch.linalg.svdvals(delta.dense())
+    assert torch.linalg.matrix_norm(delta.dense() - cut.dense()) == pytest.approx(float(left[1:].norm()), rel=1e-4)
+
+
+def test_what_is_done_is_not_planned_again(load, tmp_path, monkeypatch):
+    lab_module, plan_module = load("claim_lab"), load("claim_plan")
+    monkeypatch.setattr(lab_module, "CACHE", tmp_path)
+    loads, plan = [], plan_module.Plan(characters=("mara",), chosen=("mara",))
+
+    def build(studio, files):
+        loads.append(dict(files))
+        return {"load": {"inputs": files}}
+
+    lab = lab_module.Lab(None, "base", "commit", print)
+    training = plan.concept("mara")
+    cell = lab_module.Cell(("one",), (training,), build, 1)
+    assert lab.missing([cell]) == ([cell], [training.whole])
+    assert loads[0] == {"mara": f"mixofshow/{lab.stem(training)}.safetensors"}
+    lab.cell_path(cell).write_bytes(b"")
+    assert lab.missing([cell]) == ([], [])
+    other = lab_module.Lab(None, "another base", "commit", print)
+    assert other.missing([cell])[0] == [cell], "another base is another cell"
+    early = lab_module.replace(training, at=training.every)
+    assert lab.file(early).endswith(f"-step{training.every}.safetensors") and early.whole == training
