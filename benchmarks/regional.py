@@ -1,13 +1,15 @@
 """What regions cost: time and memory of a sampling step with regions, against the unpatched step of the same run.
 
-    python benchmarks/regional.py --quick          lean SD1.5 and SDXL shapes, at most three minutes on two CPU cores
-    python benchmarks/regional.py --channels 320   real shapes (SD1.5: 860 million random weights)
+    python benchmarks/regional.py                  lean SD1.5 and SDXL shapes, about four minutes on a quiet core
+    python benchmarks/regional.py --quick          one minute, noisy
+    python benchmarks/regional.py --channels 320 --latent 64 --rounds 3    real shapes (SD1.5: 860 million weights)
 
-Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every round runs all variants in turn;
-a ratio is the median over rounds of (variant / unpatched step in that round). `routed` gives every region a concept of
-its own, rank 16 on all attention linears. `couple` is attention couple (peers.py), `passes` is the host way: one masked
-conditioning, hence one model pass, per region. Times are processor seconds of this process, so that other work on the
-machine disturbs them little; the row `unpatched again` shows how much.
+Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every measurement of a variant has an
+unpatched one right before or right after it (the order alternates), and a ratio is the median over these pairs; beside
+it the middle half of the pairs. `routed` gives every region a concept of its own, rank 16 on all attention linears.
+`couple` is attention couple (peers.py), `passes` is the host way: one masked conditioning, hence one model pass, per
+region. Times are processor seconds of this process, so that other work on the machine disturbs them little; `unpatched
+again` shows how much. Memory is what the step adds to the resting process.
 """
 
 import argparse
@@ -16,9 +18,11 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LEAN = {"sd15": 96, "sdxl": 64}  # channels at which a step takes a third of a second on one core
 TOKENS = 77
 RANK = 16
 
@@ -153,68 +157,118 @@ class Scene:
         return statistics.median(spans[1:]), spans[0]
 
 
-def reset_peak() -> bool:
+def reset_peak() -> float:
+    """Forget the highest memory so far; megabytes in use now, or nan where the system does not say."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return False
-    return True
+        return float("nan")
+    return memory("VmRSS")
 
 
-def peak_megabytes() -> float:
+def memory(line: str) -> float:
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    return next(int(text.split()[1]) / 1024 for text in status.splitlines() if text.startswith(line))
 
 
-def measure(family: str, channels: int, latent: int, rounds: int, steps: int) -> None:
+@dataclass
+class Pairs:
+    """Measurements of one variant, each with its unpatched neighbour: seconds per step and megabytes added by a run."""
+
+    seconds: list[tuple[float, float]] = field(default_factory=list)
+    megabytes: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [own / plain for own, plain in self.seconds]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def spread(self) -> str:
+        if len(self.seconds) < 2:
+            return "-"
+        low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
+        return f"{low:.3f} to {high:.3f}"
+
+    @property
+    def extra_memory(self) -> float:
+        """Share by which the step needs more than the unpatched step."""
+        own, plain = (statistics.median(column) for column in zip(*self.megabytes, strict=True))
+        return own / plain - 1
+
+
+def build_variants(scene: Scene) -> dict:
+    variants = {f"regions {count}": scene.regions(count) for count in (1, 2, 4, 8)}
+    variants["layered regions 2"] = scene.regions(2, layered=True)
+    variants |= {f"routed {count}": scene.regions(count, routed=True) for count in (2, 4)}
+    variants |= {f"couple {count}": scene.couple(count) for count in (2, 4)}
+    return variants | {"passes 4": scene.passes(4), "unpatched again": scene.plain()}
+
+
+def measure(family: str, channels: int, latent: int, rounds: int, steps: int) -> dict[str, Pairs]:
     scene = Scene(family, channels, latent)
     scene.negative = scene.text()
-    variants = {"unpatched": scene.plain()}
-    for count in (1, 2, 4, 8):
-        variants[f"regions {count}"] = scene.regions(count)
-    variants["layered regions 2"] = scene.regions(2, layered=True)
-    for count in (1, 2, 4):
-        variants[f"routed {count}"] = scene.regions(count, routed=True)
-    for count in (2, 4):
-        variants[f"couple {count}"] = scene.couple(count)
-    for count in (2, 4):
-        variants[f"passes {count}"] = scene.passes(count)
-    variants["unpatched again"] = variants["unpatched"]  # how far this row is from 1 is the noise of the run
-    scene.step(*variants["unpatched"], 2)
-    ratios: dict[str, list[float]] = {name: [] for name in variants}
-    peaks: dict[str, float] = {}
-    base = 0.0
-    for _ in range(rounds):
-        for name, (model, positive) in variants.items():
-            tracked = reset_peak()
-            seconds, _ = scene.step(model, positive, steps)
-            if tracked:
-                peaks[name] = peak_megabytes()
-            base = seconds if name == "unpatched" else base
-            ratios[name].append(seconds / base)
+    plain, variants = scene.plain(), build_variants(scene)
+    found = {name: Pairs() for name in variants}
+    for number in range(-1, rounds):  # the first round warms up and is not counted
+        for position, (name, variant) in enumerate(variants.items()):
+            order = (variant, plain) if (number + position) % 2 else (plain, variant)
+            times, added = {}, {}
+            for arm in order:
+                rest = reset_peak()
+                times[arm is variant] = scene.step(*arm, steps if number >= 0 else 2)[0]
+                added[arm is variant] = memory("VmHWM") - rest if rest == rest else float("nan")
+            if number >= 0:
+                found[name].seconds.append((times[True], times[False]))
+                found[name].megabytes.append((added[True], added[False]))
     weights = sum(p.numel() for p in scene.model.model.diffusion_model.parameters()) / 1e6
+    base = statistics.median(plain for pairs in found.values() for _, plain in pairs.seconds)
     print(f"\n{family}, {channels} channels ({weights:.0f} M random weights), latent {latent} x {latent}, CFG batch 2,")
-    print(f"{rounds} rounds of {steps} steps; unpatched step {base:.3f} s")
-    print(f"{'variant':<20}{'step / unpatched':>18}{'peak MB':>10}")
-    for name, found in ratios.items():
-        peak = f"{peaks[name]:.0f}" if name in peaks else "-"
-        print(f"{name:<20}{statistics.median(found):>18.3f}{peak:>10}")
+    print(f"{rounds} pairs of {steps - 1} steps; unpatched step {base:.3f} s\n")
+    print("| variant | step / unpatched | middle half | memory |\n|---|---|---|---|")
+    for name, pairs in found.items():
+        print(f"| {name} | {pairs.ratio:.3f} | {pairs.spread} | {pairs.extra_memory:+.0%} |")
+    return found
+
+
+def judge(found: dict[str, Pairs]) -> None:
+    """The goals of issue 6, one line each."""
+    ratio = {name: pairs.ratio for name, pairs in found.items()}
+    goals = [
+        ("2 regions", ratio["regions 2"], "<=", 1.06),
+        ("8 regions", ratio["regions 8"], "<=", 1.10),
+        ("1 region over everything", ratio["regions 1"], "<=", 1.08),
+        ("routing 2, over 2 regions", ratio["routed 2"] - ratio["regions 2"], "<=", 0.12),
+        ("routing 4, over 4 regions", ratio["routed 4"] - ratio["regions 4"], "<=", 0.12),
+        ("one pass per region / 4 regions", ratio["passes 4"] / ratio["regions 4"], ">=", 1.8),
+        ("couple / regions, 2", ratio["couple 2"] / ratio["regions 2"], ">=", 1.0),
+        ("couple / regions, 4", ratio["couple 4"] / ratio["regions 4"], ">=", 1.0),
+        ("memory, 8 regions", found["regions 8"].extra_memory, "<=", 0.10),
+        ("memory, 4 routed", found["routed 4"].extra_memory, "<=", 0.10),
+    ]
+    print("\n| goal | found | wanted | |\n|---|---|---|---|")
+    for name, value, sign, limit in goals:
+        met = value <= limit if sign == "<=" else value >= limit
+        print(f"| {name} | {value:.3f} | {sign} {limit:g} | {'met' if met else 'missed'} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="lean shapes and few rounds")
+    parser.add_argument("--quick", action="store_true", help="smaller shapes and few rounds")
     parser.add_argument("--family", choices=("sd15", "sdxl"), help="only this one")
-    parser.add_argument("--channels", type=int, default=None, help="width of the UNet; 320 is the real one")
-    parser.add_argument("--latent", type=int, default=None, help="side of the latent")
-    parser.add_argument("--rounds", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=4)
-    arguments = parser.parse_args()
+    parser.add_argument("--channels", type=int, help="width of the UNet; 320 is the real one")
+    parser.add_argument("--latent", type=int, help="side of the latent")
+    parser.add_argument("--rounds", type=int, help="pairs per variant")
+    parser.add_argument("--steps", type=int, default=4, help="of each run; the first is not counted")
+    options = parser.parse_args()
     start()
-    for family in (arguments.family,) if arguments.family else ("sd15", "sdxl"):
-        channels = arguments.channels or (32 if arguments.quick else 160)
-        latent = arguments.latent or (32 if arguments.quick else 64)
-        measure(family, channels, latent, arguments.rounds or (3 if arguments.quick else 5), arguments.steps)
+    for family in (options.family,) if options.family else ("sd15", "sdxl"):
+        channels = options.channels or (32 if options.quick else LEAN[family])
+        rounds = options.rounds or (2 if options.quick else 5)
+        judge(measure(family, channels, options.latent or 32, rounds, options.steps))
 
 
 if __name__ == "__main__":
