@@ -84,7 +84,7 @@ def factor_ridge(
     `scale` defaults to trace(gram)/d. With ridge = 0 and a rank-deficient gram the pseudo-inverse is used; with
     ridge > 0 and too large a condition number the ridge grows by factors of ten, and `reason` says so.
     `noise` is the relative rounding of the entries: without ridge, eigenvalues below it count as zero.
-    `gram` is not changed. Raises MixOfShowError on values that are not finite; never returns NaN.
+    `gram` is as before when this returns. Raises MixOfShowError on values that are not finite; never returns NaN.
     """
     d = gram.shape[0]
     trace = float(gram.diagonal().sum())
@@ -99,17 +99,20 @@ def factor_ridge(
         if condition <= min(MAX_CONDITION, 1 / max(noise, 1e-300)):
             return RidgeFactor(chol, None, 0.0, condition)
         return _pseudo_inverse(gram, noise)
-    used = ridge
-    while True:
-        shifted = gram.clone()
-        shifted.diagonal().add_(used * scale)
-        chol, info = torch.linalg.cholesky_ex(shifted)
-        condition = math.inf if int(info) else _condition(shifted, chol)
-        if condition <= MAX_CONDITION:
-            break
-        if used > MAX_RIDGE:
-            raise MixOfShowError(f"the statistics of {where or 'a layer'} cannot be factored; collect them again")
-        used = max(used * 10, 1e-12)
+    used, diagonal = ridge, gram.diagonal()
+    kept = diagonal.clone()
+    try:  # shifted in place and put back: a copy of the whole matrix would only cost memory and time
+        while True:
+            diagonal.copy_(kept + used * scale)
+            chol, info = torch.linalg.cholesky_ex(gram)
+            condition = math.inf if int(info) else _condition(gram, chol)
+            if condition <= MAX_CONDITION:
+                break
+            if used > MAX_RIDGE:
+                raise MixOfShowError(f"the statistics of {where or 'a layer'} cannot be factored; collect them again")
+            used = max(used * 10, 1e-12)
+    finally:
+        diagonal.copy_(kept)
     reason = "" if used == ridge else f"ridge raised from {ridge:g} to {used:g}: the matrix was too near singular"
     if reason:
         log.warning("%s: %s", where or "a layer", reason)
@@ -176,22 +179,19 @@ def unpack_symmetric(packed: Tensor) -> Tensor:
     return matrix
 
 
-def _condition(matrix: Tensor, chol: Tensor, rounds: int = 5) -> float:
-    """Power iteration on A and on A^-1 (through the factor): O(d^2), from a fixed start."""
+def _condition(matrix: Tensor, chol: Tensor) -> float:
+    """Power iteration on A (two rounds) and on A^-1 (three, through the factor): O(d^2), from a fixed start."""
     d = matrix.shape[0]
     start = torch.cos(torch.arange(1, d + 1, dtype=matrix.dtype, device=matrix.device))[:, None]
     high = low = start / start.norm()
-    top = bottom = 0.0
-    for _ in range(rounds):
-        high = matrix @ high
-        top = float(high.norm())
-        low = torch.linalg.solve_triangular(chol, low, upper=False)
+    for _ in range(2):
+        high = matrix @ (high / high.norm())
+    top = float(high.norm())
+    for _ in range(3):
+        low = torch.linalg.solve_triangular(chol, low / low.norm(), upper=False)
         low = torch.linalg.solve_triangular(chol.mT, low, upper=True)
-        bottom = float(low.norm())
-        if not (math.isfinite(bottom) and math.isfinite(top) and top > 0 and bottom > 0):
-            return math.inf
-        high, low = high / top, low / bottom
-    return top * bottom
+    bottom = float(low.norm())
+    return top * bottom if math.isfinite(top * bottom) and top * bottom > 0 else math.inf
 
 
 def _pseudo_inverse(gram: Tensor, noise: float) -> RidgeFactor:

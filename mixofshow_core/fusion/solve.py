@@ -161,14 +161,15 @@ def _primal(problem: GroupProblem, members: list[str], off_diagonal: float) -> t
         if off_diagonal != 1:
             gram = gram * off_diagonal + torch.diag(gram.diagonal()) * (1 - off_diagonal)
         total.add(gram, weight)
-        for member in members:
-            if (delta := problem.deltas[i].get(member)) is None:
-                continue
+        own = {m: problem.deltas[i][m] for m in members if m in problem.deltas[i]}
+        for member, delta in own.items():
             _check_width(member, delta, gram.shape[0])
-            if member not in dense:
-                downs[member].append((delta.down.double().cpu() * (weight * delta.scale)) @ gram)
-            else:
+            if member in dense:
                 dense[member].add(as_matrix(delta) @ gram, weight)
+        if low := [member for member in own if member not in dense]:  # one product reads G once for all of them
+            rows = torch.cat([own[m].down.double().cpu() * (weight * own[m].scale) for m in low]) @ gram
+            for member, part in zip(low, rows.split([own[m].rank for m in low]), strict=True):
+                downs[member].append(part)
     return total.total(), [dense[m].total() if m in dense else torch.cat(downs[m]) for m in members], noise
 
 

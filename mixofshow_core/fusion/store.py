@@ -55,7 +55,7 @@ class StoredGrams(Mapping):
 def _as_gram(key: str, tensor: Tensor, weight: float, rows: int) -> Gram:
     if key.startswith(ROWS):
         return Gram(tensor.double(), weight, rows, factored=True)
-    return Gram(unpack_symmetric(tensor.double()), weight, rows, rounded=True)
+    return Gram(unpack_symmetric(tensor.float()), weight, rows, rounded=True)
 
 
 class StatisticsStore:
