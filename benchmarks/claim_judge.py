@@ -15,6 +15,7 @@ from PIL import Image
 
 from world import bridge_score, evaluator, evaluator_kinds
 from world.captions import BACKGROUNDS
+from world.composites import Composites, load_composites
 
 from .claim_lab import CACHE, Painted, digest, measure
 
@@ -94,10 +95,14 @@ class Judge:
         return (float(self.similarity(kind, name, features).mean()) - floor) / max(top - floor, 0.02)
 
     @cached_property
+    def composites(self) -> Composites:
+        return load_composites(["test_soft"])["test_soft"]
+
+    @cached_property
     def presence(self) -> tuple[float, float, float]:
         """(similarity to the nearest character above which somebody is there, share of real people above it, share of
         real things below it); calibrated on every second real composite, counted on the others."""
-        composites = evaluator_kinds.load_composites()["test_soft"]
+        composites = self.composites
         people = torch.tensor([word == "person" for word in composites.labels["class"]])
         best = self.table("character", composites.features).max(1).values
         known, strangers = best[people], best[~people]
@@ -106,7 +111,7 @@ class Judge:
 
     @cached_property
     def captions(self) -> list[str]:
-        return sorted(set(evaluator_kinds.load_composites()["test_soft"].captions))
+        return sorted(set(self.composites.captions))
 
     @cached_property
     def bridge(self) -> object:

@@ -138,13 +138,13 @@ def stamp_of(label: str, pictures: list[Image.Image], captions: list, labels: li
     return stamp.hexdigest()
 
 
-def load_composites() -> dict[str, Composites]:
-    """The sets of PLANS, each cached as soon as it is there: features cost nearly all of the time here."""
+def load_composites(labels: Sequence[str] = tuple(PLANS)) -> dict[str, Composites]:
+    """Sets of PLANS, each cached as soon as it is there: features cost nearly all of the time here."""
     sets, net = {}, None
-    for label, plan in PLANS.items():
-        path = CACHE / f"composites_{label}.pt"
-        pictures, captions, labels = draw_composites(*plan)
-        stamp = stamp_of(label, pictures, captions, labels)
+    for label in labels:
+        plan, path = PLANS[label], CACHE / f"composites_{label}.pt"
+        pictures, captions, answers = draw_composites(*plan)
+        stamp = stamp_of(label, pictures, captions, answers)
         saved = torch.load(path, weights_only=True) if path.exists() else {}
         if saved.get("stamp") != stamp:
             net = net or evaluator.load_evaluator()
@@ -152,7 +152,7 @@ def load_composites() -> dict[str, Composites]:
                 pictures = evaluator.see_through_base(pictures)
             elif label.endswith("worn"):
                 pictures = wear(pictures, plan[1])
-            saved = vars(collect(net, pictures, captions, labels, stamp))
+            saved = vars(collect(net, pictures, captions, answers, stamp))
             torch.save(saved, path)
             print(f"  {label}: features of {len(pictures)} composites", flush=True)
         sets[label] = Composites(**saved)

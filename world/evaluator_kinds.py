@@ -73,7 +73,8 @@ def build_kind_gallery(kind: str, view: str = "soft", net: torch.nn.Module | Non
            for name, rows in table["test"].items()}
     alikes = [identity.similarities(second, identity.Gallery({n: r for n, r in references.items() if n != name}))
                  .max(1).values for name, (_, second) in alike.items()]
-    composites = load_composites()["test" if view == "sharp" else "test_soft"]
+    label = "test" if view == "sharp" else "test_soft"
+    composites = load_composites([label])[label]
     wanted = [i for i, word in enumerate(composites.labels["class"]) if (word == "person") == (kind == "character")]
     crowd = [identity.similarities(composites.features[wanted], gallery).max(1).values]
     every = {name: identity.nearest_identity(rows, gallery) for name, rows in table["test"].items()}
