@@ -108,7 +108,7 @@ def draw(painted: list[tuple[dict, np.ndarray]], scores: dict, kinds: dict[str, 
         cells.setdefault((0, titles.index(cell["column"])), []).append(picture)
     prompt = wide[0][0]["prompt"]
     drawing.draw_grid(cells, [prompt], columns, {}, "Two people, same noise in every column", facts).save(
-        folder / "quick.jpg", quality=92
+        folder / "quick.jpg", quality=88
     )
     bars = []
     for title, found in scores.items():
@@ -180,8 +180,8 @@ def main() -> None:
         say(scoring.describe_row(title, judge, parts))
     scores = {title: asdict(scoring.score(judge, parts)) for title, (_, parts) in rows.items()}
     facts = {
-        "command": " ".join(["python dev.py bench --quick", *sys.argv[1:]]), "commit": current_commit(),
-        "seed": options.seed, "pictures": options.seeds, "machine": machine(),
+        "command": f"python dev.py bench --quick --seed {options.seed} --seeds {options.seeds}",
+        "commit": current_commit(), "seed": options.seed, "pictures": options.seeds, "machine": machine(),
         "base": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12], "seconds": round(time.monotonic() - started),
     }  # fmt: skip
     (options.out / "images").mkdir(parents=True, exist_ok=True)
