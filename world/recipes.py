@@ -44,7 +44,7 @@ STEPS = (
     Step("concepts", "26 concepts and the other look-alikes", "20 s", ("world.concepts",)),
     Step("probes", "probes on real composites, ceilings", "9 min", ("world.probes",)),
     Step("bridge", "EffNet-MiniLM bridge score, ceiling", "20 s", ("world.bridge_score",)),
-    Step("evaluators", "nearest identity and 'none' of every kind", "2 min", ("world.evaluator_kinds",)),
+    Step("ceilings", "what all evaluators tell of real pictures", "2 min", ("world.ceilings",)),
     Step("scores-a", "what base A paints, into docs/evidence", "3 min",
          ("world.scores", "--base", "A", "--count", "3")),
     Step("scores-b", "what base B paints, into docs/evidence", "5 min",
