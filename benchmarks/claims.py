@@ -31,7 +31,7 @@ JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
     "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs,
 }
 # What is worth most for its time comes first where the budget is short.
-SHARES = {"methods": 2.0, "fusing": 1.5, "placing": 1.0, "scenes": 0.4, "ours": 0.6}
+SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4}
 CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
 FEW = {"characters": ("mara", "finn"), "objects": ("olmo",), "chosen": ("mara", "olmo"), "ks": (2,), "groups": 1}
 QUICK, SMALLEST = Plan(4, 120, small_sets=(10,), **FEW), Plan(2, 10, small_sets=(4,), **FEW)
