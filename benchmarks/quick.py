@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evidence", help="folder of the page")
     options = parser.parse_args()
     started = time.monotonic()
+    commit, base = current_commit(), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]  # both may change meanwhile
     judge = scoring.load_judge()
     with start_server(find_host(), extra_nodes=()) as server:
         say(f"workflow 01: two trainings, then {options.seeds} pictures a row; up to 10 minutes on two CPU cores")
@@ -181,8 +182,8 @@ def main() -> None:
     scores = {title: asdict(scoring.score(judge, parts)) for title, (_, parts) in rows.items()}
     facts = {
         "command": f"python dev.py bench --quick --seed {options.seed} --seeds {options.seeds}",
-        "commit": current_commit(), "seed": options.seed, "pictures": options.seeds, "machine": machine(),
-        "base": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12], "seconds": round(time.monotonic() - started),
+        "commit": commit, "seed": options.seed, "pictures": options.seeds, "machine": machine(), "base": base,
+        "seconds": round(time.monotonic() - started),
     }  # fmt: skip
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     line = f"small base, seed {options.seed}, {options.seeds} pictures a row, at {facts['commit']}"
