@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import fusing_workflows, placing_workflows, training_workflows
+from . import evaluation_workflows, fusing_workflows, placing_workflows, training_workflows
 from .graphs import Step, build_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def first_picture() -> dict[str, Step]:
 
 WORKFLOWS = {
     "01_train_fuse_place": first_picture, **placing_workflows.WORKFLOWS, **fusing_workflows.WORKFLOWS,
-    **training_workflows.WORKFLOWS,
+    **training_workflows.WORKFLOWS, **evaluation_workflows.WORKFLOWS,
 }  # fmt: skip
 
 
