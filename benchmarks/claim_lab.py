@@ -129,6 +129,7 @@ class Lab:
     lock: threading.Lock = field(default_factory=threading.Lock)
     painting: threading.Lock = field(default_factory=threading.Lock)
     failures: list[str] = field(default_factory=list)
+    commits: set[str] = field(default_factory=set)  # of whatever was looked at
     spent: float = 0.0
     expected: float = 0.0
 
@@ -143,7 +144,8 @@ class Lab:
     def record(self, training: Training) -> dict | None:
         """file, seconds, peak_mib, bytes of a finished training."""
         path = self.record_path(training)
-        saved = json.loads(path.read_text()) if path.exists() else None
+        saved = json.loads(path.read_text()) if path.exists() else {}
+        self.commits.add(saved.get("commit", self.commit))
         return saved if saved and (host_folder(0) / "models" / "loras" / saved["file"]).exists() else None
 
     def file(self, training: Training) -> str:
@@ -221,7 +223,9 @@ class Lab:
             keys = {name.rpartition("/")[0] for name in data.files} - {""}
             painted = {key: Painted(*(torch.from_numpy(data[f"{key}/{part}"]).float()
                                       for part in ("features", "corners", "sharpness"))) for key in keys}
-            return painted, json.loads(str(data[""]))
+            facts = json.loads(str(data[""]))
+            self.commits.add(facts["commit"])
+            return painted, facts
 
     def count(self, spent: float, expected: float) -> None:
         with self.lock:
@@ -322,7 +326,10 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
             futures = [pool.submit(work, server) for server in servers]
             try:
                 while wait(futures, LOOK_IN, FIRST_EXCEPTION).not_done and not failed(futures):
-                    look_in(lab)
+                    try:
+                        look_in(lab)
+                    except Exception as error:  # noqa: BLE001  a page can be written later, an hour's run not
+                        lab.say(f"  the page was not written: {error!r}")
                 for future in futures:
                     future.result()
             except BaseException:

@@ -83,18 +83,13 @@ def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
     return [table for table in found if table.cells]
 
 
-def commits() -> str:
-    """The commits that trainings and cells were made at."""
-    found = {json.loads(path.read_text()).get("commit", "?") for path in CACHE.glob("train-*-*.json")}
-    return ", ".join(sorted(found | {current_commit()}))
-
-
 def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str) -> None:
     """<out>.md, <out>.json and images/<out>-<table>.svg. What stands in <out>-words.md comes first."""
     out: Path = options.out
     words = out.with_name(f"{out.stem}-words.md")
     facts = {
-        "command": command, "commits": commits(), "base": lab.studio.base, "base_weights": lab.base,
+        "command": command, "commits": ", ".join(sorted(lab.commits or {lab.commit})), "base": lab.studio.base,
+        "base_weights": lab.base,
         "steps": plan.steps, "pictures": plan.pictures, "training_seeds": plan.seeds, "sampler": {
             "steps": lab.studio.steps, "guidance": lab.studio.guidance, "name": "dpmpp_2m normal"},
         "machine": options.machine or f"{os.cpu_count()} CPU cores, no GPU",
