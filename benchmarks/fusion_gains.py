@@ -157,8 +157,9 @@ def find_files(fingerprint: str, count: int) -> list[Path]:
     from mos_pack.mixofshow_core.formats.native import read_concept
 
     chosen: dict[str, Path] = {}
-    files = (ROOT / ".cache" / "claims").glob("*/models/loras/mixofshow/*-ed-lora-*.safetensors")
-    for path in sorted(files, key=lambda file: -file.stat().st_mtime):
+    files = (ROOT / ".cache" / "claims").glob("*/models/loras/mixofshow/*.safetensors")
+    finished = (file for file in files if "-step" not in file.stem)
+    for path in sorted(finished, key=lambda file: -file.stat().st_mtime):
         try:
             concept = read_concept(path)
         except MixOfShowError:
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--concepts", type=int, default=3)
     parser.add_argument("--calibration", default="standard")
+    parser.add_argument("--base", type=Path, help="another small base of kind A than the one that ships")
     parser.add_argument("--only", default="", help="only rows whose title has this (or this;or this) in it")
     options = parser.parse_args()
     start()
@@ -180,15 +182,15 @@ def main() -> None:
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.mixofshow_core.formats.native import read_concept
     from mos_pack.nodes.bridge.model import describe_base
-    from mos_pack.nodes.bridge.small_base import load_small_base
+    from mos_pack.nodes.bridge.small_base import WEIGHTS, load_small_base
 
-    bench = Bench(*load_small_base())
+    bench = Bench(*load_small_base(options.base or WEIGHTS))
     files = options.files or find_files(describe_base(bench.model).fingerprint, options.concepts)
     if len(files) < 2:
         sys.exit("Fewer than two concepts of this base: run `python -m benchmarks.claims fusing`, or name files.")
     uses = tuple(ConceptUse(read_concept(path)) for path in files)
     ranks = sum(max((getattr(d, "rank", 0) for d in use.concept.deltas.values()), default=0) for use in uses)
-    print(f"{', '.join(use.label for use in uses)} on small base A, calibration {options.calibration}, "
+    print(f"{', '.join(path.stem for path in files)} on small base A, calibration {options.calibration}, "
           f"sum of ranks {ranks}\n", flush=True)
     with torch.inference_mode():
         measure(bench, uses, options.calibration, options.only)
