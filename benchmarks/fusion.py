@@ -197,8 +197,10 @@ def time_group(width: int, outputs: tuple[int, ...], concepts: int, rounds: int,
 
 def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
     """K = 14 for SD1.5's shapes, K = 10 for those of SDXL alone; quick: attention only, without the very wide ones."""
-    table, totals = [], dict.fromkeys(("SD1.5 attention, K = 14", "SD1.5 all linears, K = 14",
-                                       "SDXL attention, K = 10", "SDXL all linears, K = 10"), 0.0)  # fmt: skip
+    table = []
+    totals = dict.fromkeys(("SD1.5 attention, K = 14", "SD1.5 all linears, K = 14",
+                            "SDXL attention, K = 10", "SDXL all linears, K = 10"), 0.0)  # fmt: skip
+    bare = dict(totals)
     attention, everything, attention_xl, everything_xl = totals
     for role, width, outputs, *counts in GROUPS:
         if quick and not (counts[0] or counts[2]):
@@ -211,15 +213,17 @@ def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
             if not some and (quick or not more):
                 continue
             found = time_group(width, outputs, concepts, rounds, clock)
-            totals[names[0]] += some * found["ours_s"]
-            totals[names[1]] += (some + more) * found["ours_s"]
+            for name, count in zip(names, (some, some + more), strict=True):
+                totals[name] += count * found["ours_s"]
+                bare[name] += count * found["bare_s"]
             table.append({**row, "K": concepts, **found})
             print(f"  {role:<19} {width:>5} -> {len(outputs)} x {outputs[0]:>5}, K = {concepts}: ours "
                   f"{found['ours_s']:.4f} s, bare {found['bare_s']:.4f} s, {found['ratio']:.2f}x",
                   flush=True)  # fmt: skip
     for name, seconds in totals.items():
         if not (quick and "linears" in name):
-            print(f"  {name}, all groups, extrapolated by count: {seconds:.1f} s")
+            print(f"  {name}, all groups, extrapolated by count: ours {seconds:.1f} s, bare {bare[name]:.1f} s, "
+                  f"{seconds / bare[name]:.2f}x")  # fmt: skip
     print(f"  largest ratio {max(row['ratio'] for row in table):.2f}x")
     return table
 
