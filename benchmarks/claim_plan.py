@@ -138,14 +138,14 @@ def fused_prompts(names: Sequence[str], count: int) -> dict[str, tuple[str, int]
 
 
 def fused_cell(plan: Plan, names: Sequence[str], arm: graphs.Arm, count: int, label: tuple,
-               calibrations: float = 0.0) -> Cell:
+               calibrations: float = 0.0, preset: str = "ED-LoRA") -> Cell:
     """Everybody in one set of weights, painted alone, and the unrelated prompts."""
     prompts = fused_prompts(names, count)
 
     def build(studio: graphs.Studio, files: Mapping[str, str]) -> dict:
         return graphs.painted(studio, files, arm, prompts, SEED)
 
-    trainings = tuple(plan.concept(name) for name in names)
+    trainings = tuple(plan.concept(name, preset) for name in names)
     return Cell(label, trainings, build, sum(n for _, n in prompts.values()), calibrations)
 
 

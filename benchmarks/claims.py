@@ -1,10 +1,10 @@
-"""What the papers claim, tried on the small world: `python dev.py bench --claims [methods fusing placing scenes ours]`.
+"""What the papers claim, tried on the small world: `python dev.py bench --claims [TABLE ...]`.
 
 methods: every preset of Train on the same pictures. fusing: K concepts in one set of weights. placing: two and three
-people side by side. scenes: two people and an object in a learned scene. ours: our own settings. Every training and
-every painted cell is kept in .cache/claims, so a run that is cut off goes on; `--budget MINUTES` stops by itself, with
-every table begun. All tables are written from what is there, whichever were asked for: Markdown, JSON and plots.
-`--quick` is a run of ten minutes. First it says how much there is to do.
+people side by side. scenes: two people and an object in a learned scene. ours: our own settings. crossed: ways to
+learn, merged. Every training and every painted cell is kept in .cache/claims, so a run that is cut off goes on;
+`--budget MINUTES` stops by itself, with every table begun. All tables are written from what is there, whichever were
+asked for: Markdown, JSON and plots. `--quick` is a run of ten minutes. First it says how much there is to do.
 """
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pathlib import Path
 
 import torch
 
-from . import claim_fusing, claim_graphs, claim_methods, claim_page, claim_placing
+from . import claim_crossed, claim_fusing, claim_graphs, claim_methods, claim_page, claim_placing
 from .claim_judge import Judge
 from .claim_lab import CACHE, ROOT, WEIGHTS, Job, Lab, current_commit, host_folder, run_jobs
 from .claim_plan import Plan, roster
 
 JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
     "methods": claim_methods.jobs, "fusing": claim_fusing.jobs, "placing": claim_placing.jobs,
-    "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs,
+    "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs, "crossed": claim_crossed.jobs,
 }
 # What is worth most for its time comes first where the budget is short.
-SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4}
+SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4, "crossed": 0.5}
 CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
 FEW = {"characters": ("mara", "finn"), "objects": ("olmo",), "chosen": ("mara", "olmo"), "ks": (2,), "groups": 1}
 QUICK, SMALLEST = Plan(4, 120, small_sets=(10,), **FEW), Plan(2, 10, small_sets=(4,), **FEW)
@@ -79,7 +79,7 @@ def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None
 
 def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
     found = [*claim_methods.table(lab, judge, plan), *claim_fusing.table(lab, judge, plan),
-             *claim_placing.table(lab, judge, plan)]
+             *claim_crossed.table(lab, judge, plan), *claim_placing.table(lab, judge, plan)]
     return [table for table in found if table.cells]
 
 
@@ -152,7 +152,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    command = " ".join(["python dev.py bench --claims", *words])
+    command = " ".join(["python dev.py bench --claims", *(word for word in words if word != "--score")])
     begin = time.monotonic()
     torch.set_num_threads(1)
     plan = make_plan(options)

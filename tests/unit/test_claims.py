@@ -143,3 +143,14 @@ def test_what_is_done_is_not_planned_again(load, tmp_path, monkeypatch):
     assert other.missing([cell])[0] == [cell], "another base is another cell"
     early = lab_module.replace(training, at=training.every)
     assert lab.file(early).endswith(f"-step{training.every}.safetensors") and early.whole == training
+
+
+def test_a_label_means_one_cell(load):
+    claims, plan = load("claims"), load("claim_plan").Plan(characters=("mara", "finn", "omara"), objects=("olmo",),
+                                                          chosen=("mara", "olmo", "finn"))
+    found = {}
+    for table, make in claims.JOBS.items():
+        for cell in (cell for job in make(plan) for cell in job.cells):
+            same = found.setdefault(cell.label, cell)
+            assert (cell.trainings, cell.canvases) == (same.trainings, same.canvases), (table, cell.label)
+    assert ("crossed", "LoRA", "exact") in found and ("alone", "omara") in found
