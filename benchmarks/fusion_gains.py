@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "fusion-gains"
 PICTURES = ROOT / "world" / "concepts" / "character"
-HELD_OUT = ("{} wearing a hat, yellow background", "an old photo of {}", "the face of {}, grey background")
-GENERIC = ("a red car, yellow background", "a person with long blond hair, grey background", "an apple")
+HELD_OUT = ("{} wearing a hat, yellow background", "{} with glasses, gray background", "{}, sad, purple background")
+GENERIC = ("a car, yellow background", "a person with long blonde hair, gray background", "an apple, pink background")
 LEVELS = (900, 700, 500, 300, 100)  # of 1000 timesteps
 VARIANTS = {
     "exact (default)": ("exact", {}), "exact, no prior": ("exact", {"prior": 0.0}),
