@@ -1,6 +1,8 @@
 """The closed form against direct least squares, and its invariants, on small random layers (float64)."""
 
+import gc
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -237,6 +239,37 @@ def test_order_changes_no_byte_and_removal_is_a_refit():
     for order in ([3, 1, 0, 2], [2, 3, 1, 0]):
         assert fused_bytes([sources[i] for i in order]) == wanted
     assert fused_bytes([s for s in sources if s.label != "c2"]) == fused_bytes([source(i) for i in (0, 1, 3)]) != wanted
+
+
+def test_memory_does_not_grow_with_the_number_of_concepts():
+    """Matrices of a Gram's size that are alive whenever another one is read: in the solve, the report, the preview."""
+
+    class Reading(Mapping):
+        most = 0
+
+        def __init__(self, seed):
+            self.seed = seed
+
+        def __getitem__(self, name):
+            alive = sum(type(item) is torch.Tensor and item.shape == (D, D) for item in gc.get_objects())
+            Reading.most = max(Reading.most, alive)
+            return gram_of(rows(self.seed))
+
+        def __iter__(self):
+            return iter([GROUP.name])
+
+        def __len__(self):
+            return 1
+
+    def most(count):
+        sources = [replace(source(i), statistics=Statistics(Reading(i))) for i in range(count)]
+        sources[0] = replace(sources[0], deltas={m: Dense(d.dense()) for m, d in sources[0].deltas.items()})
+        Reading.most = 0
+        fuse(sources, [GROUP], (), exact_size(), Statistics({GROUP.name: gram_of(rows(50))}))
+        preview(sources, [GROUP])
+        return Reading.most
+
+    assert most(3) == most(8) <= 6
 
 
 @pytest.mark.parametrize("dense", [False, True])
