@@ -269,11 +269,11 @@ def train(
     trainables.train()
     parameters = list(trainables.parameters())
     last_good = [parameter.detach().clone() for parameter in parameters]
+    optimizer.zero_grad(set_to_none=True)
     while state.step < settings.steps:
         rate = learning_rate_factor(settings, state.step)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        optimizer.zero_grad(set_to_none=True)
         scale = state.loss_scale if settings.precision == "fp16" else 1.0
         total = 0.0
         for part in range(settings.accumulation):
@@ -282,6 +282,7 @@ def train(
             total += float(loss.detach())
             if math.isfinite(total) and loss.requires_grad:
                 (loss * scale).backward()
+            del loss  # and with it the graph, before the next one is made
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if scale != 1.0 and gradients:
             torch._foreach_mul_(gradients, 1.0 / scale)
@@ -289,6 +290,7 @@ def train(
         if math.isfinite(total) and not math.isfinite(norm) and scale > 1.0:
             # Too large for fp16: the same step again, in smaller numbers.
             state.loss_scale, state.scale_age = scale / 2, 0
+            optimizer.zero_grad(set_to_none=True)
             continue
         if not (math.isfinite(total) and math.isfinite(norm)):
             restore(parameters, last_good)
@@ -300,6 +302,8 @@ def train(
             torch._foreach_mul_(gradients, settings.clip_gradient / norm)
         restore(last_good, parameters)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        del gradients
         state.step += 1
         state.losses.append(total)
         state.scale_age += 1
