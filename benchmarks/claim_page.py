@@ -59,8 +59,6 @@ def show(figure: Figure | None, form: str) -> str:
 
 def write_table(table: Table) -> list[str]:
     lines = [f"### {table.title}", "", *table.notes, f"{table.done} of {table.cells} cells.", ""]
-    if not table.rows:
-        return [*lines, "Nothing of it has been painted yet.", ""]
     lines.append("| " + " | ".join([*table.heads, *(column.title for column in table.columns)]) + " |")
     lines.append("|" + "---|" * (len(table.heads) + len(table.columns)))
     for row in table.rows:

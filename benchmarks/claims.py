@@ -47,7 +47,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     plan = Plan(characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts],
                 chosen=CHOSEN)
     plan = SMALLEST if options.smallest else QUICK if options.quick else plan
-    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds}
+    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds, "chosen": options.chosen}
     return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
 
@@ -83,9 +83,9 @@ def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
     return [table for table in found if table.cells]
 
 
-def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str) -> None:
+def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str,
+          out: Path) -> None:
     """<out>.md, <out>.json and images/<out>-<table>.svg. What stands in <out>-words.md comes first."""
-    out: Path = options.out
     words = out.with_name(f"{out.stem}-words.md")
     facts = {
         "command": command, "commits": ", ".join(sorted(lab.commits or {lab.commit})), "base": lab.studio.base,
@@ -104,16 +104,17 @@ def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: arg
     ]
     images = out.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
+    empty = [table.title for table in tables if not table.rows]
+    lines += [f"Not begun: {', '.join(empty)}.", ""] if empty else []
     for table in tables:
-        lines += claim_page.write_table(table)
         if table.rows:
+            lines += claim_page.write_table(table)
             plot = images / f"{out.stem}-{table.key}.svg"
             plot.write_text(claim_page.draw(table))
             lines += [f"![{table.title}](images/{plot.name})", ""]
     out.write_text("\n".join(lines))
     document = facts | {"tables": [claim_page.to_json(table) for table in tables]}
     out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    say(f"written: {out}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -124,6 +125,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
     parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")
     parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")
+    parser.add_argument("--chosen", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,NAME",
+                        help=f"concepts of the table of methods; {','.join(CHOSEN)}")
     parser.add_argument("--pictures", type=int, default=0, help="of a prompt; 0: 8")
     parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
     parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")
@@ -178,9 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def judge() -> Judge:
         return Judge(("character", "object", "scene", "style"))
 
-    def save(lab: Lab) -> None:
+    def save(lab: Lab, out: Path) -> None:
+        write(tables_of(lab, judge(), plan), lab, plan, options, command, out)
+        say(f"written: {out}")
+
+    def look_in(lab: Lab) -> None:
         if not options.plan:
-            write(tables_of(lab, judge(), plan), lab, plan, options, command)
+            save(lab, CACHE / f"so-far-{options.out.name}")
 
     if (options.score or options.plan) and info.exists():
         lab = lab_of(json.loads(info.read_text()))
@@ -190,10 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         # Half a minute in the end for the tables.
         deadline = begin + 60 * options.budget - 45 if options.budget else float("inf")
-        lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline, save)
+        lab = run_jobs(make_lab, order, 1 if options.plan else options.jobs, deadline, look_in)
         if lab.expected > 30:
             say(f"one second of an idle core took {lab.slowness:.2f} s here")
-    save(lab)
+    if not options.plan:
+        save(lab, options.out)
     for failure in lab.failures:
         say(f"FAILED {failure}")
     say(f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
