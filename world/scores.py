@@ -1,7 +1,7 @@
 """What a small base paints, scored by probes that were fitted on real pictures: `python -m world.scores --base A`.
 
 Single things and people on named backgrounds, then two subjects side by side without regions. Everything runs in the
-host with workflow 01's sampler settings. Intervals are 95 % bootstraps over pictures (over halves for two subjects).
+host with the sampler settings below. Intervals are 95 % bootstraps over pictures (over halves for two subjects).
 "real" is the same question asked of real composites seen through the base's autoencoder: the ceiling.
 """
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .captions import BACKGROUNDS, EMOJI, Scene, Subject
 from .host import ROOT, small_base
 from .people import GLASSES, HAIR_COLOURS, Person
 
-STEPS, GUIDANCE, SAMPLER, SCHEDULER = 20, 3.0, "dpmpp_2m", "normal"
+STEPS, GUIDANCE, SAMPLER, SCHEDULER = 20, 5.0, "dpmpp_2m", "normal"
 BATCH = 24
 SUFFIX = {"A": "small_base", "B": "small_base_xl"}
 HAIR = ("long {} hair", "short {} hair", "curly {} hair", "a {} bob")
