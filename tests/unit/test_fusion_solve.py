@@ -293,9 +293,10 @@ def test_report_figures_match_their_definition(dense):
             sum(linalg.energy(f - d, gram) for f, d in zip(fused, own, strict=True)),
             sum(linalg.inner(f, d, gram) for f, d in zip(fused, own, strict=True)),
             sum(linalg.energy(f - d, gram) for f, d in zip(plain, own, strict=True)),
+            sum(linalg.energy(f / 2 - d, gram) for f, d in zip(plain, own, strict=True)),
         ]
         energies = row.energies[i]
-        got = [energies.own, energies.residual, energies.overlap, energies.sum_residual]
+        got = [energies.own, energies.residual, energies.overlap, energies.sum_residual, energies.average_residual]
         assert got == pytest.approx(wanted, rel=1e-3)
     drift = sum(linalg.energy(as_matrix(d), prior.grams[GROUP.name].matrix) for d in result.deltas.values())
     assert row.drift[0] == pytest.approx(drift, rel=1e-3)
