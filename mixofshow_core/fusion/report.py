@@ -139,7 +139,7 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
         drift = "no prior" if figures["drift"] is None else f"drift on generic text {figures['drift']:.3g}"
         lines.append(
             f"\n{ROLE_TITLES.get(role, role)}: {figures['groups']} groups, {drift}, ridge {figures['ridge']:.1e}, "
-            f"condition up to {figures['condition']:.1e}, rank / width {figures['rank_share']:.3f}"
+            f"condition up to {figures['condition']:.1e}, sum of ranks / width {figures['rank_share']:.3f}"
         )
         lines.append(f"  {'concept':<{width}}  residual   kept   (residual of: sum, average)")
         for i, label in enumerate(labels):
