@@ -115,7 +115,7 @@ class Judge:
 
     @cached_property
     def bridge(self) -> object:
-        return bridge_score.load_bridge()
+        return bridge_score.load_bridge(load_composites())
 
     def texts(self, words: Sequence[str]) -> torch.Tensor:
         """Text features, from the cache where these words were read before."""

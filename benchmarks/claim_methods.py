@@ -141,10 +141,12 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             rows.append(Row((str(pictures), preset, str(count)), f"{pictures} pictures", figures))
             by_kind.append(_kinds(f"{pictures}", preset, scores))
     real = interval({name: judge.real_hits(kind_of(name), name) for name in plan.chosen})
-    notes = (f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s). Real "
-             f"held-out pictures: nearest right {real[0]:.0%}. Seconds and memory: of the whole node, other work beside "
-             "it; the first of DreamBooth and Custom Diffusion to meet a class draws its class pictures. *Steps to "
-             "90 %* of the final similarity: from four looks at two prompts. Intervals: 95 %, by drawing concepts.",)
+    notes = (
+        f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s). Real held-out "
+        f"pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside it; the first of "
+        "DreamBooth and Custom Diffusion to meet a class draws its class pictures. *Steps to 90 %* of the final "
+        "similarity: from four looks at two prompts. Intervals: 95 %, by drawing concepts.",
+    )
     columns = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)
                     for kind in ("character", "object", "scene", "style"))
     return [

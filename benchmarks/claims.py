@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from world.scores import GUIDANCE, STEPS
+
 from . import claim_crossed, claim_fusing, claim_graphs, claim_methods, claim_page, claim_placing
 from .claim_judge import Judge
 from .claim_lab import CACHE, ROOT, WEIGHTS, Job, Lab, current_commit, host_folder, run_jobs
@@ -130,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=0, help="of a prompt; 0: 8")
     parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
     parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--quick", action="store_true", help=f"three concepts, {QUICK_MINUTES:g} minutes")
     parser.add_argument("--smallest", action="store_true", help="three concepts, two pictures, 10 steps: does it run")
     parser.add_argument("--plan", action="store_true", help="only say what there is to do")
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return lab_of(found)
 
     def lab_of(found: Mapping) -> Lab:
-        studio = claim_graphs.Studio(found, options.base, 4 if options.smallest else 20, options.guidance)
+        studio = claim_graphs.Studio(found, options.base, 4 if options.smallest else STEPS, options.guidance)
         return Lab(studio, weights, current_commit(), say)
 
     def order(lab: Lab) -> list[Job]:
