@@ -143,7 +143,7 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     real = interval({name: judge.real_hits(kind_of(name), name) for name in plan.chosen})
     notes = (
         f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s). Real held-out "
-        f"pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside it; the first of "
+        f"pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside; the first of "
         "DreamBooth and Custom Diffusion to meet a class draws its class pictures. *Steps to 90 %* of the final "
         "similarity: from four looks at two prompts. Intervals: 95 %, by drawing concepts.",
     )
