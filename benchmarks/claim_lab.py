@@ -295,7 +295,7 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
     """Run jobs in order on `workers` hosts of one thread each until all are done or the deadline comes.
 
     Every LOOK_IN seconds, `look_in` may write what is there. A cell that fails is named in the lab's failures and left
-    out; a host that dies ends the run.
+    out; a host that dies leaves the rest to the others.
     """
     os.environ["OMP_NUM_THREADS"] = "1" if workers > 1 else os.environ.get("OMP_NUM_THREADS", "2")
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -316,11 +316,11 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
                         continue  # a cheaper one may still fit
                     try:
                         lab.make(server, cell)
-                    except ServerError as error:
-                        if server.process.poll() is not None:
-                            raise
+                    except (ServerError, OSError) as error:
                         lab.failures.append(f"{' / '.join(map(str, cell.label))}: {error}")
                         lab.say(f"  FAILED {lab.failures[-1].splitlines()[0]}")
+                        if server.process.poll() is not None:
+                            return lab.say(f"  a host has died, see {server.log}")
 
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(work, server) for server in servers]
