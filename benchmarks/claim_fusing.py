@@ -8,7 +8,7 @@ from itertools import zip_longest
 from safetensors import safe_open
 
 from .claim_graphs import EXACT, SUM, Arm
-from .claim_judge import Figure, Judge, drift, interval
+from .claim_judge import Figure, Judge, drift, interval, ratio
 from .claim_lab import Cell, Job, Lab, Painted, host_folder
 from .claim_page import Column, Row, Table
 from .claim_plan import UNRELATED, Plan, alone_cell, alone_jobs, base_key, fused_cell, half, kind_of, the_base
@@ -123,10 +123,9 @@ def score(lab: Lab, judge: Judge, plan: Plan, groups: Sequence[Sequence[str]], a
             top, floor = float(judge.similarity(kind, name, own).mean()), floor_of(judge, base, name)
             if top - floor >= 0.03:  # else there is nothing to keep
                 scores["kept"][name].append(judge.kept(kind, name, rows, floor, top))
-            hits = judge.hits(kind, name, own)
-            if sum(hits):
-                scores["share"][name].append(sum(judge.hits(kind, name, rows)) / len(rows) / (sum(hits) / len(hits)))
-    return {key: interval(values) for key, values in scores.items()}, done
+            scores["own"][name] += judge.hits(kind, name, own)
+    figures = {key: interval(values) for key, values in scores.items()}
+    return figures | {"share": ratio(scores["nearest"], scores["own"])} if figures else {}, done
 
 
 def alone_row(lab: Lab, judge: Judge, plan: Plan, names: Sequence[str], base: Mapping[str, Painted]) -> Row | None:

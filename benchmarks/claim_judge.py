@@ -28,6 +28,19 @@ def interval(values: Mapping[str, Sequence[float]]) -> Figure:
     return evaluator.load_identity().bootstrap_interval(rows) if rows else (float("nan"),) * 3
 
 
+def ratio(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], draws: int = 2000) -> Figure:
+    """Mean of ours over mean of theirs, of the concepts that have both, and its 95 % interval by drawing concepts."""
+    names = [name for name in ours if len(ours[name]) and len(theirs.get(name, ()))]
+    table = torch.tensor([[float(np.mean(side[name])) for side in (ours, theirs)] for name in names]).reshape(-1, 2)
+    if not table[:, 1].sum():
+        return (float("nan"),) * 3
+    picks = torch.randint(len(names), (draws, len(names)), generator=torch.Generator().manual_seed(0))
+    drawn = table[picks].mean(1)
+    shares = drawn[:, 0] / drawn[:, 1].clamp(min=1e-9)
+    low, high = torch.quantile(shares[drawn[:, 1] > 0], torch.tensor([0.025, 0.975])).tolist()
+    return float(table[:, 0].sum() / table[:, 1].sum()), low, high
+
+
 def kernel_distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """KID of two sets of features [N, D], [M, D]: unbiased, cubic kernel (Binkowski et al. 2018); can be below 0."""
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

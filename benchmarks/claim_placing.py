@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from . import claim_graphs as graphs
-from .claim_judge import Judge, interval
+from .claim_judge import Judge, interval, ratio
 from .claim_lab import Cell, Job, Lab
 from .claim_page import Column, Row, Table
 from .claim_plan import SEED, Plan, alone_cell, alone_jobs, base_key, kind_of, roster, the_base
@@ -91,9 +91,7 @@ def score(lab: Lab, judge: Judge, plan: Plan, group: Sequence[str], way: str, sc
             scores["none"][name] += (best.values < judge.kinds[kind].gallery.threshold).float().tolist()
         alone = lab.look(alone_cell(plan, name))
         if alone:
-            own = judge.hits(kind, name, alone[0][name].features[:, 0])
-            if sum(own):
-                scores["share"][name].append(np.mean(hits) / np.mean(own))
+            scores["own"][name] += judge.hits(kind, name, alone[0][name].features[:, 0])
     if scene:
         rows = painted.features.mean(1)
         scores["scene"][scene] += judge.hits("scene", scene, rows)
@@ -111,6 +109,7 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             done, total = done + number, total + len(same)
             if number:
                 figures = {key: interval(values) for key, values in scores.items()}
+                figures["share"] = ratio(scores["nearest"], scores["own"])
                 rows.append(Row((str(size), way, str(number * size)), f"{size} people", figures))
     cut, people, things = judge.presence
     report = judge.kinds["character"].report

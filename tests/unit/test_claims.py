@@ -40,6 +40,15 @@ def test_intervals_draw_concepts_not_pictures(load):
     assert math.isnan(judge.interval({})[0])
 
 
+def test_a_ratio_is_of_means_and_drawn_together(load):
+    ratio = load("claim_judge").ratio
+    same = {"a": [1.0], "b": [0.0, 0.5], "c": [0.25]}
+    assert ratio(same, same) == (1.0, 1.0, 1.0)
+    mean, low, high = ratio({"a": [1.0], "b": [0.0]}, {"a": [0.5], "b": [0.5], "c": [0.0]})
+    assert (mean, low, high) == (1.0, 0.0, 2.0)
+    assert math.isnan(ratio({"a": [1.0]}, {"a": [0.0]})[0])
+
+
 def test_kernel_distance_tells_sets_apart(load):
     distance = load("claim_judge").kernel_distance
     rows = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
