@@ -95,7 +95,8 @@ def run_ours(base, row: str, gate: Gate, ready: Callable[[int], None]) -> None:
         samples = [training_run.ordinary(s) for s in samples]
         trainables = training_run.make_trainables(request)
         host.learn_words(trainables, request.plans)
-        optimizer = make_optimizer(trainables, settings)
+        groups = trainables.parameter_groups(settings.lr_embedding, settings.lr_text, settings.lr_unet, 0.01)
+        optimizer = make_optimizer(trainables, settings) if row == "ours" else torch.optim.AdamW(groups)
         captions, draws = ["a photo of zorbo, look 0"], itertools.count()
 
         def bare() -> None:

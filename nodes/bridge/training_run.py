@@ -47,7 +47,7 @@ from .training_validation import save_validation
 
 log = logging.getLogger("mixofshow")
 
-TRAINER_VERSION = 2  # raised when the same request would give another result
+TRAINER_VERSION = 3  # raised when the same request would give another result
 PREVIEW_STEPS = 8
 UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
 
