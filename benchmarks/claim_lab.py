@@ -166,6 +166,9 @@ class Lab:
             nodes = graphs.training(self.studio, training.name, str(picture_folder(training)), training.class_word,
                                     training.kind, training.preset, training.steps, training.seed, self.stem(training),
                                     changes)
+            # What a run left that was cut off would push this one's files to other names.
+            for left in (host_folder(0) / "models" / "loras" / "mixofshow").glob(f"{self.stem(training)}*"):
+                left.unlink()
             server.run({"fresh": {"class_type": "ClaimsFreshMemory", "inputs": {}}})
             before, begin = memory_mib(server.process.pid, "VmRSS"), time.monotonic()
             outputs = server.run(nodes, timeout=7200)

@@ -147,8 +147,10 @@ class _Matrices:
     def __init__(self, fused: Delta, own: Sequence[Delta], shares: Sequence[float]) -> None:
         self._own = own
         self._fused = as_matrix(fused).float()
-        self._sum = ordered_sum((as_matrix(delta) for delta in own), [1.0] * len(own)).float()
-        self._mean = ordered_sum((as_matrix(delta) for delta in own), shares).float()
+        self._sum = self._mean = torch.zeros_like(self._fused)
+        if own:  # a merge of the changes alone has no inputs to measure on, so nobody is present
+            self._sum = ordered_sum((as_matrix(delta) for delta in own), [1.0] * len(own)).float()
+            self._mean = ordered_sum((as_matrix(delta) for delta in own), shares).float()
 
     def energies(self, gram: Tensor, place: int | None) -> Energies:
         own = torch.zeros_like(self._fused) if place is None else as_matrix(self._own[place]).float()

@@ -20,6 +20,7 @@ from mos_pack.mixofshow_core.fusion.baselines import (
     shorten,
 )
 from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
+from mos_pack.mixofshow_core.fusion.measure import measure_group
 from mos_pack.mixofshow_core.fusion.report import format_report
 from mos_pack.mixofshow_core.fusion.settings import METHODS, FusionSettings, parse_weights
 from mos_pack.mixofshow_core.fusion.solve import GroupProblem, as_matrix, solve_group
@@ -493,3 +494,13 @@ def test_ordered_sum_is_right_and_leaves_its_terms_alone(count):
     assert torch.allclose(total, sum(w * t for w, t in zip(weights, terms, strict=True)))
     assert all(torch.equal(a, b) for a, b in zip(terms, copies, strict=True))
     assert all(total.data_ptr() != term.data_ptr() for term in terms)
+
+
+def test_a_dense_merge_that_was_measured_on_nobody_has_no_energy():
+    """TIES and DARE answer with whole matrices and collect no inputs."""
+    delta = {MEMBERS[0]: LowRank(torch.ones(OUT, 1), torch.ones(1, D))}
+    row = measure_group(
+        GroupProblem(GROUP.name, GROUP.role, MEMBERS, {}, (delta,), (1.0,)), {MEMBERS[0]: Dense(torch.ones(OUT, D))},
+        0.0, 1.0, "",
+    )  # fmt: skip
+    assert row.residual == 0 and row.energies[0].own == 0
