@@ -224,13 +224,12 @@ def bootstrap(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def compare(kind: str, rounds: int, minutes: float) -> None:
-    deadline = time.monotonic() + 60 * minutes
     workers = {}
     try:
         for row in ROWS:
             workers[row] = Worker(row, kind)
             workers[row].step()
-        rng, order = random.Random(0), list(ROWS)
+        rng, order, deadline = random.Random(0), list(ROWS), time.monotonic() + 60 * minutes
         for _ in range(rounds + WARM - 1):
             if time.monotonic() > deadline and len(workers["ours"].times) > WARM + 4:
                 break
@@ -250,11 +249,13 @@ def compare(kind: str, rounds: int, minutes: float) -> None:
         goal = ""
         if row in GOALS:
             fast, small = GOALS[row]
-            met = middle >= fast and ours.memory <= small * worker.memory
-            goal = f">= {fast:g}x, <= {small:g}x: {'met' if met else 'missed'}"
+            time_told = "met" if middle >= fast else "open" if high >= fast else "missed"
+            memory_told = "met" if ours.memory <= small * worker.memory else "missed"
+            goal = f">= {fast:g}x {time_told}, <= {small:g}x {memory_told}"
         print(f"{ROWS[row]:40}{statistics.median(kept[row]):8.3f}{f'{middle:.2f} [{low:.2f}, {high:.2f}]':>25}"
               f"{worker.memory:7.0f}{f'{ours.memory / max(worker.memory, 1):.2f}x':>10}{worker.parameters:12}  {goal}")
     print("A ratio of 1.2: our loop does 1.2 steps in the time of one. For the text part it is its share of our step.")
+    print("open: the goal lies inside the interval; take more rounds, or a quieter machine.")
 
 
 def count_operations() -> None:
