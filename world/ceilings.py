@@ -24,7 +24,7 @@ def share(values: tuple[float, float, float]) -> str:
     return f"{values[0]:.0%} [{values[1]:.0%}, {values[2]:.0%}]"
 
 
-def line(title: str, cells: list[str], chance: str, count: int) -> str:
+def line(title: str, cells: list[str], chance: str, count: int | str) -> str:
     return f"| {title} | {' | '.join(cells)} | {chance} | {count} |"
 
 
@@ -46,7 +46,8 @@ def build_table() -> list[str]:
         for key, title in KINDS.items():
             chance = f"{views[0]['chance']:.0%}" if key == "nearest" else ""
             words = f"{kind}: {title.format(views[0]['identities'])}"
-            lines.append(line(words, [*(share(found[key]) for found in views), "-"], chance, views[0]["count"]))
+            lines.append(line(words, [*(share(found[key]) for found in views), "-"], chance,
+                              "" if key.startswith("refused") else views[0]["count"]))
     return lines
 
 
