@@ -171,6 +171,8 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     for k in plan.ks:
         groups = groups_of(plan, k)
         total += len(groups) * len(ARMS)
+        # A group that has only begun would set one method's concepts against other ones.
+        groups = tuple(names for names in groups if lab.cell_path(cell_of(plan, names, SUM)).exists())
         for arm in ARMS if base and groups else ():
             figures, number = score(lab, judge, plan, groups, arm, base)
             done += number
