@@ -25,7 +25,7 @@ from .sprites import CACHE
 BATCH = 32
 PEAK = 1.5e-3
 WEIGHTS = CACHE / "autoencoder.pt"
-LABELS = ("single", "double", "triple")
+LABELS = ("single", "double", "triple", "wide", "wider")
 
 
 def load_pixels(label: str) -> tuple[torch.Tensor, np.ndarray]:

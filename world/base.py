@@ -23,7 +23,7 @@ from .host import small_base
 from .sprites import CACHE
 
 SNAPSHOT = CACHE / "base.pt"
-BATCH = 16  # per process; a double canvas counts as two pictures, a triple as three
+BATCH = 16  # per process, in squares: a canvas of two fields counts as two pictures, one of three as three
 PEAK = 1e-3
 EMA = 0.998
 DROPOUT = 0.1
@@ -31,9 +31,13 @@ TEST = 512
 
 
 def choose_label(done: float, chance: float) -> str:
-    """What a batch shows: one subject first, two and three later. `chance` lies in 0..1."""
-    triple, double = (0.0, 0.0) if done < 0.3 else (0.05, 0.3) if done < 0.7 else (0.07, 0.4)
-    return "triple" if chance < triple else "double" if chance < triple + double else "single"
+    """What a batch shows: one subject first, two and three and wide canvases later. `chance` lies in 0..1."""
+    share = 0.0 if done < 0.3 else 0.75 if done < 0.7 else 1.0
+    for label, often in (("triple", 0.07), ("double", 0.33), ("wide", 0.12), ("wider", 0.04)):
+        chance -= share * often
+        if chance < 0:
+            return label
+    return "single"
 
 
 def rate_at(step: int, done: float, peak: float) -> float:
@@ -154,7 +158,7 @@ def loss_of(
 
 def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch; some captions are emptied, so that guidance has something to guide away from."""
-    count = {"single": BATCH, "double": BATCH // 2, "triple": BATCH // 3}[label]
+    count = BATCH * 8 // data.latents[label].shape[-1]
     pick = torch.randint(len(data.latents[label]) - TEST, (count,))
     rows = data.rows[label][pick].clone()
     rows[torch.rand(count) < DROPOUT] = data.empty[0]

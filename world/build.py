@@ -1,5 +1,9 @@
 """Draws the training canvases: `python -m world.build` writes
-.cache/world/{single,double,triple}.npz (pixels, captions)."""
+.cache/world/{single,double,triple,wide,wider}.npz (pixels, captions).
+
+"wide" and "wider" have two and three fields, but one subject somewhere and a caption that does not say where: that is
+what a region's own prompt looks like to a base.
+"""
 from __future__ import annotations
 
 import json
@@ -14,7 +18,8 @@ from .captions import BACKGROUNDS, EMOJI, STYLES, Scene, Subject, make_scene
 from .people import Person
 from .sprites import CACHE, scaled
 
-SINGLES, DOUBLES, TRIPLES, TEST = 56000, 16000, 3000, 512
+COUNTS = {"single": (1, 56000), "double": (2, 16000), "triple": (3, 3000), "wide": (2, 6000), "wider": (3, 1500)}
+TEST = 512
 PEOPLE_SHARE = 0.5
 _sprites: list[Image.Image] = []
 _people: list[Subject] = []
@@ -54,33 +59,35 @@ def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random) 
     canvas.paste(sprite, (x, y), sprite)
 
 
-def draw(scene: Scene, rng: random.Random) -> np.ndarray:
-    """uint8 [64, 64 to 192, 3]."""
+def draw(scene: Scene, rng: random.Random, spare: int = 0) -> np.ndarray:
+    """uint8 [64, 64 to 192, 3]. spare: fields that stay empty, left or right of the subjects or both."""
     colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
-    canvas = Image.new("RGB", (64 * len(scene.subjects), 64), colour)
+    canvas = Image.new("RGB", (64 * (len(scene.subjects) + spare), 64), colour)
+    left = 32 * rng.randint(0, 2 * spare) if spare else 0
     for i, subject in enumerate(scene.subjects):
-        paste(canvas, subject, 64 * i, rng)
+        paste(canvas, subject, left + 64 * i, rng)
     return np.asarray(canvas)
 
 
-def make(job: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
-    """One portion of canvases: (seed, how many, subjects per canvas)."""
-    seed, count, fields = job
+def make(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """One portion of canvases: (seed, how many, subjects per canvas, empty fields per canvas)."""
+    seed, count, fields, spare = job
     rng = random.Random(seed)
     pixels, captions = [], []
     for _ in range(count):
         subjects = tuple(rng.choice(_people if rng.random() < PEOPLE_SHARE else _emoji) for _ in range(fields))
         scene = make_scene(subjects, rng)
-        pixels.append(draw(scene, rng))
+        pixels.append(draw(scene, rng, spare))
         captions.append(scene.caption)
     return np.stack(pixels), captions
 
 
 def main() -> None:
     portion = 500
-    for fields, (label, trained) in enumerate((("single", SINGLES), ("double", DOUBLES), ("triple", TRIPLES)), 1):
-        count = scaled(trained, 200) + TEST
-        jobs = [(10_000 * fields + i, min(portion, count - i), fields) for i in range(0, count, portion)]
+    for label, (fields, trained) in COUNTS.items():
+        count, spare = scaled(trained, 200) + TEST, fields - 1 if label in ("wide", "wider") else 0
+        seed = 10_000 * (10 * spare + fields)
+        jobs = [(seed + i, min(portion, count - i), fields - spare, spare) for i in range(0, count, portion)]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)
         np.savez(CACHE / f"{label}.npz", pixels=np.concatenate([p for p, _ in parts]),
