@@ -20,11 +20,12 @@ from tests.host.server import Server, start_server
 
 from . import scoring
 from .graphs import to_api
-from .variants import METHODS, alone, together
+from .variants import METHODS, alone, find, together
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / "example_workflows" / "01_train_fuse_place.json"
 NAMES = ("mara", "finn")
+BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}  # as Demo Model calls them
 ALONE_PROMPT = "a photo of {name}, green background"
 ZOOM, GAP, LABEL = 2, 6, 22
 
@@ -34,9 +35,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def load_graph(server: Server) -> dict:
-    """The API form of workflow 01 as this server understands it."""
-    return to_api(json.loads(WORKFLOW.read_text()), server.object_info())
+def load_graph(server: Server, base: str = "A") -> dict:
+    """The API form of workflow 01 as this server understands it, on one of the two small bases."""
+    graph = to_api(json.loads(WORKFLOW.read_text()), server.object_info())
+    for key in find(graph, "MixOfShowDemoModel"):
+        graph[key]["inputs"]["base"] = BASES[base]
+    return graph
 
 
 def run_graph(server: Server, graph: dict, timeout: float = 900) -> np.ndarray:
@@ -86,13 +90,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pictures", type=int, default=4, help="seeds per column")
+    parser.add_argument("--base", choices=BASES, default="A", help="SD1.5's kind or SDXL's kind")
     parser.add_argument("--out", type=Path, default=ROOT / ".cache" / "demo.png")
     options = parser.parse_args()
     start = time.monotonic()
     judge = scoring.load_judge()
     with start_server(find_host(), extra_nodes=()) as server:
         say("training mara and finn, fusing and placing them (workflow 01); expect 4 to 8 minutes on two CPU cores")
-        graph = load_graph(server)
+        graph = load_graph(server, options.base)
         table = run_table(server, graph, options.seed, options.pictures)
         singles = {
             name: run_graph(
