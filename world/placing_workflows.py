@@ -43,14 +43,6 @@ For a real checkpoint take *Load ControlNet Model* in place of *Demo Control*, a
 that it was trained on. Any picture of yours can be the sketch.
 """
 
-SCENE_STORY = """## A character and an object in a scene, all learned
-
-*mara* is a character, *olmo* an object, *lagun* a scene. All three stay in their own files. The scene is the concept
-of the *Background* in the editor: it acts wherever no region is.
-
-The small base has only ever seen flat backgrounds; what it makes of a beach is what a few minutes of training can add.
-"""
-
 XL_STORY = """## The same with a model of SDXL's kind
 
 *Demo Model* gives the base with two text encoders and size conditioning; everything else is workflow 02. Concepts
@@ -64,7 +56,6 @@ def region(identifier: str, x: float, width: float, top: float = 0, **more) -> d
 
 
 PEOPLE = {"mara": ("person", "character"), "finn": ("person", "character")}
-SCENE = {"mara": ("person", "character"), "olmo": ("snowman", "object"), "lagun": ("beach", "scene")}
 
 
 def trained(cast: dict[str, tuple[str, str]] = PEOPLE, base: str = "", mark: str = "") -> dict[str, Step]:
@@ -240,23 +231,6 @@ def sketched() -> dict[str, Step]:
     return steps | {"save": saved("06", ("decode", 0), (3780, 40))}
 
 
-def in_a_scene() -> dict[str, Step]:
-    document = {
-        "version": 1,
-        "background": {"concept": "lagun"},
-        "regions": [
-            region("mara", 0.0625, 0.375, 0.25, concept="mara", prompt="a photo of mara in lagun"),
-            region("olmo", 0.5625, 0.375, 0.25, concept="olmo", prompt="a photo of olmo in lagun"),
-        ],
-    }
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": SCENE_STORY}),
-        **trained(SCENE),
-        **placed(document, 2 * SIDE, "a photo of lagun", 4, "lagun"),
-        "save": saved("07", ("decode", 0)),
-    }
-
-
 def two_routed_xl() -> dict[str, Step]:
     steps = two_routed() | {"story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": XL_STORY})}
     return steps | trained(base="SDXL kind", mark="_xl") | {"save": saved("08", ("decode", 0))}
@@ -266,6 +240,5 @@ WORKFLOWS = {
     "02_two_people_routed": two_routed,
     "03_three_people_detailed": three_with_detail,
     "06_sketch_in_one_region": sketched,
-    "07_object_in_a_scene": in_a_scene,
     "08_two_people_sdxl": two_routed_xl,
 }

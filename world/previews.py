@@ -34,7 +34,7 @@ def tile(pictures: np.ndarray) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("numbers", nargs="*", default=["02", "03", "06", "07", "08"], help="which workflows")
+    parser.add_argument("numbers", nargs="*", default=["02", "03", "06", "08"], help="which workflows")
     options = parser.parse_args()
     with start_server(find_host(), extra_nodes=()) as server:
         info = server.object_info()
