@@ -7,9 +7,10 @@ The paper (Mix-of-Show, arXiv 2305.18292, regionally controllable sampling), at 
 
 Here each region has a weight w_r(p) with sum S(p) <= 1, and the output projection W, b is affine, so that
 
-    out(p) = (1 - S) (W A_c + b) + S (W sum(w_r/S A_r) + b)
+    out(p) = (1 - S) (W A_c + b) + S (W sum(w_r/S A_r) + b) = W ((1 - S) A_c + sum(w_r A_r)) + b
 
-is the same formula for hard masks and its natural continuation for soft ones. Only covered tokens are computed.
+is the same formula for hard masks and its natural continuation for soft ones. So everything is blended before the
+output projection, which then runs once for all texts. Only covered tokens are computed.
 Letters: B rows of the batch, R regions, N tokens of a layer, U covered tokens, M tokens of the largest region,
 T text tokens, C channels.
 """
@@ -62,6 +63,7 @@ class TokenPlan:
 
     ``union`` [U]: tokens that any region covers in any row; ``total`` [B, U]: S(p). ``regions``: numbers of the
     regions that cover anything; ``members`` per such region: positions in ``union``; ``shares`` [B, R', U]: w_r / S.
+    ``whole``: the union is every token; ``covered``: and S is 1 at all of them.
     """
 
     union: Tensor
@@ -69,6 +71,8 @@ class TokenPlan:
     regions: tuple[int, ...]
     members: tuple[Tensor, ...]
     shares: Tensor
+    whole: bool
+    covered: bool
 
     @property
     def padded(self) -> bool:
@@ -79,7 +83,7 @@ class TokenPlan:
 
 def plan_tokens(weights: Tensor) -> TokenPlan | None:
     """Plan for weights [B, R, N]; None when nothing is covered."""
-    present = (weights > 0).any(0)  # R, N
+    present, count = (weights > 0).any(0), weights.shape[2]  # R, N
     union = present.any(0).nonzero().squeeze(1)
     if union.numel() == 0:
         return None
@@ -87,7 +91,9 @@ def plan_tokens(weights: Tensor) -> TokenPlan | None:
     regions = tuple(present.any(1).nonzero().squeeze(1).tolist())
     total = weights.sum(1)
     shares = weights[:, list(regions)] / total.clamp(min=1e-12)[:, None]
-    return TokenPlan(union, total, regions, tuple(present[r].nonzero().squeeze(1) for r in regions), shares)
+    members = tuple(present[r].nonzero().squeeze(1) for r in regions)
+    whole = union.numel() == count
+    return TokenPlan(union, total, regions, members, shares, whole, whole and bool((total >= 1).all()))
 
 
 def repeat_tokens(text: Tensor, length: int) -> Tensor:
@@ -136,16 +142,18 @@ def _valid(member: Tensor, longest: int) -> Tensor:
     return (torch.arange(longest, device=member.device) < member.numel()).float()
 
 
-def blend(out: Tensor, projected: Tensor, plan: TokenPlan) -> Tensor:
-    """(1 - S) out + S projected at the covered tokens; all other tokens of out [B, N, C] keep their bits."""
+def blend(out: Tensor, part: Tensor, plan: TokenPlan) -> Tensor:
+    """(1 - S) out + S part at the covered tokens; all other tokens of out [B, N, C] keep their bits."""
+    if plan.covered:
+        return part.to(out)
     total = plan.total[..., None].to(out)
     result = out.clone()
-    result[:, plan.union] = torch.where(total >= 1, projected, torch.lerp(out[:, plan.union], projected, total))
+    result[:, plan.union] = torch.where(total >= 1, part, torch.lerp(out[:, plan.union], part, total))
     return result
 
 
-def add_difference(out: Tensor, projected: Tensor, projected_base: Tensor, plan: TokenPlan) -> Tensor:
-    """out + S (projected - base): keeps what other patches added to out, which ``blend`` would scale away."""
+def add_difference(out: Tensor, part: Tensor, base: Tensor, plan: TokenPlan) -> Tensor:
+    """out + S (part - base): keeps what others added to out, which ``blend`` would scale away."""
     result = out.clone()
-    result[:, plan.union] += (projected - projected_base) * plan.total[..., None].to(out)
+    result[:, plan.union] += (part - base) * plan.total[..., None].to(out)
     return result

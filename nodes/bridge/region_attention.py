@@ -1,7 +1,7 @@
-"""The attention patches that act on payloads: layered contexts before, regions after cross-attention.
+"""What attention knows about payloads, and the patch that gives each layer its own text.
 
-Nothing is replaced, so other attention patches still work. State lives in one Sampling object per sampling run and
-one Batch object per UNet call; both are made in regions.py and travel in transformer_options.
+State lives in one Sampling object per sampling run and one Batch object per UNet call; both are made in regions.py and
+travel in transformer_options. What regions do is in region_blend.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from comfy.ldm.modules import attention as host_attention
 from torch import Tensor
 
 from ...mixofshow_core.errors import MixOfShowError
@@ -25,7 +24,6 @@ from .routing import Routes
 log = logging.getLogger("mixofshow")
 
 KEY = "mixofshow_regions"
-STASH = f"{KEY}_stash"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +91,24 @@ class Sampling:
 
 
 @dataclass(eq=False)
+class Reading:
+    """A cross-attention that has begun: its place, what our patch saw of it, and its query once it is projected."""
+
+    layer: CrossAttention
+    size: tuple[int, int]
+    context: Tensor
+    value: Tensor
+    options: dict
+    query: Tensor | None = None
+
+
+@dataclass(eq=False)
 class Batch:
     """One UNet call: which payload each row has, and the masks of each row [B, R, H, W].
 
-    ``here`` is the size (rows, columns) of the transformer that runs now, as far as routing looks; see ``enter``.
+    ``shared``: another patch changes what cross-attention reads; ``replaced``: blocks whose attention another node
+    computes. ``reading``: the cross-attention that runs now. ``here`` is the size (rows, columns) of the transformer
+    that runs now, as far as routing looks; see ``enter``.
     """
 
     sampling: Sampling
@@ -106,6 +118,7 @@ class Batch:
     layers: dict[tuple, CrossAttention]
     shared: bool
     replaced: frozenset
+    reading: Reading | None = None
     here: tuple[int, int] | None = None
     focus: dict | None = None
     kept: dict = field(default_factory=dict)
@@ -181,6 +194,12 @@ class Batch:
         self.sampling.warn("Another node changed the tokens or rows of a layer; routed concepts are left out there.")
         return None
 
+    def begin(self, reading: Reading | None) -> None:
+        """Note which cross-attention runs from here on; the last one must have been blended by now."""
+        if self.reading is not None and self.groups():
+            self.sampling.warn("Another node computes cross-attention by itself; regions are left out there.")
+        self.reading = reading
+
     def enter(self, x: Tensor) -> None:
         """Note the size of a transformer's input [B, C, h, w]: its tokens are these places, whoever changed it."""
         self.here = tuple(x.shape[-2:])
@@ -200,6 +219,7 @@ def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
     batch = options.get(KEY)
     if not isinstance(batch, Batch) or not any(batch.ids):
         return n, context, value
+    batch.begin(None)
     if n.shape[0] != len(batch.ids):
         batch.sampling.warn(
             f"Another node changed the attention batch from {len(batch.ids)} to {n.shape[0]} rows (attention couple?); "
@@ -214,11 +234,11 @@ def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
         batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
     elif layered:
         context = value = _layered_context(batch, layer.index, context, layered)
-    options[STASH] = layer, n, context, value
+    batch.begin(Reading(layer, tuple(options["activations_shape"][-2:]), context, value, options))
     return n, context, value
 
 
-def _at_layer(text: Tensor, index: int, count: int) -> Tensor:
+def at_layer(text: Tensor, index: int, count: int) -> Tensor:
     """One layer [T, C] of a text [1 or L, T, C]."""
     if text.shape[0] not in (1, count):
         raise MixOfShowError(
@@ -229,97 +249,10 @@ def _at_layer(text: Tensor, index: int, count: int) -> Tensor:
 
 
 def _layered_context(batch: Batch, index: int, context: Tensor, layered: set[int]) -> Tensor:
-    texts = {number: _at_layer(batch.payloads[number - 1].layers, index, len(batch.layers)) for number in layered}
+    texts = {number: at_layer(batch.payloads[number - 1].layers, index, len(batch.layers)) for number in layered}
     length = math.lcm(context.shape[1], *(text.shape[0] for text in texts.values()))
     context = regional.repeat_tokens(context, length).clone()
     for number, text in texts.items():
         rows = [row for row, found in enumerate(batch.ids) if found == number]
         context[rows] = regional.repeat_tokens(text.to(context), length)
     return context
-
-
-def add_regions(out: Tensor, options: dict) -> Tensor:
-    """attn2_output_patch: at covered tokens, blend in what each region's text would have given."""
-    batch, stash = options.get(KEY), options.pop(STASH, None)
-    if stash is None or not isinstance(batch, Batch):
-        return out
-    layer, n, context, value = stash
-    if out.shape[:2] != n.shape[:2]:
-        batch.sampling.warn("Another node changed the size of the attention output; regions are left out.")
-        return out
-    size = tuple(options["activations_shape"][-2:])
-    for rows in batch.groups().values():
-        plan = batch.plan(rows, size)
-        if plan is None:
-            continue
-        every = len(rows) == out.shape[0]
-        part = _region_output(batch, layer, options, plan, rows, n if every else n[rows])
-        own = out if every else out[rows]
-        if batch.is_shared(options):
-            base = _base_output(batch, layer, options, plan, rows, (n, context, value))
-            own = regional.add_difference(own, part, base, plan)
-        else:
-            own = regional.blend(own, part, plan)
-        if every:
-            return own
-        out = out.clone()
-        out[rows] = own
-    return out
-
-
-def _attend(layer: CrossAttention, options: dict):
-    module = layer.module
-
-    def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return host_attention.optimized_attention(
-            query, keys, values, module.heads, attn_precision=module.attn_precision, transformer_options=options
-        )
-
-    return attend
-
-
-def _region_output(batch: Batch, layer: CrossAttention, options: dict, plan, rows: list[int], n: Tensor) -> Tensor:
-    module = layer.module
-    gates = _union_gates(batch, options, plan, rows)
-    with batch.focused(gates):
-        query = module.to_q(n[:, plan.union])
-    pairs = {number: _project(batch, number, layer, query) for number in {batch.ids[row] for row in rows}}
-    length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
-    keys, values = (
-        torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)
-    )
-    mixed = regional.attend_regions(query, keys, values, plan, _attend(layer, options))
-    with batch.focused(gates):
-        return module.to_out(mixed)
-
-
-def _union_gates(batch: Batch, options: dict, plan, rows: list[int]) -> dict:
-    size = tuple(options["activations_shape"][-2:])
-    return {id(routes): batch.gates(routes, size)[rows][:, plan.union] for routes in batch.routes()}
-
-
-def _base_output(batch: Batch, layer: CrossAttention, options: dict, plan, rows: list[int], inputs: tuple) -> Tensor:
-    """What the base text gives at the covered tokens, computed as the host does."""
-    module, (n, context, value) = layer.module, inputs
-    gates = _union_gates(batch, options, plan, rows)
-    with batch.focused({id(routes): batch.text_gates(routes)[rows] for routes in batch.routes()}):
-        keys, values = module.to_k(context[rows]), module.to_v(value[rows])
-    with batch.focused(gates):
-        mixed = _attend(layer, options)(module.to_q(n[rows][:, plan.union]), keys, values)
-        return module.to_out(mixed)
-
-
-def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V [R, T, C] of all region texts of one payload at one layer."""
-    payload = batch.payloads[number - 1]
-    key = (id(payload), layer.path, like.device, like.dtype)
-    kept = batch.sampling.projections.get(key)
-    if kept is None:
-        count = len(batch.layers)
-        text = regional.stack_texts([_at_layer(text, layer.index, count) for text in payload.texts]).to(like)
-        routes = payload.routes
-        with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
-            kept = layer.module.to_k(text), layer.module.to_v(text)
-        if batch.sampling.keep_projections:
-            batch.sampling.projections[key] = kept
-    return kept

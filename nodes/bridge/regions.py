@@ -3,7 +3,7 @@
 A CONDITIONING carries a Payload in its ``model_conds``; a patched MODEL acts on it. Per step a CALC_COND_BATCH wrapper
 turns payloads into one latent-shaped map (channel 0 says which payload a row belongs to, the others are the region
 masks), which the host crops, tiles and batches like the latent itself. A DIFFUSION_MODEL wrapper reads the map back
-for the attention patches of region_attention.py.
+for region_attention.py, region_blend.py and routing.py, which act inside the UNet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...mixofshow_core.errors import MixOfShowError
-from .region_attention import KEY, Batch, Payload, Sampling, add_regions, choose_texts, payload_of
+from .region_attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
+from .region_blend import blended
 from .routing import routed
 
 MAP = f"{KEY}_map"
@@ -58,7 +59,6 @@ def patch_model(model):
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, attach_maps)
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, read_maps)
     model.set_model_attn2_patch(choose_texts)
-    model.set_model_attn2_output_patch(add_regions)
     return model
 
 
@@ -147,10 +147,9 @@ def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, t
         sampling, payloads = options[KEY]
         patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
         others = [patch for patch in patches.get("attn2_patch", ()) if patch is not choose_texts]
-        others += [patch for patch in patches.get("attn2_output_patch", ()) if patch is not add_regions]
         ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
         layers = sampling.layers_of(executor.class_obj)
         batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
-        with routed(executor.class_obj, batch):
+        with routed(executor.class_obj, batch), blended(batch):
             return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
     return executor(x, timesteps, context, y, control, options, **kwargs)

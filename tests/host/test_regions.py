@@ -318,6 +318,28 @@ def test_a_patch_that_rebatches_attention_is_named(sd15, caplog):
     assert sum("changed the attention batch" in message for message in caplog.messages) == 1
 
 
+def test_attention_that_another_node_computes_is_named(sd15, caplog, monkeypatch):
+    from mos_pack.mixofshow_core.topology import cross_attention_layers
+
+    module = cross_attention_layers(sd15.model.model.diffusion_model)[3].module
+    monkeypatch.setattr(module, "forward", lambda n, **_: torch.zeros_like(n))
+    with caplog.at_level("WARNING", logger="mixofshow"):
+        sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect())), steps=1)
+    assert sum("computes cross-attention by itself" in message for message in caplog.messages) == 1
+
+
+def test_another_nodes_output_patch_acts_after_the_regions(sd15):
+    def halved(model):
+        model = model.clone()
+        model.set_model_attn2_output_patch(lambda out, options: out / 2)
+        return model
+
+    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
+    plain = sd15.sample(halved(sd15.model), sd15.cond(sd15.b))
+    assert gap(sd15.sample(halved(sd15.patched), full), plain) < NEAR
+    assert gap(sd15.sample(sd15.model, sd15.cond(sd15.b)), plain) > NEAR
+
+
 def test_text_joined_by_another_node_drops_the_layers_and_says_so(sd15, caplog):
     joined = sd15.cond(sd15.a, layers=sd15.b.repeat(16, 1, 1))
     joined = [[torch.cat([joined[0][0], sd15.c], 1), joined[0][1]]]
