@@ -30,7 +30,7 @@ THOROUGH = Arm("thorough calibration", "exact", "thorough")
 ARMS = (EXACT, SUM, *BASELINES, NO_PRIOR, FULL_PRIOR, STAGED, REFINED,
         RANK_ONE, Arm("sum, rank 1", "sum", rank_one=True))
 OURS = (
-    EXACT, *(Arm(f"ridge {value:g}", "exact", settings=everywhere("ridge", value)) for value in (0.0, 1e-2, 1e-1)),
+    EXACT, *(Arm(f"ridge {value:g}", "exact", settings=everywhere("ridge", value)) for value in (0.0, 1e-3, 1e-1)),
     NO_PRIOR, FULL_PRIOR, STAGED, REFINED, Arm("quick calibration", "exact", "quick"),
     THOROUGH,
     Arm("text encoder not solved", "exact", settings=(("stage_text", False),)),

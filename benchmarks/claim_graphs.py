@@ -23,6 +23,11 @@ class Studio:
     steps: int = 20
     guidance: float = 3.0
 
+    def fusion_defaults(self) -> dict:
+        """What Fusion Settings says untouched."""
+        specs = input_specs(self.object_info["MixOfShowFusionSettings"])
+        return {name: default_value(*spec) for name, spec in specs.items() if is_widget(*spec)}
+
 
 @dataclass
 class Graph:

@@ -188,7 +188,11 @@ class Lab:
         return cell.build(self.studio, {t.name: self.file(t) for t in cell.trainings})
 
     def cell_path(self, cell: Cell) -> Path:
-        return CACHE / f"cell-{digest(VERSION, self.base, self.nodes(cell))}.npz"
+        nodes = self.nodes(cell)
+        parts = [VERSION, self.base, nodes]
+        if any(node["class_type"] == "MixOfShowFuse" for node in nodes.values()):
+            parts.append(self.studio.fusion_defaults())  # they act where the graph has no Fusion Settings
+        return CACHE / f"cell-{digest(*parts)}.npz"
 
     def make(self, server: Server, cell: Cell) -> None:
         """Train what is missing and paint the cell, unless it is there."""

@@ -36,7 +36,7 @@ class FusionSettings:
     weights: w_i by a concept's name, 1 where none is given. concept_rank: every concept is cut to it first, 0 = never.
     """
 
-    ridge: Mapping[str, float] = field(default_factory=lambda: per_role(1e-3))
+    ridge: Mapping[str, float] = field(default_factory=lambda: per_role(1e-2))
     prior: Mapping[str, float] = field(default_factory=lambda: per_role(0.1))
     unsolved: str = "mean"
     mode: str = "own"
