@@ -10,8 +10,8 @@ from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.plan import PRESETS
 from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
 from ..mixofshow_core.metrics.comparison import expand_prompts, parse_ways, plan_columns, write_table
-from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores
-from .bridge.evaluation import SAMPLERS, SCHEDULERS, Sampling, Stage, in_order, list_cells, paint
+from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores, grid_size
+from .bridge.evaluation import SAMPLERS, SCHEDULERS, Sampling, Stage, in_order, list_cells, paint, picture_size
 from .bridge.evaluation_score import collect_references, describe_pictures, describe_scores, panels_of, score
 from .bridge.evaluators import built_in, from_clip_vision, from_path
 from .bridge.images import to_image_batch
@@ -85,6 +85,7 @@ class MixOfShowCompare(io.ComfyNode):
         how = Sampling(negative, seed, steps, cfg, sampler_name, scheduler)
         rows = expand_prompts(prompts, tuple(stage.classes))
         columns, notes = plan_columns(parse_ways(ways, METHODS), stage.labels, regions is not None, other is not None)
+        grid_size(picture_size(vae, latent_image), len(latent_image["samples"]), len(rows), len(columns))
         painted, blanks, facts = paint(stage, rows, columns, latent_image, how)
         table = write_table(list_cells(stage, rows, columns, painted, seed), facts | {"notes": list(notes)})
         how_line = f"seed {seed}, {steps} steps, {sampler_name} {scheduler}, cfg {cfg:g}; one line is one noise."

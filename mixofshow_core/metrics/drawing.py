@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import MixOfShowError
 from .comparison import KINDS
 
-MARGIN, GAP, STRIPE, LABELS = 20, 4, 6, 190
+MARGIN, GAP, STRIPE, LABELS, HEAD = 20, 4, 6, 190, 104
 SHOWN = (128, 256)  # in a grid: small pictures are enlarged to this shorter side, big ones shrunk to this longer side
 MAX_PIXELS = 64_000_000
 
@@ -79,6 +79,23 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def grid_size(picture: tuple[int, int], pictures: int, rows: int, columns: int) -> tuple[int, int]:
+    """(width, height) of a grid in pixels; picture: (height, width), pictures: per cell. MixOfShowError if too large.
+
+    Known before anything is painted.
+    """
+    width, height = _shown_size(*picture)
+    size = (2 * MARGIN + LABELS + (width + GAP) * columns,
+            HEAD + 40 + _row_height(height, pictures) * rows + MARGIN)  # fmt: skip
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MixOfShowError(f"The grid would have {size[0]} x {size[1]} pixels: use fewer prompts, ways or pictures.")
+    return size
+
+
+def _row_height(height: int, pictures: int) -> int:
+    return max(pictures * (height + GAP), 60) + 10
+
+
 def draw_grid(
     cells: Mapping[tuple[int, int], Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[tuple[str, str]],
     blanks: Mapping[tuple[int, int], str], title: str, facts: str, theme: Theme = LIGHT,
@@ -93,18 +110,15 @@ def draw_grid(
     width, height = _shown_size(*first[0].shape[:2])
     count = max(len(pictures) for pictures in cells.values())
     small, medium, large = (ImageFont.load_default(size) for size in (12, 14, 20))
-    head, step = 104, width + GAP
-    row_height = max(count * (height + GAP), 60) + 10
-    size = (2 * MARGIN + LABELS + step * len(columns), head + 40 + row_height * len(rows) + MARGIN)
-    if size[0] * size[1] > MAX_PIXELS:
-        raise MixOfShowError(f"The grid would have {size[0]} x {size[1]} pixels: use fewer prompts, ways or pictures.")
+    size = grid_size(first[0].shape[:2], count, len(rows), len(columns))
+    step, row_height = width + GAP, _row_height(height, count)
     image = Image.new("RGB", size, theme.back)
     draw = ImageDraw.Draw(image)
     draw.text((MARGIN, 14), readable(title), fill=theme.ink, font=large)
     for n, line in enumerate(textwrap.wrap(readable(facts), max(40, (size[0] - 2 * MARGIN) // 6))[:2]):
         draw.text((MARGIN, 42 + 16 * n), line, fill=theme.faint, font=small)
-    _legend(draw, MARGIN, head - 26, [kind for kind in KINDS if kind in {kind for _, kind in columns}], theme)
-    top, left = head + 34, MARGIN + LABELS
+    _legend(draw, MARGIN, HEAD - 26, [kind for kind in KINDS if kind in {kind for _, kind in columns}], theme)
+    top, left = HEAD + 34, MARGIN + LABELS
     for column, (label, kind) in enumerate(columns):
         x = left + column * step
         draw.rectangle((x, top - STRIPE - 2, x + width - 1, top - 3), fill=theme.colour(kind))

@@ -131,6 +131,12 @@ def sample_like_ksampler(model, positive, negative, latent: dict, how: Sampling,
     )  # fmt: skip
 
 
+def picture_size(vae, latent: dict) -> tuple[int, int]:
+    """(height, width) in pixels of the pictures that the VAE makes of this latent."""
+    height, width = latent["samples"].shape[-2:]
+    return height * vae.spacial_compression_decode(), width * vae.spacial_compression_decode()
+
+
 def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: dict, how: Sampling):
     """({(row, column): uint8 [n, H, W, 3] on the CPU}, {(row, column): why it is empty}, facts).
 

@@ -123,6 +123,18 @@ def test_another_model_is_one_more_column(base, uses):
     assert not torch.equal(pictures[0], pictures[1])
 
 
+def test_a_grid_that_is_too_large_is_refused_before_anything_is_painted(base, uses, monkeypatch):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes import evaluate
+    from mos_pack.nodes.bridge.evaluation import picture_size
+
+    _, _, pictures, _ = compare(base, uses, "base", "mara", latent_image={"samples": torch.zeros(1, 4, 8, 4)}, steps=1)
+    assert picture_size(base.vae, {"samples": torch.zeros(1, 4, 8, 4)}) == tuple(pictures.shape[1:3])
+    monkeypatch.setattr(evaluate, "paint", lambda *args: pytest.fail("it paints"))
+    with pytest.raises(MixOfShowError, match="fewer prompts, ways or pictures"):
+        compare(base, uses, "base, each", "mara\n" * 80, latent_image=latent(80))
+
+
 def test_a_base_that_knows_the_concepts_is_no_base(base, uses):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes.bridge.text import register_concepts
