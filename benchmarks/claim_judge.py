@@ -5,7 +5,7 @@ stands beside two others: that of real held-out pictures, and that of the concep
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,17 +41,9 @@ def ratio(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[flo
     return float(table[:, 0].sum() / table[:, 1].sum()), low, high
 
 
-def kernel_distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """KID of two sets of features [N, D], [M, D]: unbiased, cubic kernel (Binkowski et al. 2018); can be below 0."""
-    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def apart(a: torch.Tensor) -> torch.Tensor:
-        table = kernel(a, a)
-        return (table.sum() - table.diagonal().sum()) / (len(a) * (len(a) - 1))
-
-    ours, theirs = ours.double(), theirs.double()
-    return float(apart(ours) + apart(theirs) - 2 * kernel(ours, theirs).mean())
+def kernel_distance() -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """The pack's own, which needs no host."""
+    return evaluator.load_metrics("alignment").kernel_distance
 
 
 def drift(painted: torch.Tensor, base: torch.Tensor) -> list[float]:

@@ -82,7 +82,7 @@ def score_one(judge: Judge, name: str, painted: Mapping[str, Painted], base: Map
         scores[key] = drift(painted[key].features[:, 0], base[base_key(name, key)].features[:, 0])
     noun, plain = painted["noun"].features[:, 0], base[base_key(name, "noun")].features[:, 0]
     scores["leak"] = judge.hits(kind, name, noun)
-    scores["kid"] = [1000 * kernel_distance(noun, plain)] if len(noun) > 1 else []
+    scores["kid"] = [1000 * kernel_distance()(noun, plain)] if len(noun) > 1 else []
     return scores
 
 
