@@ -89,22 +89,32 @@ def world(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def test(options: argparse.Namespace, rest: list[str]) -> int:
-    """Unit tests run in a process of their own, where no ComfyUI can be imported by accident."""
+    """Unit tests run in a process of their own, where no ComfyUI can be imported by accident.
+
+    The browser tests use about one core and wait a lot: they run beside the others and are shown at the end.
+    """
     prepare()
     skipped = {"BROWSER TESTS": find_browser(options.system)}
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
-    say("all tests: about 10 minutes on two cores")
-    failed = []
+    say("all tests: about 15 minutes on two cores; the browser tests run beside the others")
     start = time.monotonic()
-    steps = {"lint": ["ruff", "check", "."]} | {
-        room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host", "browser")
-    }
-    for name, words in steps.items():
-        say(f"{name} ...")
-        if run([str(PYTHON), "-m", *words]) != 0:
-            failed.append(name)
+    steps = {"lint": ["ruff", "check", "."]} | {room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host")}
+    failed, log = [], CACHE / "browser-tests.log"
+    command = [str(PYTHON), "-m", "pytest", "-q", "tests/browser"]
+    with open(log, "wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as browser:
+        try:
+            for name, words in steps.items():
+                say(f"{name} ...")
+                if run([str(PYTHON), "-m", *words]) != 0:
+                    failed.append(name)
+            say("browser ...")
+            if browser.wait() != 0:
+                failed.append("browser")
+        finally:
+            browser.terminate()
+    print(log.read_text(encoding="utf-8", errors="replace"), flush=True)
     for what, why in skipped.items():
         if why:
             say("=" * 100)

@@ -43,6 +43,35 @@ def test_pip_failures_are_one_line(dev, tmp_path, monkeypatch, output, line):
     assert "\n" not in str(stop.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell script as a program")
+@pytest.mark.parametrize("room", ["none", "unit", "browser"])
+def test_browser_tests_run_beside_the_others_and_count(dev, tmp_path, monkeypatch, capfd, room):
+    """The false python waits in one room until the other has begun: one after the other would never end well."""
+    path = tmp_path / "python"
+    path.write_text(f"""#!/bin/sh
+cd {tmp_path}
+room=${{4##*/}}
+echo "this is $room"
+touch "began-$room"
+case "$room" in
+    browser) other=host;;
+    host) other=browser;;
+    *) other=$room;;
+esac
+for _ in $(seq 300); do [ -e "began-$other" ] && break; sleep 0.1; done
+[ -e "began-$other" ] && [ "$room" != {room} ]
+""")
+    path.chmod(0o755)
+    for name in ("prepare", "find_javascript_tools"):
+        monkeypatch.setattr(dev, name, lambda: "")
+    monkeypatch.setattr(dev, "find_browser", lambda system: "")
+    monkeypatch.setattr(dev, "PYTHON", path)
+    assert dev.test(dev.argparse.Namespace(system=False), []) == (room != "none")
+    said = capfd.readouterr().out
+    assert "this is browser" in said.partition("browser ...")[2] and "this is host" in said
+    assert ("all passed" if room == "none" else f"FAILED: {room} ") in said
+
+
 def test_a_wrong_python_is_named(dev, monkeypatch):
 
     monkeypatch.setattr(dev.sys, "version_info", (3, 9, 1))
