@@ -33,7 +33,7 @@ TEST = 512
 def choose_label(done: float, chance: float) -> str:
     """What a batch shows: one subject first, two and three and wide canvases later. `chance` lies in 0..1."""
     share = 0.0 if done < 0.3 else 0.75 if done < 0.7 else 1.0
-    for label, often in (("triple", 0.07), ("double", 0.33), ("wide", 0.12), ("wider", 0.04)):
+    for label, often in (("triple", 0.07), ("double", 0.33), ("wide", 0.12), ("wider", 0.08)):
         chance -= share * often
         if chance < 0:
             return label

@@ -1,8 +1,8 @@
 """Draws the training canvases: `python -m world.build` writes
 .cache/world/{single,double,triple,wide,wider}.npz (pixels, captions).
 
-"wide" and "wider" have two and three fields, but one subject somewhere and a caption that does not say where: that is
-what a region's own prompt looks like to a base.
+"wide" and "wider" have two and three fields, and in each of them the one subject that the caption names: a region's own
+prompt says no place, so its text has to paint its subject wherever it is read, whatever stands beside it.
 """
 from __future__ import annotations
 
@@ -59,25 +59,24 @@ def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random) 
     canvas.paste(sprite, (x, y), sprite)
 
 
-def draw(scene: Scene, rng: random.Random, spare: int = 0) -> np.ndarray:
-    """uint8 [64, 64 to 192, 3]. spare: fields that stay empty, left or right of the subjects or both."""
+def draw(scene: Scene, rng: random.Random, copies: int = 1) -> np.ndarray:
+    """uint8 [64, 64 to 192, 3]: the subjects side by side, each `copies` times."""
     colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
-    canvas = Image.new("RGB", (64 * (len(scene.subjects) + spare), 64), colour)
-    left = 32 * rng.randint(0, 2 * spare) if spare else 0
-    for i, subject in enumerate(scene.subjects):
-        paste(canvas, subject, left + 64 * i, rng)
+    canvas = Image.new("RGB", (64 * len(scene.subjects) * copies, 64), colour)
+    for i, subject in enumerate(scene.subjects * copies):
+        paste(canvas, subject, 64 * i, rng)
     return np.asarray(canvas)
 
 
 def make(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str]]:
-    """One portion of canvases: (seed, how many, subjects per canvas, empty fields per canvas)."""
-    seed, count, fields, spare = job
+    """One portion of canvases: (seed, how many, subjects per canvas, how often each stands there)."""
+    seed, count, fields, copies = job
     rng = random.Random(seed)
     pixels, captions = [], []
     for _ in range(count):
         subjects = tuple(rng.choice(_people if rng.random() < PEOPLE_SHARE else _emoji) for _ in range(fields))
         scene = make_scene(subjects, rng)
-        pixels.append(draw(scene, rng, spare))
+        pixels.append(draw(scene, rng, copies))
         captions.append(scene.caption)
     return np.stack(pixels), captions
 
@@ -85,9 +84,9 @@ def make(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str]]:
 def main() -> None:
     portion = 500
     for label, (fields, trained) in COUNTS.items():
-        count, spare = scaled(trained, 200) + TEST, fields - 1 if label in ("wide", "wider") else 0
-        seed = 10_000 * (10 * spare + fields)
-        jobs = [(seed + i, min(portion, count - i), fields - spare, spare) for i in range(0, count, portion)]
+        count, copies = scaled(trained, 200) + TEST, fields if label in ("wide", "wider") else 1
+        seed = 10_000 * (10 * (copies - 1) + fields)
+        jobs = [(seed + i, min(portion, count - i), fields // copies, copies) for i in range(0, count, portion)]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)
         np.savez(CACHE / f"{label}.npz", pixels=np.concatenate([p for p, _ in parts]),
