@@ -38,6 +38,7 @@ class Adapter(nn.Module):
         self.detach_bos = False
 
     def change(self, module: nn.Module, x: Tensor) -> Tensor:
+        """What the layer's output changes by, ``strength`` included."""
         raise NotImplementedError
 
     def delta(self) -> Delta:
@@ -46,7 +47,7 @@ class Adapter(nn.Module):
 
     def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if self.active or not self.training:
-            output = output + (self.change(module, args[0]) * self.strength).to(output.dtype)
+            output = output + self.change(module, args[0]).to(output.dtype)
         if self.detach_bos and self.training:
             first = torch.arange(output.shape[1], device=output.device) % SECTION == 0
             output = torch.where(first[:, None], output.detach(), output)
@@ -62,9 +63,10 @@ class FullAdapter(Adapter):
 
     def change(self, module: nn.Module, x: Tensor) -> Tensor:
         x = x.to(self.diff.dtype)
-        if self.diff.dim() == 2:
-            return F.linear(x, self.diff)
-        return F.conv2d(x, self.diff, None, module.stride, module.padding, module.dilation, module.groups)
+        diff = self.diff if self.strength == 1.0 else self.diff * self.strength
+        if diff.dim() == 2:
+            return F.linear(x, diff)
+        return F.conv2d(x, diff, None, module.stride, module.padding, module.dilation, module.groups)
 
     def delta(self) -> Dense:
         return Dense(self.diff.detach().float().cpu().clone())
@@ -87,9 +89,12 @@ class LowRankAdapter(Adapter):
             x = F.dropout(x, self.dropout)
         # The text encoder may run on another device than the net (CPU offloading).
         down, up = self.down.to(x.device), self.up.to(x.device)
-        if isinstance(module, nn.Conv2d):
-            return F.conv2d(F.conv2d(x, down[:, :, None, None]), up[:, :, None, None]) * self.scale
-        return F.linear(F.linear(x, down), up) * self.scale
+        is_convolution = isinstance(module, nn.Conv2d)
+        inner = F.conv2d(x, down[:, :, None, None]) if is_convolution else F.linear(x, down)
+        # Between the factors, where the tensor is small: a product at full width costs as much as the adapter.
+        if self.scale * self.strength != 1.0:
+            inner = inner * (self.scale * self.strength)
+        return F.conv2d(inner, up[:, :, None, None]) if is_convolution else F.linear(inner, up)
 
     def delta(self) -> LowRank:
         up, down = self.up.detach().float().cpu().clone(), self.down.detach().float().cpu().clone()

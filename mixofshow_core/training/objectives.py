@@ -63,9 +63,9 @@ def masked_errors(output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) 
 
     Mix-of-Show divides by the number of cells only, which is this times the channel count; AdamW does not feel it.
     """
-    error = (output.float() - target.float()) ** 2 * mask
+    error = F.mse_loss(output.float(), target.float(), reduction="none") * mask
     cells = mask.flatten(1).sum(1).clamp(min=1.0) * output.shape[1]
-    return weight * error.flatten(1).sum(1) / cells
+    return error.flatten(1).sum(1) * (weight / cells)
 
 
 def attention_loss(maps: Sequence[Tensor], subject: Tensor, identity: bool) -> Tensor:

@@ -281,9 +281,12 @@ class HostDenoiser:
         return torch.cat([hidden for hidden, _ in done]), torch.cat([final for _, final in done])
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: TextContexts, which: Tensor) -> Tensor:
+        # All rows at once: taken one by one, each has a gradient as large as all of them.
+        contexts = text.layers[:, which].unbind(0)
+
         def attn2_patch(n, context, value, extra_options):
             layer = self.layer_of[(*extra_options["block"], extra_options["block_index"])]
-            own = text.layers[self.index[layer]][which].to(n.dtype)
+            own = contexts[self.index[layer]].to(n.dtype)
             return n, own, own
 
         options = {"patches": {"attn2_patch": [attn2_patch]}, "optimized_attention_override": _pytorch_attention}
@@ -301,7 +304,7 @@ class HostDenoiser:
             options[RECORDING] = self._recording = Recording(text.words[which])
         with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
             return self.model.diffusion_model(
-                noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=text.layers[0][which],
+                noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=contexts[0],
                 transformer_options=options, **extra,
             ).float()
 
