@@ -265,6 +265,9 @@ def test_adapters_start_as_the_identity_and_scale():
     nn.init.ones_(adapter.up)
     expected = linear(x) + 0.5 * x @ (adapter.up @ adapter.down).T
     assert torch.allclose(adapter.hook(linear, (x,), linear(x)), expected, atol=1e-6)
+    adapter.strength = 0.7
+    weaker = linear(x) + 0.7 * (expected - linear(x))
+    assert torch.allclose(adapter.hook(linear, (x,), linear(x)), weaker, atol=1e-6)
     adapter.strength = 0.0
     assert torch.equal(adapter.hook(linear, (x,), linear(x)), linear(x))
 
@@ -337,6 +340,9 @@ def test_whole_weights_of_linears_and_convolutions_act_like_their_export():
         nn.init.normal_(trainables.adapter(name).diff)
         with trainables.attached({key: m for key, m, _ in cases}):
             hooked = module(x)
+            trainables.set_strength(0.5)
+            assert torch.allclose(module(x), (plain + hooked) / 2, atol=1e-5)
+            trainables.set_strength(1.0)
         delta = trainables.adapter(name).delta()
         with torch.no_grad():
             module.weight += delta.diff
