@@ -5,13 +5,17 @@ MIXOFSHOW_FRONT_END names the `static` folder of another front end than the pinn
 
 import json
 import os
-import time
 
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
+from mos_tests.browser.editor import EditorPage
+from mos_tests.browser.front_end import ERRORS, empty_queue
+from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
 
 CHROMIUM = find_chromium()
+RENDERERS = ["classic", "nodes2"]
+LOADED = "() => window.app?.graph && window.app.extensionManager && window.LiteGraph"
 
 
 def pytest_collection_modifyitems(items):
@@ -45,28 +49,54 @@ def browser(tmp_path_factory):
         running.close()
 
 
-@pytest.fixture
-def page(browser, server):
-    """A loaded front end that can reach our server and nothing else. `page.problems`: errors of its own console."""
-    empty_queue(server)
-    server.post("/settings", {"Comfy.VueNodes.Enabled": False})  # the editor's tests leave their renderer behind
+@pytest.fixture(scope="session")
+def tab(browser, server):
+    """A page that can reach our server and nothing else. Loading the front end costs more than most tests: once."""
     context = browser.new_context(viewport={"width": 1500, "height": 950})
     context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
-    tab = context.new_page()
-    tab.problems = []
-    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
-    tab.goto(server.url, timeout=120_000)
-    tab.wait_for_function("() => window.app?.graph && window.app.extensionManager && window.LiteGraph", timeout=120_000)
-    tab.wait_for_function("() => 'PreviewImage' in window.LiteGraph.registered_node_types", timeout=120_000)
-    tab.wait_for_timeout(500)
-    yield tab
+    opened = context.new_page()
+    opened.problems = []
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    yield opened
     context.close()
 
 
-def empty_queue(server, timeout: float = 60) -> None:
-    """Cancels what a test left behind; a job that has not begun yet hears no interrupt, so ask until it ends."""
-    server.post("/queue", {"clear": True})
-    end = time.monotonic() + timeout
-    while server.get("/queue")["queue_running"] and time.monotonic() < end:
-        server.interrupt()
-        time.sleep(0.5)
+@pytest.fixture
+def page(tab, server):
+    """A loaded front end without pictures. `page.problems`: errors of its own console."""
+    empty_queue(server)
+    if tab.url == "about:blank" or tab.problems or tab.evaluate(ERRORS):
+        server.post("/settings", {"Comfy.VueNodes.Enabled": False})  # the editor's tests leave their renderer behind
+        tab.goto(server.url, timeout=120_000)
+        tab.wait_for_function(LOADED, timeout=120_000)
+        tab.wait_for_function("() => 'PreviewImage' in window.LiteGraph.registered_node_types", timeout=120_000)
+        tab.wait_for_timeout(500)
+    tab.problems.clear()
+    return tab
+
+
+@pytest.fixture(scope="session")
+def concepts(server):
+    """Two concepts by file in the server's own folder, written before any page asks which there are."""
+    folder = server.base / "models" / "loras" / "mixofshow"
+    for name, words in MEANING.items():
+        write_named_concept(find_host(), folder / f"known_{name}.safetensors", name, words)
+
+
+@pytest.fixture(scope="session", params=RENDERERS)
+def mouse(request, browser, server, concepts):
+    """A desktop with a mouse."""
+    yield from open_editor(browser, server, request.param)
+
+
+@pytest.fixture(scope="session", params=RENDERERS)
+def tablet(request, browser, server):
+    """A tablet: touch and two device pixels per pixel."""
+    yield from open_editor(browser, server, request.param, device_scale_factor=2, has_touch=True)
+
+
+def open_editor(browser, server, renderer: str, **context):
+    opened = EditorPage(browser, server, vue=renderer == "nodes2", **context)
+    opened.renderer = renderer
+    yield opened
+    opened.close()

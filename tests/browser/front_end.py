@@ -1,5 +1,7 @@
 """What the tests do to the front end: load a workflow, run it, look at a node's picture."""
 
+import time
+
 LOAD = "async (workflow) => { await window.app.loadGraphData(workflow, true, true) }"
 LOAD_API = "async (graph) => { await window.app.loadApiJson(graph, 'test') }"
 PICTURES = """(type) => window.app.graph.nodes.filter(node => node.type === type)
@@ -28,6 +30,8 @@ def missing_types(page) -> list[str]:
 
 def run_workflow(page) -> None:
     """Queues what is loaded, through the front end's own command: the same one that the Run button calls."""
+    shown = [picture for node_type in ("SaveImage", "PreviewImage") for picture in page.evaluate(PICTURES, node_type)]
+    assert not shown, f"pictures of an earlier run: {shown}"
     page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.QueuePrompt') }")
 
 
@@ -42,3 +46,25 @@ def wait_for_picture(page, node_type: str, seconds: float) -> list[dict]:
     dialog = page.evaluate(ERRORS)
     assert not dialog, f"the front end shows a dialog: {dialog}"
     return page.evaluate(PICTURES, node_type)
+
+
+def wait_for_run(server, before: set[str], seconds: float) -> tuple[dict, dict]:
+    """(graph, outputs) of the run whose id is not among `before`, once it has ended well."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        history = server.get("/history?max_items=64")
+        for run in (history[key] for key in set(history) - before):
+            assert run["status"]["status_str"] != "error", run["status"]["messages"]
+            if run["status"]["completed"]:
+                return run["prompt"][2], run["outputs"]
+        time.sleep(0.5)
+    raise AssertionError(f"the run did not end within {seconds:.0f} s: {server.tail()}")
+
+
+def empty_queue(server, timeout: float = 60) -> None:
+    """Cancels what a test left behind; a job that has not begun yet hears no interrupt, so ask until it ends."""
+    server.post("/queue", {"clear": True})
+    end = time.monotonic() + timeout
+    while server.get("/queue")["queue_running"] and time.monotonic() < end:
+        server.interrupt()
+        time.sleep(0.5)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "demo" / "small_base.safetensors"
 LAYERS = 7
+MEANING = {"mara": "frog", "finn": "apple"}
 
 
 def known_vectors(host: Path, words: list[str]) -> list:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mos_pack.mixofshow_core.regional.raster import rasterize
 from mos_pack.mixofshow_core.regional.schema import parse_regions
-from mos_tests.browser.editor import FIND, EditorPage, document, rectangle
+from mos_tests.browser.editor import FIND, document, rectangle
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = Path(os.environ["MIXOFSHOW_PICTURES"]) if "MIXOFSHOW_PICTURES" in os.environ else None
@@ -17,24 +17,6 @@ HOSTILE_TEXT = {
     "name": "<img src=x onerror='window.hacked=1'>",
     "prompt": "</style><script>window.hacked=1</script>",
 }
-
-
-@pytest.fixture(scope="module", params=["classic", "nodes2"])
-def mouse(request, browser, server):
-    """A desktop with a mouse."""
-    opened = EditorPage(browser, server, vue=request.param == "nodes2")
-    opened.renderer = request.param
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module", params=["classic", "nodes2"])
-def tablet(request, browser, server):
-    """A tablet: touch and two device pixels per pixel."""
-    opened = EditorPage(browser, server, vue=request.param == "nodes2", device_scale_factor=2, has_touch=True)
-    opened.renderer = request.param
-    yield opened
-    opened.close()
 
 
 def near(found: dict, *wanted: float, within: float = 0.045) -> bool:

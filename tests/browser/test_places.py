@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mos_tests.browser.editor import FIND, EditorPage
-from mos_tests.browser.front_end import LOAD
-from mos_tests.browser.named import write_named_concept
-from mos_tests.host.runtime import find_host
+from mos_tests.browser.editor import FIND
+from mos_tests.browser.front_end import LOAD, empty_queue, missing_types, wait_for_picture, wait_for_run
 from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[2] / "example_workflows" / "01_train_fuse_place.json"
-MEANING = {"mara": "frog", "finn": "apple"}
 GRAPH = {
     "base": {"class_type": "MixOfShowDemoModel", "inputs": {}},
-    "mara": {"class_type": "MixOfShowLoadConcept", "inputs": {"file": "mixofshow/mara.safetensors", "name": "mara"}},
+    "mara": {
+        "class_type": "MixOfShowLoadConcept",
+        "inputs": {"file": "mixofshow/known_mara.safetensors", "name": "mara"},
+    },
     "finn": {
         "class_type": "MixOfShowLoadConcept",
-        "inputs": {"file": "mixofshow/finn.safetensors", "name": "finn", "concepts": ["mara", 0]},
+        "inputs": {"file": "mixofshow/known_finn.safetensors", "name": "finn", "concepts": ["mara", 0]},
     },
     "regions": {
         "class_type": "MixOfShowRegions",
@@ -50,92 +50,70 @@ GRAPH = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def concepts(server):
-    """The two files in the server's own folder, written before the page asks which there are."""
-    folder = server.base / "models" / "loras" / "mixofshow"
-    for name, words in MEANING.items():
-        write_named_concept(find_host(), folder / f"{name}.safetensors", name, words)
-    return folder
+def test_two_concepts_end_in_the_places_drawn_for_them(mouse):
+    order = ("mara", "finn") if mouse.renderer == "classic" else ("finn", "mara")
+    numbered = {key: str(number) for number, key in enumerate(GRAPH, 1)}
+    graph = {
+        numbered[key]: node | {"inputs": {
+            name: [numbered[value[0]], value[1]] if isinstance(value, list) else value
+            for name, value in node["inputs"].items()
+        }}
+        for key, node in GRAPH.items()
+    }  # fmt: skip
+    mouse.load_graph(graph)
+    for left, name in zip((0.05, 0.55), order, strict=True):
+        mouse.tool("rect")
+        mouse.drag((left, 0.06), (left + 0.4, 0.94))
+        mouse.field("Prompt").fill(f"a photo of {name}")
+        concept = mouse.field("Concept")
+        concept.click()
+        offered = concept.evaluate("field => [...field.list.options].map(option => option.value)")
+        assert set(offered) == {"mara", "finn"}
+        concept.fill(name)
+    pictures = press_run(mouse, 240)
+    assert pictures.shape == (4, 64, 128, 3)
+    greener = pictures[..., 1] - pictures[..., 0]  # green less red: high on the frog, low on the apple
+    left, right = greener[:, :, :64].mean((1, 2)), greener[:, :, 64:].mean((1, 2))
+    frog, apple = (left, right) if order[0] == "mara" else (right, left)
+    assert (frog > apple + 10).all(), (frog, apple)
+    assert not mouse.problems, mouse.problems
+    assert [region["concept"] for region in json.loads(mouse.value)["regions"]] == list(order)
+    assert mouse.run_js(f"() => {FIND} !== undefined")
 
 
-@pytest.mark.parametrize(("renderer", "order"), [("classic", ("mara", "finn")), ("nodes2", ("finn", "mara"))])
-def test_two_concepts_end_in_the_places_drawn_for_them(browser, server, concepts, renderer, order):
-    desk = EditorPage(browser, server, vue=renderer == "nodes2")
-    try:
-        numbered = {key: str(number) for number, key in enumerate(GRAPH, 1)}
-        graph = {
-            numbered[key]: node | {"inputs": {
-                name: [numbered[value[0]], value[1]] if isinstance(value, list) else value
-                for name, value in node["inputs"].items()
-            }}
-            for key, node in GRAPH.items()
-        }  # fmt: skip
-        desk.load_graph(graph)
-        for left, name in zip((0.05, 0.55), order, strict=True):
-            desk.tool("rect")
-            desk.drag((left, 0.06), (left + 0.4, 0.94))
-            desk.field("Prompt").fill(f"a photo of {name}")
-            concept = desk.field("Concept")
-            concept.click()
-            offered = concept.evaluate("field => [...field.list.options].map(option => option.value)")
-            assert set(offered) == {"mara", "finn"}
-            concept.fill(name)
-        before = set(desk.server.get("/history?max_items=64"))
-        desk.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
-        pictures = wait_for_pictures(desk, before)
-        assert pictures.shape == (4, 64, 128, 3)
-        greener = pictures[..., 1] - pictures[..., 0]  # green less red: high on the frog, low on the apple
-        left, right = greener[:, :, :64].mean((1, 2)), greener[:, :, 64:].mean((1, 2))
-        frog, apple = (left, right) if order[0] == "mara" else (right, left)
-        assert (frog > apple + 10).all(), (frog, apple)
-        assert not desk.problems, desk.problems
-        assert [region["concept"] for region in json.loads(desk.value)["regions"]] == list(order)
-        assert desk.run_js(f"() => {FIND} !== undefined")
-    finally:
-        desk.close()
-
-
-def test_the_demo_workflow_by_mouse_with_its_trained_people(browser, server):
+@pytest.mark.parametrize("mouse", ["classic"], indirect=True)
+def test_the_demo_workflow_by_mouse_with_its_trained_people(mouse):
     """Workflow 01 as it ships, both trainings at their defaults; only its two regions are drawn anew, the other way
     round. mara's hair is purple, finn's red: a half with more blue than red next to the other's is mara."""
-    desk = EditorPage(browser, server, vue=False)
-    try:
-        desk.run_js(LOAD, json.loads(DEMO.read_text(encoding="utf-8")))
-        desk.look()
-        desk.root.wait_for()
-        for middle in (0.25, 0.75):
-            desk.tool("select")
-            desk.click(middle, 0.5)
-            desk.page.keyboard.press("Delete")
-        assert desk.regions == []
-        for left, name in ((0.0, "finn"), (0.5, "mara")):
-            desk.tool("rect")
-            desk.drag((left + 0.003, 0.005), (left + 0.497, 0.995))
-            desk.field("Prompt").fill(f"a photo of {name}")
-            desk.field("Concept").fill(name)
-        before = set(desk.server.get("/history?max_items=64"))
-        desk.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
-        pictures = wait_for_pictures(desk, before, seconds=900)
-        assert pictures.shape == (4, 64, 128, 3)
-        bluer = pictures[..., 2] - pictures[..., 0]
-        finn, mara = bluer[:, :, :64].mean((1, 2)), bluer[:, :, 64:].mean((1, 2))
-        assert (mara > finn + 10).all(), (mara, finn)
-        assert not desk.problems, desk.problems
-    finally:
-        desk.close()
+    mouse.run_js(LOAD, json.loads(DEMO.read_text(encoding="utf-8")))
+    assert missing_types(mouse.page) == []
+    mouse.look()
+    mouse.root.wait_for()
+    for middle in (0.25, 0.75):
+        mouse.tool("select")
+        mouse.click(middle, 0.5)
+        mouse.page.keyboard.press("Delete")
+    assert mouse.regions == []
+    for left, name in ((0.0, "finn"), (0.5, "mara")):
+        mouse.tool("rect")
+        mouse.drag((left + 0.003, 0.005), (left + 0.497, 0.995))
+        mouse.field("Prompt").fill(f"a photo of {name}")
+        mouse.field("Concept").fill(name)
+    pictures = press_run(mouse, 900)
+    assert pictures.shape == (4, 64, 128, 3)
+    bluer = pictures[..., 2] - pictures[..., 0]
+    finn, mara = bluer[:, :, :64].mean((1, 2)), bluer[:, :, 64:].mean((1, 2))
+    assert (mara > finn + 10).all(), (mara, finn)
+    assert wait_for_picture(mouse.page, "SaveImage", 60) == [{"width": 128, "height": 64}] * 4, "the page shows them"
+    assert not mouse.problems, mouse.problems
 
 
-def wait_for_pictures(desk, before: set[str], seconds: int = 240) -> np.ndarray:
-    """Pictures of the run that was not there before, float [N, H, W, 3] in 0..255."""
-    for _ in range(seconds):
-        history = desk.server.get("/history?max_items=64")
-        for key in set(history) - before:
-            assert history[key]["status"]["status_str"] != "error", history[key]["status"]["messages"]
-            entries = [entry for out in history[key]["outputs"].values() for entry in out.get("images", ())]
-            entries = [entry for entry in entries if entry["type"] == "output"]
-            if entries:
-                files = [Image.open(io.BytesIO(desk.server.image(entry))).convert("RGB") for entry in entries]
-                return np.stack([np.asarray(file, np.float64) for file in files])
-        desk.page.wait_for_timeout(1000)
-    raise AssertionError(f"no picture after {seconds} s: {desk.server.tail()}")
+def press_run(mouse, seconds: float) -> np.ndarray:
+    """Presses Run with the mouse; the saved pictures of that run, float [N, H, W, 3] in 0..255."""
+    empty_queue(mouse.server)
+    before = set(mouse.server.get("/history?max_items=64"))
+    mouse.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
+    _, outputs = wait_for_run(mouse.server, before, seconds)
+    entries = [entry for out in outputs.values() for entry in out.get("images", ()) if entry["type"] == "output"]
+    files = [Image.open(io.BytesIO(mouse.server.image(entry))).convert("RGB") for entry in entries]
+    return np.stack([np.asarray(file, np.float64) for file in files])
