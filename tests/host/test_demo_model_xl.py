@@ -119,10 +119,12 @@ def test_it_is_of_sdxls_kind(base):
     assert picture.shape == (1, 64, 128, 3) and torch.isfinite(picture).all()
 
 
-def test_train_fuse_place_and_export(base):
+def test_train_fuse_place_and_export(base, monkeypatch):
     import comfy.lora
     import comfy.utils
+    from mos_pack.nodes import fuse
     from mos_pack.nodes.train import MixOfShowTrain
+    from mos_tests.host.fusing import tiny_plan
     from mos_tests.host.test_train import pictures
 
     settings = {"batch": 2, "rank": 2, "preview_every": 0, "slots": 1, "variants": 2}
@@ -136,6 +138,7 @@ def test_train_fuse_place_and_export(base):
         for embedding in use.concept.entries[0].embeddings:
             assert embedding.rows["clip_l"].shape == (LAYERS, 128) and embedding.rows["clip_g"].shape == (LAYERS, 160)
         assert any("clip_g" in name for name in use.concept.deltas)
+    monkeypatch.setattr(fuse, "preset", lambda name: tiny_plan())
     model, clip, fused, report, _ = MixOfShowFuse.execute(base.model, base.clip, uses, "exact", "quick").result
     assert "zorbo" in report and "mimba" in report
     placed = regions({"id": "left", "prompt": "zorbo"}, {"id": "right", "prompt": "mimba"})
@@ -172,5 +175,6 @@ def test_workflow_01_runs_on_the_shipped_base(server):
     for train in find(graph, "MixOfShowTrain"):
         graph[train]["inputs"]["steps"] = 2
     graph[find(graph, "MixOfShowFuse")[0]]["inputs"]["calibration"] = "quick"
+    graph[find(graph, "KSampler")[0]]["inputs"]["steps"] = 2
     graph = together(graph, "fused", True, "xl", seed=1, batch=1)
     assert len(server.run(graph)[find(graph, "SaveImage")[0]]["images"]) == 1
