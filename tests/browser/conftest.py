@@ -8,13 +8,12 @@ import os
 
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
-from mos_tests.browser.editor import EditorPage
+from mos_tests.browser.editor import RENDERERS, open_editor
 from mos_tests.browser.front_end import ERRORS, empty_queue
 from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
 
 CHROMIUM = find_chromium()
-RENDERERS = ["classic", "nodes2"]
 LOADED = "() => window.app?.graph && window.app.extensionManager && window.LiteGraph"
 
 
@@ -93,10 +92,3 @@ def mouse(request, browser, server, concepts):
 def tablet(request, browser, server):
     """A tablet: touch and two device pixels per pixel."""
     yield from open_editor(browser, server, request.param, device_scale_factor=2, has_touch=True)
-
-
-def open_editor(browser, server, renderer: str, **context):
-    opened = EditorPage(browser, server, vue=renderer == "nodes2", **context)
-    opened.renderer = renderer
-    yield opened
-    opened.close()

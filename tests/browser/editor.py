@@ -4,6 +4,7 @@ import json
 
 FIND = "window.app.canvas.graph.nodes.find(node => node.type === 'MixOfShowRegions')"
 READY = "() => window.app?.graph && window.LiteGraph?.registered_node_types?.MixOfShowRegions"
+RENDERERS = ["classic", "nodes2"]
 GRAPH = {
     "1": {"class_type": "MixOfShowRegions", "inputs": {"width": 256, "height": 192}},
     "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
@@ -70,7 +71,12 @@ class EditorPage:
             window.app.canvas.setDirty(true, true) }}""",
             zoom,
         )
-        self.page.wait_for_timeout(400)
+        seen = None
+        for _ in range(25):  # a busy machine measures the nodes late, which would count as a step of the next gesture
+            self.page.wait_for_timeout(200)
+            before, seen = seen, self.run_js("() => JSON.stringify((app.rootGraph ?? app.graph).serialize())")
+            if seen == before:
+                break
         self.run_js("() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
 
     @property
@@ -165,6 +171,14 @@ class EditorPage:
         newest = list(self.server.get("/history?max_items=1").values())[-1]
         entries = newest["outputs"]["3"]["images"]
         return [Image.open(io.BytesIO(self.server.image(entry))).convert("L").tobytes() for entry in entries]
+
+
+def open_editor(browser, server, renderer: str, **context):
+    """For fixtures: a page in one of RENDERERS, closed at the end."""
+    opened = EditorPage(browser, server, vue=renderer == "nodes2", **context)
+    opened.renderer = renderer
+    yield opened
+    opened.close()
 
 
 def document(regions: list, **more) -> str:
