@@ -41,6 +41,7 @@ def test_the_unpacked_archive_runs_workflow_01_in_a_clean_host(unpacked):
         for train in find(graph, "MixOfShowTrain"):
             graph[train]["inputs"]["steps"] = 2
         graph[find(graph, "MixOfShowFuse")[0]]["inputs"]["calibration"] = "quick"
+        graph[find(graph, "KSampler")[0]]["inputs"]["steps"] = 2
         graph = together(graph, "fused", True, "archive", seed=1, batch=1)
         pictures = server.run(graph)[find(graph, "SaveImage")[0]]["images"]
         assert len(pictures) == 1
