@@ -190,7 +190,7 @@ class Lab:
     def cell_path(self, cell: Cell) -> Path:
         nodes = self.nodes(cell)
         parts = [VERSION, self.base, nodes]
-        if any(node["class_type"] == "MixOfShowFuse" for node in nodes.values()):
+        if any(node.get("class_type") == "MixOfShowFuse" for node in nodes.values()):
             parts.append(self.studio.fusion_defaults())  # they act where the graph has no Fusion Settings
         return CACHE / f"cell-{digest(*parts)}.npz"
 
