@@ -5,7 +5,7 @@ import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,6 +153,18 @@ def test_what_is_done_is_not_planned_again(load, tmp_path, monkeypatch):
     assert other.missing([cell])[0] == [cell], "another base is another cell"
     early = lab_module.replace(training, at=training.every)
     assert lab.file(early).endswith(f"-step{training.every}.safetensors") and early.whole == training
+
+
+def test_a_fused_cell_is_another_one_under_other_defaults(load):
+    module = load("claim_lab")
+
+    def path(ridge, node):
+        studio = SimpleNamespace(base="A", fusion_defaults=lambda: {"ridge_text": ridge})
+        cell = module.Cell(("one",), (), lambda studio, files: {"fuse": {"class_type": node, "inputs": {}}}, 1)
+        return module.Lab(studio, "base", "commit", print).cell_path(cell)
+
+    assert path(1e-2, "MixOfShowFuse") != path(1e-3, "MixOfShowFuse")
+    assert path(1e-2, "MixOfShowPlace") == path(1e-3, "MixOfShowPlace")
 
 
 def test_a_label_means_one_cell(load):
