@@ -122,7 +122,14 @@ class EditorPage:
         return area["x"] + x * area["width"], area["y"] + y * area["height"]
 
     def tool(self, name: str) -> None:
-        self.root.locator(f"[data-tool={name}]").click()
+        from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+        button = self.root.locator(f"[data-tool={name}]")
+        try:
+            button.click(timeout=10_000)
+        except PlaywrightTimeout:  # a busy front end fits the view to a new graph after we have set it
+            self.look()
+            button.click()
 
     def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
         self.page.mouse.move(*self.at(*start))
