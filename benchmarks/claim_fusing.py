@@ -203,6 +203,6 @@ def ours_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painted] |
             rows.append(Row((arm.title, str(number * len(groups[0]))), "", figures))
     k = len(groups[0]) if groups else 0
     return Table("ours", f"Our settings, K = {k}", ("setting", "concepts"), COLUMNS, tuple(rows), done,
-                 len(OURS) * len(groups), ("The first line is the default: ridge 0.001, prior 0.1, own statistics, "
+                 len(OURS) * len(groups), ("The first line is the default: ridge 0.01, prior 0.1, own statistics, "
                                            "standard calibration, layered embeddings. Each other line changes one "
                                            "thing.",))

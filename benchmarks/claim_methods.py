@@ -82,7 +82,7 @@ def score_one(judge: Judge, name: str, painted: Mapping[str, Painted], base: Map
         scores[key] = drift(painted[key].features[:, 0], base[base_key(name, key)].features[:, 0])
     noun, plain = painted["noun"].features[:, 0], base[base_key(name, "noun")].features[:, 0]
     scores["leak"] = judge.hits(kind, name, noun)
-    scores["kid"] = [1000 * kernel_distance()(noun, plain)] if len(noun) > 1 else []
+    scores["kid"] = [1000 * kernel_distance()(noun, plain, paired=True)] if len(noun) > 1 else []
     return scores
 
 
@@ -144,7 +144,8 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     notes = (
         f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s). Real held-out "
         f"pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside; the first of "
-        "DreamBooth and Custom Diffusion to meet a class draws its class pictures. *Steps to 90 %* of the final "
+        "DreamBooth and Custom Diffusion to meet a class draws its class pictures. KID: of the class noun painted with "
+        "the concept to the same noise painted without. *Steps to 90 %* of the final "
         "similarity: from four looks at two prompts. Intervals: 95 %, by drawing concepts.",
     )
     columns = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)

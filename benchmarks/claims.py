@@ -49,7 +49,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     plan = Plan(characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts],
                 chosen=CHOSEN)
     plan = SMALLEST if options.smallest else QUICK if options.quick else plan
-    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds, "chosen": options.chosen}
+    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds, "chosen": options.chosen,
+               "small_sets": options.sets}
     return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
 
@@ -129,6 +130,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")
     parser.add_argument("--chosen", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,NAME",
                         help=f"concepts of the table of methods; {','.join(CHOSEN)}")
+    parser.add_argument("--sets", type=lambda text: tuple(map(int, text.split(","))), default=(), metavar="N,N",
+                        help="training pictures in the table of methods, 10,4; all other tables use the first")
     parser.add_argument("--pictures", type=int, default=0, help="of a prompt; 0: 8")
     parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
     parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")

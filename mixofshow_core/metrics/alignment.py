@@ -36,10 +36,12 @@ def text_alignment(features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     return _cosines(features, texts, "Text alignment").diagonal()
 
 
-def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:
+def kernel_distance(features: torch.Tensor, references: torch.Tensor, *, paired: bool = False) -> float:
     """Unbiased squared MMD with the kernel (x.y / D + 1)^3 between [N, D] and [M, D]; it may be negative.
 
     KID (arXiv 1801.01401, section 4) when the features are Inception's; of other features only the same formula.
+    paired: row i of both was painted from the same noise, so that the pairs (i, i) are left out (arXiv 0805.2368,
+    equation 5) and two equal sets are at 0.
     """
     if features.ndim != 2 or references.ndim != 2 or features.shape[1] != references.shape[1]:
         raise MixOfShowError(f"Kernel distance: features of shape {tuple(features.shape)} and "
@@ -54,7 +56,12 @@ def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:
 
     own, theirs = kernel(x, x), kernel(y, y)
     inside = (own.sum() - own.trace()) / (n * (n - 1)) + (theirs.sum() - theirs.trace()) / (m * (m - 1))
-    return float(inside - 2 * kernel(x, y).mean())
+    across = kernel(x, y)
+    if not paired:
+        return float(inside - 2 * across.mean())
+    if n != m:
+        raise MixOfShowError(f"A paired kernel distance needs as many pictures on each side, not {n} and {m}.")
+    return float(inside - 2 * (across.sum() - across.trace()) / (n * (n - 1)))
 
 
 def plain_features(pictures: torch.Tensor) -> torch.Tensor:

@@ -55,9 +55,15 @@ class EditorPage:
         self.load_graph(graph, zoom)
 
     def load_graph(self, graph: dict, zoom: float = 1.0) -> None:
+        # An API graph has no places. The front end finds some, which Nodes 2.0 may draw long after the graph itself has
+        # forgotten them; so it is loaded a second time as the file of a person, where every node has its place.
         self.run_js(
             """async (graph) => { const {app} = window; app.canvas.setGraph(app.rootGraph ?? app.graph);
-            await app.loadApiJson(graph, 'test') }""",
+            await app.loadApiJson(graph, 'test');
+            const file = JSON.parse(JSON.stringify((app.rootGraph ?? app.graph).serialize()));
+            file.nodes.sort((a, b) => a.id - b.id).forEach((node, n) => { node.pos = [900 * n, 100] });
+            file.extra.workflowRendererVersion = LiteGraph.vueNodesMode ? 'Vue' : 'LG';
+            await app.loadGraphData(file) }""",
             graph,
         )
         self.look(zoom)

@@ -144,6 +144,20 @@ test("a polygon closes on its first corner or with Enter, and Backspace takes co
   assert.equal(editor.doc.regions.length, 2, "a flat polygon is refused");
 });
 
+test("a polygon closes where its first click was, however far the grid has drawn that corner from it", () => {
+  const { editor } = start();
+  editor.use("polygon");
+  const clicks = [
+    [0.115, 0.125],
+    [0.9, 0.1],
+    [0.5, 0.9],
+  ];
+  assert.equal(editor.snap, 8, "of 800 by 400 pixels: it moves the first click by more than the reach");
+  for (const [x, y] of [...clicks, clicks[0]]) begin(editor, at(x, y, { free: false, reach: { x: 0.003, y: 0.003 } }));
+  assert.equal(editor.region?.shape.type, "polygon");
+  assert.equal(editor.corners, null);
+});
+
 test("a corner is dragged, made from the middle of an edge, and removed with alt", () => {
   const { editor } = start();
   editor.use("polygon");

@@ -57,6 +57,17 @@ def test_kernel_distance_of_equal_distributions_is_zero_on_average():
     assert kernel_distance(rows(30, 1), rows(30, 2, shift=1.0)) > 5 * error
 
 
+def test_paired_kernel_distance_of_the_same_pictures_is_zero():
+    """Pictures of the same noise: with the pairs (i, i) in it, four unchanged pictures would be far below zero."""
+    x = rows(4, 1)
+    assert kernel_distance(x, x, paired=True) == pytest.approx(0, abs=1e-9)
+    assert kernel_distance(x, x) < -0.5
+    same = [kernel_distance(rows(8, n), rows(8, n) + 0.1 * rows(8, n + 400), paired=True) for n in range(400)]
+    assert abs(sum(same) / 400) < 3 * torch.tensor(same).std() / 20, "unbiased where two sets differ by noise alone"
+    with pytest.raises(MixOfShowError, match="not 4 and 5"):
+        kernel_distance(x, rows(5, 2), paired=True)
+
+
 @pytest.mark.parametrize("bad", [torch.zeros(2, 5), torch.full((2, 6), float("nan")), torch.zeros(0, 6)])
 def test_features_that_cannot_be_compared_are_refused(bad):
     with pytest.raises(MixOfShowError):

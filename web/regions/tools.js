@@ -107,7 +107,10 @@ function drawPolygon(editor, at) {
   const point = snapped(editor, at);
   const corners = editor.corners ?? [];
   const [first] = corners;
-  if (corners.length >= 3 && Math.abs(first.x - at.x) <= at.reach.x && Math.abs(first.y - at.y) <= at.reach.y) {
+  /** @param {import("./geometry.js").Point} spot */
+  const meetsFirst = (spot) => Math.abs(first.x - spot.x) <= at.reach.x && Math.abs(first.y - spot.y) <= at.reach.y;
+  // The grid may have drawn the first corner further from the first click than the pointer reaches.
+  if (corners.length >= 3 && (meetsFirst(at) || meetsFirst(point))) {
     closePolygon(editor);
     return null;
   }
