@@ -17,6 +17,8 @@ from .claim_page import Column, Row, Table
 from .claim_plan import SEED, Plan, base_key, half, kind_of, noun_prompts, prompts_of, the_base
 
 PRESETS = ("Textual Inversion", "P+", "LoRA", "LoRA with a word", "DreamBooth", "Custom Diffusion", "ED-LoRA")
+GROUPED = "ED-LoRA, a row per resolution"
+CHANGES = {GROUPED: ("ED-LoRA", (("embedding_rows", "resolutions"),))}  # title -> preset, Train Settings
 LOOKS = 3  # at a quarter, half and three quarters of the steps
 COLUMNS = (
     Column("nearest", "nearest is right", ".0%", True), Column("similarity", "similarity"),
@@ -29,6 +31,10 @@ COLUMNS = (
 )
 
 
+def presets_of(plan: Plan) -> tuple[str, ...]:
+    return (*PRESETS, GROUPED) if plan.grouped else PRESETS
+
+
 def prompts(name: str, plan: Plan) -> dict[str, tuple[str, int]]:
     found = {str(i): (prompt.text, half(plan.pictures)) for i, prompt in enumerate(prompts_of(name))}
     return found | {key: (text, plan.pictures) for key, text in noun_prompts(name).items()}
@@ -36,7 +42,8 @@ def prompts(name: str, plan: Plan) -> dict[str, tuple[str, int]]:
 
 def cells_of(plan: Plan, name: str, preset: str, pictures: int, seed: int = 0) -> tuple[Cell, ...]:
     """The finished concept, and what it was on its way."""
-    training = plan.concept(name, preset, pictures, seed)
+    trained_by, changes = CHANGES.get(preset, (preset, ()))
+    training = plan.concept(name, trained_by, pictures, seed, changes)
 
     def cell(at: int, wanted: Mapping[str, tuple[str, int]]) -> Cell:
         taken = replace(training, at=at)
@@ -59,7 +66,7 @@ def jobs(plan: Plan) -> list[Job]:
     for pictures in plan.small_sets:
         for seed in range(plan.seeds):
             for name in plan.chosen:
-                cells = [c for preset in PRESETS for c in cells_of(plan, name, preset, pictures, seed)]
+                cells = [c for preset in presets_of(plan) for c in cells_of(plan, name, preset, pictures, seed)]
                 found.append(Job("methods", f"{name}, {pictures} pictures", tuple(cells)))
     return found
 
@@ -118,7 +125,7 @@ def reach(lab: Lab, judge: Judge, plan: Plan, cells: Sequence[Cell], base: Mappi
 def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     base, rows, by_kind, done, total = lab.look(the_base(plan)), [], [], 0, 0
     for pictures in plan.small_sets:
-        for preset in PRESETS:
+        for preset in presets_of(plan):
             scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
             for name in plan.chosen:
                 for seed in range(plan.seeds):
