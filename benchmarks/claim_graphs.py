@@ -9,6 +9,7 @@ from world.graphs import default_value, input_specs, is_widget
 
 SIDE = 64
 BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}
+SCENERY = "scenery"  # of a training's changes: on the base with the add-on
 BACKGROUND = "green background"
 BASE = {"model": ("base", 0), "clip": ("base", 1)}
 VAE = ("base", 2)
@@ -88,17 +89,18 @@ SUM = Arm("sum", "sum")
 EXACT = Arm("exact", "exact")
 
 
-def start(studio: Studio) -> Graph:
+def start(studio: Studio, scenery: bool = False) -> Graph:
     """A graph that holds the base model under "base"."""
     graph = Graph(studio)
-    graph.add("base", "MixOfShowDemoModel", base=BASES[studio.base])
+    graph.add("base", "MixOfShowDemoModel", base=BASES[studio.base] + (" with scenery" if scenery else ""))
     return graph
 
 
 def training(studio: Studio, name: str, folder: str, class_word: str, kind: str, preset: str, steps: int, seed: int,
              save_as: str, changes: Mapping[str, object]) -> dict:
     """Train one concept; the file's path comes out as text."""
-    graph = start(studio)
+    changes = dict(changes)
+    graph = start(studio, bool(changes.pop(SCENERY, False)))
     graph.add("data", "MixOfShowDataset", name=name, class_word=class_word, kind=kind, folder=folder)
     graph.add("settings", "MixOfShowTrainSettings", **{"preview_every": 0, **changes})
     graph.add("train", "MixOfShowTrain", **BASE, vae=VAE, dataset=("data", 0), preset=preset, seed=seed, steps=steps,
@@ -142,9 +144,10 @@ def row_prompt(names: Sequence[str], ending: str) -> str:
 
 
 def regions_json(names: Sequence[str], scene: str) -> str:
-    share = 1 / len(names)
-    regions = [{"id": name, "name": name, "concept": name, "prompt": f"a photo of {name}",
-                "shape": {"type": "rect", "x": i * share, "y": 0, "width": share, "height": 1}}
+    share, shape = 1 / len(names), "ellipse" if scene else "rect"  # in a scene something is left for it
+    ending = " in a background" if scene else ""
+    regions = [{"id": name, "name": name, "concept": name, "prompt": f"a photo of {name}{ending}",
+                "shape": {"type": shape, "x": i * share, "y": 0, "width": share, "height": 1}}
                for i, name in enumerate(names)]
     document = {"version": 1, "regions": regions}
     return json.dumps(document | ({"background": {"concept": scene}} if scene else {"suffix": BACKGROUND}))
@@ -167,7 +170,7 @@ SCENE_WAYS = ("prompt only, sum", "prompt only, fused", "regions, fused", "regio
 
 def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: int, scene: str = "") -> dict:
     """Everybody in `files` but the scene side by side, by one of WAYS; the picture is saved under "row"."""
-    graph, names = start(studio), [name for name in files if name != scene]
+    graph, names = start(studio, bool(scene)), [name for name in files if name != scene]
     method, place = WAYS[way]
     concepts = load(graph, files)
     width = SIDE * len(names)
@@ -186,9 +189,9 @@ def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: in
     if place == "regions":
         graph.add("regions", "MixOfShowRegions", editor=regions_json(names, scene), width=width, height=SIDE)
         regions = ("regions", 0)
-    ending = f" in {scene}" if scene else f", {BACKGROUND}"
-    graph.add("place", "MixOfShowPlace", model=model, clip=clip, prompt=row_prompt(names, ending), negative="",
-              regions=regions, concepts=None if method else concepts)
+    text = row_prompt(names, f" in {scene}" if scene else f", {BACKGROUND}")
+    graph.add("place", "MixOfShowPlace", model=model, clip=clip, negative="", regions=regions,
+              prompt=f"a photo of {scene}" if scene and regions else text, concepts=None if method else concepts)
     graph.paint("row", ("place", 0), ("place", 1), ("place", 2), count, seed, width)
     return graph.nodes
 

@@ -32,7 +32,8 @@ COLUMNS = (
 
 
 def presets_of(plan: Plan) -> tuple[str, ...]:
-    return (*PRESETS, GROUPED) if plan.grouped else PRESETS
+    """A row per resolution besides, where many layers give a reason for it."""
+    return (*PRESETS, GROUPED) if plan.base == "B" else PRESETS
 
 
 def prompts(name: str, plan: Plan) -> dict[str, tuple[str, int]]:

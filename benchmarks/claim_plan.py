@@ -90,7 +90,7 @@ class Plan:
     groups: int = 4
     small_sets: tuple[int, ...] = (10, 4)
     calibration: str = "standard"
-    grouped: bool = False  # methods also with a row per resolution, which SDXL's many layers give a reason for
+    base: str = "A"
 
     def concept(self, name: str, preset: str = "ED-LoRA", pictures: int = 0, seed: int = 0,
                 changes: tuple[tuple[str, object], ...] = ()) -> Training:

@@ -50,7 +50,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
                 chosen=CHOSEN)
     plan = SMALLEST if options.smallest else QUICK if options.quick else plan
     changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds, "chosen": options.chosen,
-               "small_sets": options.sets, "grouped": options.base == "B"}
+               "small_sets": options.sets, "base": options.base}
     return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
 

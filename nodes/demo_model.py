@@ -3,10 +3,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .bridge.demo_scenery import load_small_base_with_scenery
 from .bridge.small_base import load_small_base
 from .bridge.small_base_xl import load_small_base_xl
 
-BASES = {"SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl}
+BASES = {
+    "SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl,
+    "SD1.5 kind with scenery": load_small_base_with_scenery,
+}
 DEFAULT = "SD1.5 kind"
 
 
@@ -27,7 +31,8 @@ class MixOfShowDemoModel(io.ComfyNode):
                     "base", options=list(BASES), default=DEFAULT, optional=True,
                     tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
                             "two text encoders, size conditioning and more layers. A concept fits the kind that it "
-                            "was trained on.",
+                            "was trained on. With scenery: the first kind with an add-on that puts subjects in front "
+                            "of more than flat colours; say 'in a background'.",
                 ),
             ],
             outputs=[

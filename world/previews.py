@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 import numpy as np
@@ -28,7 +29,7 @@ def tile(pictures: np.ndarray) -> Image.Image:
     columns = min(2, len(pictures))
     rows = [np.concatenate(list(pictures[i : i + columns]), 1) for i in range(0, min(len(pictures), SHOWN), columns)]
     sheet = Image.fromarray(np.concatenate(rows, 0))
-    scale = max(1, WIDE // sheet.width)
+    scale = max(1, math.ceil(WIDE / sheet.width))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
 
 

@@ -39,6 +39,7 @@ STEPS = (
     Step("base-a", "base A (SD1.5's kind)", "3.3 h", ("world.base", "--hours", "3.3")),
     Step("export-a", "base A's weights into assets/demo", "5 s", ("world.export",)),
     Step("adapter", "sketch adapter for both bases", "12 min", ("world.adapter", "--minutes", "12")),
+    Step("scenery", "scenery add-on for base A", "25 min", ("world.scenery", "--minutes", "25")),
     Step("base-b", "base B (SDXL's kind), from base A", "30 min", ("world.base_b", "--hours", "0.5")),
     Step("export-b", "base B's weights into assets/demo", "5 s", ("world.export", "--base", "b")),
     Step("pictures", "the demo's training pictures, ten look-alikes", "5 s", ("world.pictures",)),
