@@ -5,8 +5,6 @@ from mos_tests.host.test_place import picture
 from mos_world.graphs import build_workflow, to_api
 from mos_world.placing_workflows import WORKFLOWS
 
-WIDTHS = {"03_three_people_detailed": 192}  # pixels; all others hold two subjects
-
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflow_runs(server, name):
@@ -19,6 +17,7 @@ def test_workflow_runs(server, name):
             node["inputs"]["steps"] = 2
     outputs = server.run(graph)
     saved = next(key for key, node in graph.items() if node["class_type"] == "SaveImage")
-    assert picture(server, outputs, saved).size == (WIDTHS.get(name, 128), 64)
+    regions = next(node["inputs"] for node in graph.values() if node["class_type"] == "MixOfShowRegions")
+    assert picture(server, outputs, saved).size == (regions["width"], regions["height"])
     coverage = next(key for key, node in graph.items() if node["class_type"] == "MixOfShowCoverage")
     assert "mara" in outputs[coverage]["text"][0] and len(outputs[coverage]["images"]) >= 2
