@@ -9,7 +9,9 @@ from world.graphs import default_value, input_specs, is_widget
 
 SIDE = 64
 BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}
-SCENERY = "scenery"  # of a training's changes: on the base with the add-on
+# Of a training's changes, what no setting of Train Settings is: on the base with the scenery add-on; another Training
+# whose pictures are learned in the same run; another Training that the base went through before.
+SCENERY, BESIDE, AFTER = "scenery", "beside", "after"
 BACKGROUND = "green background"
 BASE = {"model": ("base", 0), "clip": ("base", 1)}
 VAE = ("base", 2)
@@ -96,14 +98,22 @@ def start(studio: Studio, scenery: bool = False) -> Graph:
     return graph
 
 
-def training(studio: Studio, name: str, folder: str, class_word: str, kind: str, preset: str, steps: int, seed: int,
-             save_as: str, changes: Mapping[str, object]) -> dict:
-    """Train one concept; the file's path comes out as text."""
+def training(studio: Studio, datasets: Sequence[Mapping[str, str]], preset: str, steps: int, seed: int, save_as: str,
+             changes: Mapping[str, object], after: Mapping[str, str]) -> dict:
+    """Train the concepts of all datasets in one run; the file's path comes out as text. after: concepts, name -> file,
+    that the base has learned before."""
     changes = dict(changes)
     graph = start(studio, bool(changes.pop(SCENERY, False)))
-    graph.add("data", "MixOfShowDataset", name=name, class_word=class_word, kind=kind, folder=folder)
+    base = dict(BASE)
+    if after:
+        base["model"], base["clip"] = graph.fuse(load(graph, after), SUM)
+    link = None
+    for number, dataset in enumerate(datasets):
+        key = f"data{number}" if link else "data"
+        graph.add(key, "MixOfShowDataset", **dataset, dataset=link)
+        link = (key, 0)
     graph.add("settings", "MixOfShowTrainSettings", **{"preview_every": 0, **changes})
-    graph.add("train", "MixOfShowTrain", **BASE, vae=VAE, dataset=("data", 0), preset=preset, seed=seed, steps=steps,
+    graph.add("train", "MixOfShowTrain", **base, vae=VAE, dataset=link, preset=preset, seed=seed, steps=steps,
               save_as=save_as, settings=("settings", 0))
     graph.add("path", "PreviewAny", source=("train", 3))
     return graph.nodes

@@ -66,6 +66,11 @@ class Training:
     def whole(self) -> Training:
         return replace(self, at=0)
 
+    def dataset(self) -> dict[str, str]:
+        """Inputs of a Dataset node."""
+        folder = str(picture_folder(self))
+        return {"name": self.name, "class_word": self.class_word, "kind": self.kind, "folder": folder}
+
     def seconds(self, base: str) -> float:
         sheets = self.steps // self.every if self.every else 1  # pictures of steps on the way, and of the end
         return (self.steps * STEP * PRESET_FACTOR.get(self.preset, 1.0) + sheets * SHEET) * BASE_FACTOR[base]
@@ -161,11 +166,14 @@ class Lab:
             if self.record(training):
                 return
             changes = dict(training.changes)
+            beside, after = changes.pop(graphs.BESIDE, None), changes.pop(graphs.AFTER, None)
+            if after:
+                self.train(server, after)
             if training.every:
                 changes |= {"validate_every": training.every, "validation_prompts": f"a photo of {training.name}"}
-            nodes = graphs.training(self.studio, training.name, str(picture_folder(training)), training.class_word,
-                                    training.kind, training.preset, training.steps, training.seed, self.stem(training),
-                                    changes)
+            datasets = [t.dataset() for t in (training, beside) if t]
+            nodes = graphs.training(self.studio, datasets, training.preset, training.steps, training.seed,
+                                    self.stem(training), changes, {after.name: self.file(after)} if after else {})
             # What a run left that was cut off would push this one's files to other names.
             for left in (host_folder(0) / "models" / "loras" / "mixofshow").glob(f"{self.stem(training)}*"):
                 left.unlink()

@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from statistics import fmean, stdev
 
 import torch
 from safetensors import safe_open
 
 from . import claim_graphs as graphs
 from .claim_judge import Figure, Judge, background_hits, drift, interval, kernel_distance
-from .claim_lab import Cell, Job, Lab, Painted, host_folder
+from .claim_lab import Cell, Job, Lab, Painted, Training, host_folder
 from .claim_page import Column, Row, Table
 from .claim_plan import SEED, Plan, base_key, half, kind_of, noun_prompts, prompts_of, the_base
 
 PRESETS = ("Textual Inversion", "P+", "LoRA", "LoRA with a word", "DreamBooth", "Custom Diffusion", "ED-LoRA")
 GROUPED = "ED-LoRA, a row per resolution"
 CHANGES = {GROUPED: ("ED-LoRA", (("embedding_rows", "resolutions"),))}  # title -> preset, Train Settings
+SEEDED = ("LoRA", "ED-LoRA")  # with every training seed of the plan; the rest with the first
 LOOKS = 3  # at a quarter, half and three quarters of the steps
 COLUMNS = (
-    Column("nearest", "nearest is right", ".0%", True), Column("similarity", "similarity"),
+    Column("nearest", "nearest is right", ".0%", True), Column("seeds", "spread of that over seeds", ".0%"),
+    Column("similarity", "similarity"),
     Column("kept", "identity, of base 0 to real 1", ".2f", True), Column("text", "fits its text", ".0%"),
     Column("background", "background as asked", ".0%"), Column("noun", "drift of the class noun", ".3f", True),
     Column("compound", "drift of a phrase with it", ".3f"), Column("leak", "class noun shows the concept", ".0%"),
@@ -36,25 +39,30 @@ def presets_of(plan: Plan) -> tuple[str, ...]:
     return (*PRESETS, GROUPED) if plan.base == "B" else PRESETS
 
 
+def seeds_of(plan: Plan, preset: str) -> range:
+    return range(plan.seeds if preset in SEEDED else 1)
+
+
 def prompts(name: str, plan: Plan) -> dict[str, tuple[str, int]]:
     found = {str(i): (prompt.text, half(plan.pictures)) for i, prompt in enumerate(prompts_of(name))}
     return found | {key: (text, plan.pictures) for key, text in noun_prompts(name).items()}
+
+
+def cell_of(plan: Plan, training: Training, label: tuple, wanted: Sequence[str] = ()) -> Cell:
+    """One concept by itself: all prompts that a method is scored by, or only the wanted ones."""
+    whole = prompts(training.name, plan)
+    chosen = {key: whole[key] for key in wanted or whole}
+    build = partial(_build, arm=graphs.SUM, wanted=chosen)
+    return Cell(label, (training,), build, sum(n for _, n in chosen.values()))
 
 
 def cells_of(plan: Plan, name: str, preset: str, pictures: int, seed: int = 0) -> tuple[Cell, ...]:
     """The finished concept, and what it was on its way."""
     trained_by, changes = CHANGES.get(preset, (preset, ()))
     training = plan.concept(name, trained_by, pictures, seed, changes)
-
-    def cell(at: int, wanted: Mapping[str, tuple[str, int]]) -> Cell:
-        taken = replace(training, at=at)
-        build = partial(_build, arm=graphs.SUM, wanted=wanted)
-        return Cell((name, preset, pictures, seed, at), (taken,), build, sum(n for _, n in wanted.values()))
-
-    whole = prompts(name, plan)
-    few = {key: whole[key] for key in ("0", "1")}
-    steps = [training.every * n for n in range(1, LOOKS + 1)] if training.every else []
-    return (cell(0, whole), *(cell(at, few) for at in steps))
+    looks = [training.every * n for n in range(1, LOOKS + 1)] if training.every else []
+    return tuple(cell_of(plan, replace(training, at=at), (name, preset, pictures, seed, at), ("0", "1") if at else ())
+                 for at in (0, *looks))
 
 
 def _build(studio: graphs.Studio, files: Mapping[str, str], arm: graphs.Arm,
@@ -67,7 +75,8 @@ def jobs(plan: Plan) -> list[Job]:
     for pictures in plan.small_sets:
         for seed in range(plan.seeds):
             for name in plan.chosen:
-                cells = [c for preset in presets_of(plan) for c in cells_of(plan, name, preset, pictures, seed)]
+                cells = [c for preset in presets_of(plan) if seed in seeds_of(plan, preset)
+                         for c in cells_of(plan, name, preset, pictures, seed)]
                 found.append(Job("methods", f"{name}, {pictures} pictures", tuple(cells)))
     return found
 
@@ -129,19 +138,24 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
         for preset in presets_of(plan):
             scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
             for name in plan.chosen:
-                for seed in range(plan.seeds):
+                rates = []
+                for seed in seeds_of(plan, preset):
                     cells = cells_of(plan, name, preset, pictures, seed)
                     total += len(cells)
                     done += sum(lab.cell_path(cell).exists() for cell in cells)
                     found = lab.look(cells[0]) if base else None
                     if found is None:
                         continue
-                    for key, values in score_one(judge, name, found[0], base[0]).items():
+                    scored = score_one(judge, name, found[0], base[0])
+                    rates.append(fmean(scored["nearest"]))
+                    for key, values in scored.items():
                         scores[key][name] += values
                     scores["reach"][name] += reach(lab, judge, plan, cells, base[0])
                     record = lab.record(cells[0].trainings[0]) or {}
                     for key, entry, unit in (("kib", "bytes", 1024), ("peak", "peak_mib", 1), ("seconds",) * 2 + (1,)):
                         scores[key][name] += [record[entry] / unit] if entry in record else []
+                if len(rates) > 1:
+                    scores["seeds"][name].append(stdev(rates))
             if not scores:
                 continue
             figures: dict[str, Figure] = {key: interval(values) for key, values in scores.items()}
@@ -150,11 +164,12 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             by_kind.append(_kinds(f"{pictures}", preset, scores))
     real = interval({name: judge.real_hits(kind_of(name), name) for name in plan.chosen})
     notes = (
-        f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s). Real held-out "
-        f"pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside; the first of "
-        "DreamBooth and Custom Diffusion to meet a class draws its class pictures. KID: of the class noun painted with "
-        "the concept to the same noise painted without. *Steps to 90 %* of the final "
-        "similarity: from four looks at two prompts. Intervals: 95 %, by drawing concepts.",
+        f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s) for "
+        f"{' and '.join(SEEDED)}, one for the rest; their spread is the standard deviation within a concept. Real "
+        f"held-out pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside; the "
+        "first of DreamBooth and Custom Diffusion to meet a class draws its class pictures. KID: of the class noun "
+        "painted with the concept to the same noise painted without. *Steps to 90 %* of the final similarity: from "
+        "four looks at two prompts. Intervals: 95 %, by drawing concepts.",
     )
     columns = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)
                     for kind in ("character", "object", "scene", "style"))

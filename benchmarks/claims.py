@@ -2,9 +2,10 @@
 
 methods: every preset of Train on the same pictures. fusing: K concepts in one set of weights. placing: two and three
 people side by side. scenes: two people and an object in a learned scene. ours: our own settings. crossed: ways to
-learn, merged. Every training and every painted cell is kept in .cache/claims, so a run that is cut off goes on;
-`--budget MINUTES` stops by itself, with every table begun. All tables are written from what is there, whichever were
-asked for: Markdown, JSON and plots. `--quick` is a run of ten minutes. First it says how much there is to do.
+learn, merged, or learned together. parts: of a training, on and off. Every training and every painted cell is kept in
+.cache/claims, so a run that is cut off goes on; `--budget MINUTES` stops by itself, with every table begun. All tables
+are written from what is there, whichever were asked for (but see --alone): Markdown, JSON and plots. `--quick` is a run
+of ten minutes. First it says how much there is to do.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ import torch
 
 from world.scores import GUIDANCE, STEPS
 
-from . import claim_crossed, claim_fusing, claim_graphs, claim_methods, claim_page, claim_placing
+from . import claim_crossed, claim_fusing, claim_graphs, claim_methods, claim_page, claim_parts, claim_placing
 from .claim_judge import Judge
 from .claim_lab import CACHE, ROOT, WEIGHTS, Job, Lab, current_commit, host_folder, run_jobs
 from .claim_plan import Plan, roster
@@ -31,9 +32,11 @@ from .claim_plan import Plan, roster
 JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
     "methods": claim_methods.jobs, "fusing": claim_fusing.jobs, "placing": claim_placing.jobs,
     "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs, "crossed": claim_crossed.jobs,
+    "parts": claim_parts.jobs,
 }
 # What is worth most for its time comes first where the budget is short.
-SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4, "crossed": 0.5}
+SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4, "crossed": 0.5, "parts": 0.5}
+KEYS = {"methods": ("methods", "kinds", "embeddings"), "crossed": ("crossed", "pairs")}  # tables by what is asked for
 CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
 FEW = {"characters": ("mara", "finn"), "objects": ("olmo",), "chosen": ("mara", "olmo"), "ks": (2,), "groups": 1}
 QUICK, SMALLEST = Plan(4, 120, small_sets=(10,), **FEW), Plan(2, 10, small_sets=(4,), **FEW)
@@ -80,10 +83,12 @@ def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None
         say(f"  {table}: {minutes:.0f} minutes of one core, with every training that it needs")
 
 
-def tables_of(lab: Lab, judge: Judge, plan: Plan) -> list[claim_page.Table]:
+def tables_of(lab: Lab, judge: Judge, plan: Plan, keys: Sequence[str]) -> list[claim_page.Table]:
+    """The tables of these keys, all where there are none."""
     found = [*claim_methods.table(lab, judge, plan), *claim_fusing.table(lab, judge, plan),
-             *claim_crossed.table(lab, judge, plan), *claim_placing.table(lab, judge, plan)]
-    return [table for table in found if table.cells]
+             *claim_crossed.table(lab, judge, plan), *claim_parts.table(lab, judge, plan),
+             *claim_placing.table(lab, judge, plan)]
+    return [table for table in found if table.cells and (not keys or table.key in keys)]
 
 
 def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str,
@@ -140,6 +145,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--smallest", action="store_true", help="three concepts, two pictures, 10 steps: does it run")
     parser.add_argument("--plan", action="store_true", help="only say what there is to do")
     parser.add_argument("--score", action="store_true", help="only write the tables from what is there")
+    parser.add_argument("--alone", action="store_true", help="write only the tables that are asked for")
     parser.add_argument("--machine", default="", help="what to call this machine on the page")
     parser.add_argument("--out", type=Path, default=None, help="the page; docs/evidence/claims.md by default")
     options = parser.parse_args(arguments)
@@ -187,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Judge(("character", "object", "scene", "style"))
 
     def save(lab: Lab, out: Path) -> None:
-        write(tables_of(lab, judge(), plan), lab, plan, options, command, out)
+        keys = [key for table in options.tables for key in KEYS.get(table, (table,))] if options.alone else []
+        write(tables_of(lab, judge(), plan, keys), lab, plan, options, command, out)
         say(f"written: {out}")
 
     def look_in(lab: Lab) -> None:

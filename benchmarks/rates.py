@@ -1,6 +1,6 @@
 """Which learning rates a small base's concepts are best trained with: characters trained at every setting of a grid.
 
-    python -m benchmarks.rates [--preset ED-LoRA] [--concepts 4] [--grid 5e-3,2e-4,1.5e-3,330 ...] [--out FILE]
+    python -m benchmarks.rates [--preset ED-LoRA] [--concepts 4] [--steps 240] [--grid 5e-3,2e-4,1.5e-3 ...]
 
 A setting is embedding rate, text rate, UNet rate and, if wanted, steps; 0 is what `auto` would choose. All settings
 train two concepts; after each round the better half goes on to as many again, until there are --concepts. Scored are
@@ -28,7 +28,8 @@ from .training import start
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "rates"
 WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
-NAMES = ("mara", "tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "finn")
+# Those whom the claims' tables are about come last: rates are chosen on others.
+NAMES = ("tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "mara", "finn")
 # Pairs of clothes and background that are in no training caption of these characters together.
 PROMPTS = (("a photo of {}, green background", "green"), ("{} wearing a white shirt, yellow background", "yellow"),
            ("{}, smiling, blue background", "blue"))  # fmt: skip
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--preset", default="ED-LoRA", choices=tuple(GRIDS))
     parser.add_argument("--concepts", type=int, default=4)
     parser.add_argument("--grid", nargs="*", default=())
+    parser.add_argument("--steps", type=int, default=0, help="of settings that do not say; 0: what `auto` would choose")
     parser.add_argument("--minutes", type=float, default=1e6, help="start no training after this")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -233,6 +235,7 @@ def main() -> None:
     with torch.inference_mode():
         tuner = Tuner(asked.preset)
         settings = [Setting.read(written) for written in asked.grid or GRIDS[asked.preset]]
+        settings = [setting if setting.steps else replace(setting, steps=asked.steps) for setting in settings]
         lines = table(tuner, tune(tuner, settings, asked.concepts, deadline))
     say("\n".join(lines))
     if asked.out:

@@ -176,3 +176,22 @@ def test_a_label_means_one_cell(load):
             same = found.setdefault(cell.label, cell)
             assert (cell.trainings, cell.canvases) == (same.trainings, same.canvases), (table, cell.label)
     assert ("crossed", "LoRA", "exact") in found and ("alone", "omara") in found
+
+
+def test_concepts_learned_together_or_in_turn_are_trainings_of_their_own(load):
+    crossed, graphs = load("claim_crossed"), load("claim_graphs")
+    plan = load("claim_plan").Plan(characters=("mara", "finn"), chosen=("mara", "finn"))
+    ways = crossed.pair_cells(plan, ("mara", "finn"), "ED-LoRA")
+    apart, joint, turn = ways["apart, sum"], ways[crossed.TOGETHER], ways[crossed.IN_TURN]
+    assert joint.trainings[0].steps == 2 * plan.steps and dict(joint.trainings[0].changes)[graphs.BESIDE].name == "finn"
+    assert turn.trainings[0] == apart.trainings[0] and dict(turn.trainings[1].changes)[graphs.AFTER].name == "mara"
+    names = {load("claim_lab").digest(vars(t)) for cell in (apart, joint, turn) for t in cell.trainings}
+    assert len(names) == 4, "no file stands for two trainings"
+
+
+def test_seeds_are_spent_on_the_methods_that_need_them(load):
+    methods, Plan = load("claim_methods"), load("claim_plan").Plan  # noqa: N806
+    plan = Plan(chosen=("mara",), seeds=3, small_sets=(10,))
+    trained = {t for job in methods.jobs(plan) for cell in job.cells for t in cell.trainings if not t.at}
+    assert sorted(t.seed for t in trained if t.preset == "ED-LoRA") == [0, 1, 2]
+    assert [t.seed for t in trained if t.preset == "DreamBooth"] == [0]
