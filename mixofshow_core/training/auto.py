@@ -30,6 +30,8 @@ class ModelFacts:
 # (embedding, text LoRA, UNet LoRA). Full-size figures: Mix-of-Show's configuration files. A base of a few million
 # parameters learns in hundreds of steps and needs larger ones.
 RATES = {"full": (1e-3, 1e-5, 1e-4), "small": (5e-3, 2e-4, 1.5e-3)}
+# Where nothing but words is learned, a small base's words have further to go (docs/evidence/training.md).
+WORDS_ALONE = {"full": 1e-3, "small": 2e-2}
 # Whole matrices move faster than factors: Custom Diffusion's and DreamBooth's published rates.
 FULL_WEIGHT_RATES = {
     "full": {"cross": (8e-5, 1e-5, 8e-5), "everything": (1e-3, 1e-5, 5e-6)},
@@ -72,6 +74,8 @@ def resolve(
     rates = RATES[size]
     if settings.full_weights:
         rates = FULL_WEIGHT_RATES[size]["cross" if settings.unet_layers.startswith("cross") else "everything"]
+    if not (settings.text_lora or settings.unet_lora):
+        rates = (WORDS_ALONE[size], *rates[1:])
     if settings.optimizer == "prodigy":
         rates = (1.0, 1.0, 1.0)  # it finds the size of its steps itself
     for (name, on), rate in zip(used.items(), rates, strict=True):

@@ -156,6 +156,8 @@ def test_auto_fills_everything_and_says_why():
     full, _ = resolve(PRESETS["ED-LoRA"], FULL, 10)
     assert (full.steps, full.lr_embedding, full.lr_text, full.lr_unet, full.batch) == (800, 1e-3, 1e-5, 1e-4, 2)
     assert full.norm_stop == pytest.approx(0.551, abs=1e-3) and full.checkpointing == "on"
+    alone, beside = (resolve(PRESETS[name], SMALL, 8)[0].lr_embedding for name in ("P+", "ED-LoRA"))
+    assert (alone, beside) == (2e-2, 5e-3), "words without weights beside them have further to go"
     assert resolve(PRESETS["ED-LoRA"], FULL, 10, "draft")[0].steps == 320
     assert resolve(PRESETS["ED-LoRA"], FULL, 10, "high", 7)[0].steps == 7
     for preset in PRESETS.values():
