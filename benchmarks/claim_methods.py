@@ -163,20 +163,25 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             rows.append(Row((str(pictures), preset, str(count)), f"{pictures} pictures", figures))
             by_kind.append(_kinds(f"{pictures}", preset, scores))
     real = interval({name: judge.real_hits(kind_of(name), name) for name in plan.chosen})
+    columns, seeds = COLUMNS, "one training seed"
+    if plan.seeds > 1:
+        seeds = (f"{plan.seeds} training seeds for {' and '.join(SEEDED)} as far as they are done, one for the rest; "
+                 "their spread is the standard deviation within a concept")
+    else:
+        columns = tuple(column for column in COLUMNS if column.key != "seeds")
     notes = (
-        f"Equal steps ({plan.steps}), rates as the presets choose them, {plan.seeds} training seed(s) for "
-        f"{' and '.join(SEEDED)}, one for the rest; their spread is the standard deviation within a concept. Real "
+        f"Equal steps ({plan.steps}), rates as the presets choose them, {seeds}. Real "
         f"held-out pictures: nearest right {real[0]:.0%}. Seconds, memory: of the whole node, other work beside; the "
         "first of DreamBooth and Custom Diffusion to meet a class draws its class pictures. KID: of the class noun "
         "painted with the concept to the same noise painted without. *Steps to 90 %* of the final similarity: from "
         "four looks at two prompts. Intervals: 95 %, by drawing concepts.",
     )
-    columns = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)
-                    for kind in ("character", "object", "scene", "style"))
+    kinds = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)
+                  for kind in ("character", "object", "scene", "style"))
     return [
-        Table("methods", "Ways to learn a concept", ("pictures", "method", "concepts"), COLUMNS, tuple(rows), done,
+        Table("methods", "Ways to learn a concept", ("pictures", "method", "concepts"), columns, tuple(rows), done,
               total, notes),
-        Table("kinds", "The same by kind", ("pictures", "method"), columns, tuple(by_kind), done, total,
+        Table("kinds", "The same by kind", ("pictures", "method"), kinds, tuple(by_kind), done, total,
               ("People are what the base was trained to draw; the objects, scenes and styles are not.",)),
         embeddings(lab, plan),
     ]
