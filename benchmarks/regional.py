@@ -91,9 +91,7 @@ class Scene:
             {"id": f"r{n}", "shape": {"type": "rect", "x": n / count, "y": 0, "width": 1 / count, "height": 1}}
             for n in range(count)
         ]
-        return make_map(
-            parse_regions(json.dumps({"version": 1, "regions": regions}), 8 * self.latent, 8 * self.latent)
-        )
+        return make_map(parse_regions(json.dumps({"version": 1, "regions": regions}), 8 * self.latent, 8 * self.latent))
 
     def plain(self):
         return self.model, [[self.text(), dict(self.extras)]]
