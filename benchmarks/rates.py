@@ -1,12 +1,13 @@
-"""Which learning rates a small base's concepts are best trained with: characters trained at every setting of a grid.
+"""Which learning rates a small base's concepts are best trained with: some trained at every setting of a grid.
 
-    python -m benchmarks.rates [--preset ED-LoRA] [--concepts 4] [--steps 240] [--grid 5e-3,2e-4,1.5e-3 ...]
+    python -m benchmarks.rates [--preset ED-LoRA] [--kind object] [--concepts 4] [--steps 240]
+                               [--grid 5e-3,2e-4,1.5e-3 ...]
 
 A setting is embedding rate, text rate, UNet rate and, if wanted, steps; 0 is what `auto` would choose. All settings
 train two concepts; after each round the better half goes on to as many again, until there are --concepts. Scored are
 pictures of prompts that training never saw, from the same noise: share whose nearest identity is right (of ten
-characters and their look-alikes), mean similarity to the right one, share with the background that was asked for (what
-an over-trained concept loses first), and drift of "a photo of a person" (1 - cosine of features). Every training and
+of the kind and their look-alikes), mean similarity to the right one, share with the background that was asked for (what
+an over-trained concept loses first), and drift of the bare class noun (1 - cosine of features). Every training and
 its scores are kept in .cache/rates, so that a run can be cut off and goes on. About 45 s a training on an idle core.
 """
 
@@ -23,16 +24,28 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .claim_plan import an, class_of
 from .training import start
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "rates"
 WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
 # Those whom the claims' tables are about come last: rates are chosen on others.
-NAMES = ("tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "mara", "finn")
-# Pairs of clothes and background that are in no training caption of these characters together.
-PROMPTS = (("a photo of {}, green background", "green"), ("{} wearing a white shirt, yellow background", "yellow"),
-           ("{}, smiling, blue background", "blue"))  # fmt: skip
+NAMES = {
+    "character": ("tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "mara", "finn"),
+    "object": ("mola", "tobi", "nido", "pharo", "arma", "graba", "lumo", "vela", "olmo", "husk"),
+}
+# Characters: pairs of clothes and background that are in no training caption together. Objects have a background alone.
+PROMPTS = {
+    "character": (
+        ("a photo of {}, green background", "green"), ("{} wearing a white shirt, yellow background", "yellow"),
+        ("{}, smiling, blue background", "blue"),
+    ),
+    "object": (
+        ("a photo of {}, green background", "green"), ("a picture of {}, yellow background", "yellow"),
+        ("an image of {}, blue background", "blue"),
+    ),
+}  # fmt: skip
 COUNT, SEED, VERSION = 4, 100, 1
 GRIDS = {
     "ED-LoRA": (
@@ -87,14 +100,14 @@ class Score:
 class Tuner:
     """The small base in this process, with the judge and the cache."""
 
-    def __init__(self, preset: str):
+    def __init__(self, preset: str, kind: str):
         from mos_pack.nodes.bridge import small_base
         from mos_world import evaluator, evaluator_kinds
 
-        self.preset, self.evaluator = preset, evaluator
+        self.preset, self.kind, self.prompts, self.evaluator = preset, kind, PROMPTS[kind], evaluator
         self.net = evaluator.load_evaluator()
         self.identity = evaluator.load_identity()
-        rows = evaluator_kinds.load_features("character", "soft", self.net)
+        rows = evaluator_kinds.load_features(kind, "soft", self.net)
         alike = {name: found[: len(found) // 2] for name, found in rows["alike"].items()}
         self.gallery = self.identity.Gallery(rows["train"] | alike)
         tables = {name: self.identity.similarities(found, self.gallery) for name, found in rows["test"].items()}
@@ -105,11 +118,11 @@ class Tuner:
         )
         self.base = small_base.load_small_base()
         self.stamp = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
-        self._plain = None
+        self._plain = {}
 
     def score(self, setting: Setting, name: str) -> Score:
         """From the cache, or by training."""
-        facts = [VERSION, self.stamp, self.preset, asdict(setting), name, PROMPTS, COUNT, SEED]
+        facts = [VERSION, self.stamp, self.preset, asdict(setting), name, self.prompts, COUNT, SEED]
         path = CACHE / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}.json"
         if not path.exists():
             found = self.measure(setting, name)
@@ -122,8 +135,8 @@ class Tuner:
         from mos_pack.nodes.bridge import model as bridge_model
         from mos_pack.nodes.bridge import training_data, training_run
 
-        folder = str(ROOT / "world" / "concepts" / "character" / name / "train")
-        data, _ = training_data.build(name, "person", "character", folder, "auto", None, None, None)
+        folder, noun = str(ROOT / "world" / "concepts" / self.kind / name / "train"), class_of(name)
+        data, _ = training_data.build(name, noun, self.kind, folder, "auto", None, None, None)
         chosen = replace(
             PRESETS[self.preset], lr_embedding=setting.embedding, lr_text=setting.text, lr_unet=setting.unet,
             preview_every=0,
@@ -137,16 +150,17 @@ class Tuner:
         model, clip = bridge_model.apply_deltas(*self.base[:2], use.concept.deltas)
         similar, nearest, background = [], [], []
         column = self.gallery.names.index(name)
-        for prompt, colour in PROMPTS:
+        for prompt, colour in self.prompts:
             pictures = self.paint(model, clip, prompt.format(name), use)
             table = self.identity.similarities(self.features(pictures), self.gallery)
             similar += table[:, column].tolist()
             nearest += (table.argmax(1) == column).float().tolist()
             background += self.has_background(pictures, colour)
-        person = self.features(self.paint(model, clip, "a photo of a person", use))
-        if self._plain is None:
-            self._plain = self.features(self.paint(*self.base[:2], "a photo of a person", None))
-        drift = 1 - torch.nn.functional.cosine_similarity(person, self._plain).mean()
+        bare = f"a photo of {an(noun)}"
+        if bare not in self._plain:
+            self._plain[bare] = self.features(self.paint(*self.base[:2], bare, None))
+        found = self.features(self.paint(model, clip, bare, use))
+        drift = 1 - torch.nn.functional.cosine_similarity(found, self._plain[bare]).mean()
         return Score(
             float(np.mean(nearest)), float(np.mean(similar)), float(np.mean(background)), float(drift), seconds,
             request.settings.steps,
@@ -177,7 +191,7 @@ def tune(tuner: Tuner, settings: list[Setting], concepts: int, deadline: float) 
     found: dict[Setting, dict[str, Score]] = {setting: {} for setting in settings}
     count = min(2, concepts)
     while True:
-        for name in NAMES[:count]:
+        for name in NAMES[tuner.kind][:count]:
             for setting in settings:
                 if name in found[setting] or time.monotonic() > deadline:
                     continue
@@ -195,9 +209,9 @@ def table(tuner: Tuner, found: dict[Setting, dict[str, Score]]) -> list[str]:
     """Markdown, best first among those with as many concepts; intervals by bootstrap over concepts."""
     right, similar = tuner.ceiling
     lines = [
-        f"{tuner.preset}, small base A ({tuner.stamp}), ten pictures; {COUNT} painted of each of {len(PROMPTS)} unseen "
-        f"prompts. Real held-out pictures: nearest right {right:.0%}, similarity {similar:.2f}; chance "
-        f"{1 / len(tuner.gallery.names):.0%}.", "",
+        f"{tuner.preset}, {tuner.kind}s, small base A ({tuner.stamp}), ten pictures; {COUNT} painted of each of "
+        f"{len(tuner.prompts)} unseen prompts. Real held-out pictures: nearest right {right:.0%}, similarity "
+        f"{similar:.2f}; chance {1 / len(tuner.gallery.names):.0%}.", "",
         "| embedding, text, UNet rate | steps | concepts | nearest is right | similarity | background | class drift | "
         "seconds |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -222,6 +236,7 @@ def table(tuner: Tuner, found: dict[Setting, dict[str, Score]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="ED-LoRA", choices=tuple(GRIDS))
+    parser.add_argument("--kind", default="character", choices=tuple(NAMES))
     parser.add_argument("--concepts", type=int, default=4)
     parser.add_argument("--grid", nargs="*", default=())
     parser.add_argument("--steps", type=int, default=0, help="of settings that do not say; 0: what `auto` would choose")
@@ -233,7 +248,7 @@ def main() -> None:
     logging.getLogger("mixofshow").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     with torch.inference_mode():
-        tuner = Tuner(asked.preset)
+        tuner = Tuner(asked.preset, asked.kind)
         settings = [Setting.read(written) for written in asked.grid or GRIDS[asked.preset]]
         settings = [setting if setting.steps else replace(setting, steps=asked.steps) for setting in settings]
         lines = table(tuner, tune(tuner, settings, asked.concepts, deadline))
