@@ -54,9 +54,12 @@ def payload_of(cond: dict) -> Payload | None:
 
 @dataclass(eq=False)
 class Sampling:
-    """Memory of one sampling run: resized masks, projected region texts, and what was already said in the log."""
+    """Memory of one sampling run: resized masks, projected region texts, and what was already said in the log.
 
-    keep_projections: bool = False
+    ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
+    """
+
+    room: int = 0
     masks: dict = field(default_factory=dict)
     projections: dict = field(default_factory=dict)
     addresses: dict = field(default_factory=dict)
@@ -80,6 +83,13 @@ class Sampling:
         if text not in self.said:
             self.said.add(text)
             log.warning(text)
+
+    def keep(self, key: tuple, projected: tuple[Tensor, Tensor]) -> None:
+        """Keep K and V of one layer while there is room; the result of sampling does not depend on it."""
+        size = sum(part.nbytes for part in projected)
+        if size <= self.room:
+            self.room -= size
+            self.projections[key] = projected
 
     def layers_of(self, unet) -> dict[tuple, CrossAttention]:
         """Cross-attention layers by the host's address (block name, number, block_index)."""

@@ -117,6 +117,5 @@ def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> 
         routes = payload.routes
         with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
             kept = layer.module.to_k(text), layer.module.to_v(text)
-        if batch.sampling.keep_projections:
-            batch.sampling.projections[key] = kept
+        batch.sampling.keep(key, kept)
     return kept

@@ -23,6 +23,7 @@ MAP = f"{KEY}_map"
 SAMPLING = f"{KEY}_sampling"
 MAX_PAYLOADS = 256  # ids up to here are exact in bfloat16
 ASPECT_TOLERANCE = 0.1
+KEPT_SHARE, KEPT_LEAST = 0.1, 64 * 2**20  # of a step's memory, bytes
 
 
 class PayloadCond(comfy.conds.CONDRegular):
@@ -62,20 +63,31 @@ def patch_model(model):
     return model
 
 
-def open_sampling(executor, *args, **kwargs):
-    """OUTER_SAMPLE: a fresh Sampling for this run; projections are kept only while weights cannot change under us."""
+def open_sampling(executor, noise, *args, **kwargs):
+    """OUTER_SAMPLE: a fresh Sampling for this run."""
     guider = executor.class_obj
     entries = [cond for conds in guider.conds.values() for cond in conds or ()]
     if not any(payload_of(cond) is not None for cond in entries):
-        return executor(*args, **kwargs)
+        return executor(noise, *args, **kwargs)
     hooked = any(cond.get("hooks") is not None for cond in entries)
-    fixed = not hooked and not getattr(guider.model_patcher, "weight_wrapper_patches", None)
     options = guider.model_options.setdefault("transformer_options", {})
-    options[SAMPLING] = Sampling(keep_projections=fixed)
+    options[SAMPLING] = Sampling(room=0 if hooked else room_for_projections(guider.model_patcher, noise.shape))
     try:
-        return executor(*args, **kwargs)
+        return executor(noise, *args, **kwargs)
     finally:
         options.pop(SAMPLING, None)
+
+
+def room_for_projections(model, shape) -> int:
+    """Bytes of projected region texts that a sampling of noise [B, C, h, w] may keep.
+
+    Some megabytes a region, whatever the picture's size, that the host does not know of when it makes room for a step:
+    so at most a share of its own estimate, or little. 0 where weights can change between two steps.
+    """
+    if getattr(model, "weight_wrapper_patches", None):
+        return 0
+    with_negative = [2 * shape[0], *shape[1:]]
+    return max(KEPT_LEAST, int(KEPT_SHARE * model.model.memory_required(with_negative)))
 
 
 def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):

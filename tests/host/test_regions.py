@@ -367,3 +367,35 @@ def test_projections_are_made_once_per_sampling(sd15):
     finally:
         hook.remove()
     assert sorted(calls) == [2, 2, 2, 3]
+
+
+def test_what_is_kept_of_texts_is_bounded_and_changes_nothing(sd15, monkeypatch):
+    from mos_pack.nodes.bridge import regions
+
+    width = sd15.model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2.to_k.out_features
+    layer = 2 * 2 * 77 * width * 4  # bytes: K and V of two texts, fp32, at the narrowest layers
+    placed = sd15.map(rect(width=0.5), rect(x=0.5, width=0.5))
+    positive = sd15.cond(sd15.a, texts=[sd15.b, sd15.c], placed=placed)
+    kept, pictures = [], []
+    close = regions.Sampling.keep
+
+    def watch(sampling, key, projected):
+        close(sampling, key, projected)
+        kept[-1] = sum(part.nbytes for pair in sampling.projections.values() for part in pair)
+
+    monkeypatch.setattr(regions.Sampling, "keep", watch)
+    monkeypatch.setattr(regions, "KEPT_SHARE", 0.0)
+    for least in (0, layer, 3 * layer, 2**30):
+        monkeypatch.setattr(regions, "KEPT_LEAST", least)
+        kept.append(0)
+        pictures.append(sd15.sample(sd15.patched, positive, steps=2))
+    assert kept[0] == 0 and 0 < kept[1] <= layer < kept[2] <= 3 * layer < kept[3]
+    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
+
+
+def test_a_larger_picture_may_keep_more(sd15):
+    from mos_pack.nodes.bridge.regions import KEPT_LEAST, room_for_projections
+
+    small, large = (room_for_projections(sd15.model, (1, 4, side, side)) for side in (8, 1024))
+    step = sd15.model.model.memory_required([2, 4, 1024, 1024])
+    assert small == KEPT_LEAST < large and abs(large / step - 0.1) < 1e-6
