@@ -23,7 +23,7 @@ MAP = f"{KEY}_map"
 SAMPLING = f"{KEY}_sampling"
 MAX_PAYLOADS = 256  # ids up to here are exact in bfloat16
 ASPECT_TOLERANCE = 0.1
-KEPT_SHARE, KEPT_LEAST = 0.1, 64 * 2**20  # of a step's memory, bytes
+KEPT_SHARE, KEPT_LEAST = 0.08, 64 * 2**20  # of a step's memory, bytes
 
 
 class PayloadCond(comfy.conds.CONDRegular):
