@@ -50,10 +50,15 @@ def plan_people() -> list[dict]:
             for r in rows]
 
 
+def ensure() -> None:
+    """Fetch and render what is needed, a minute, unless that was done before."""
+    if not (CACHE / "people.jsonl").exists():
+        main()
+
+
 def main(workers: int = 2) -> None:
     modules = fetch()
     rows = plan_people()
-    (CACHE / "people.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     script = Path(__file__).with_name("people.mjs")
 
     def render(part: int) -> None:
@@ -63,6 +68,7 @@ def main(workers: int = 2) -> None:
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(render, range(workers)))
+    (CACHE / "people.jsonl").write_text("\n".join(json.dumps(r) for r in rows))  # last: it says that all is there
     print(f"{len(rows)} people in {CACHE / 'people'}", file=sys.stderr)
 
 
