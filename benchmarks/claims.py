@@ -5,7 +5,8 @@ people side by side. scenes: two people and an object in a learned scene. ours: 
 learn, merged, or learned together. parts: of a training, on and off. Every training and every painted cell is kept in
 .cache/claims, so a run that is cut off goes on; `--budget MINUTES` stops by itself, with every table begun. All tables
 are written from what is there, whichever were asked for (but see --alone): Markdown, JSON and plots. `--quick` is a run
-of ten minutes, and four more on the first time, when the judge's pictures are fetched and drawn. First it says how much there is to do.
+of ten minutes, and four more the first time, when the judge's pictures are fetched and drawn. First it says how much
+there is to do.
 """
 from __future__ import annotations
 
