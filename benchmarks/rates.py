@@ -30,7 +30,7 @@ from .training import start
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "rates"
 WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
-# Those whom the claims' tables are about come last: rates are chosen on others.
+# Those whom the table of methods is about come last: rates are chosen on others.
 NAMES = {
     "character": ("tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "mara", "finn"),
     "object": ("mola", "tobi", "nido", "pharo", "arma", "graba", "lumo", "vela", "olmo", "husk"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from .captions import BACKGROUNDS, EMOJI, STYLES, Scene, Subject, make_scene
 from .people import Person
-from .sprites import CACHE, scaled
+from .sprites import CACHE, ensure, scaled
 
 COUNTS = {"single": (1, 56000), "double": (2, 16000), "triple": (3, 3000), "wide": (2, 6000), "wider": (3, 1500)}
 TEST = 512
@@ -28,6 +28,9 @@ _emoji: list[Subject] = []
 
 def load_sprites() -> None:
     """Read every trained sprite once per process (held-out people are left out here, at the door)."""
+    if _people:
+        return
+    ensure()
     for line in (CACHE / "people.jsonl").read_text().splitlines():
         row = json.loads(line)
         if row["who"]:
@@ -82,6 +85,7 @@ def make(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str]]:
 
 
 def main() -> None:
+    ensure()  # here, or both workers would fetch
     portion = 500
     for label, (fields, trained) in COUNTS.items():
         count, copies = scaled(trained, 200) + TEST, fields if label in ("wide", "wider") else 1

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from . import build, evaluator, sprites
+from . import build, evaluator
 from .captions import BACKGROUNDS, Scene, Subject, name
 from .evaluator import CACHE
 from .people import CLOTHES_COLOURS, HAIR_COLOURS, HATS, SKINS, Person
@@ -58,9 +58,7 @@ def label_subject(subject: Subject) -> dict[str, str]:
 
 def draw_composites(count: int, seed: int, held_out: bool) -> tuple[list[Image.Image], list[str], list[dict[str, str]]]:
     """Single canvases; every sixth person of the crowd belongs to the test."""
-    if not build._people:
-        sprites.ensure()
-        build.load_sprites()
+    build.load_sprites()
     people = [p for i, p in enumerate(build._people) if (i % 6 == 5) == held_out]
     rng = random.Random(seed)
     pictures, captions, labels = [], [], []

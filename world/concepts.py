@@ -96,8 +96,7 @@ def load_subjects() -> tuple[list[tuple[Subject, Image.Image]], list[tuple[Subje
     """(for train, for test): things and people of the crowd that the other list does not show."""
     from . import build
 
-    if not build._people:
-        build.load_sprites()
+    build.load_sprites()
     lists = []
     for part in (0, 1):
         things = [s for s in build._emoji if list(EMOJI).index(s.what) % 2 == part]

@@ -377,10 +377,10 @@ def test_what_is_kept_of_texts_is_bounded_and_changes_nothing(sd15, monkeypatch)
     placed = sd15.map(rect(width=0.5), rect(x=0.5, width=0.5))
     positive = sd15.cond(sd15.a, texts=[sd15.b, sd15.c], placed=placed)
     kept, pictures = [], []
-    close = regions.Sampling.keep
+    keep = regions.Sampling.keep
 
     def watch(sampling, key, projected):
-        close(sampling, key, projected)
+        keep(sampling, key, projected)
         kept[-1] = sum(part.nbytes for pair in sampling.projections.values() for part in pair)
 
     monkeypatch.setattr(regions.Sampling, "keep", watch)
