@@ -52,7 +52,10 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Combo.Input("calibration", options=list(PRESETS), default="standard", tooltip=(
                     "For fused, as on Fuse; a fusion that Fuse has finished is found again."
                 )),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="As on KSampler; all cells share it."),
+                # Without the flag the front end draws a new seed at each run, and every cell is painted again.
+                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=False, tooltip=(
+                    "As on KSampler; all cells share it."
+                )),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As on KSampler."),
                 io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="As on KSampler."),
                 io.Combo.Input("sampler_name", options=list(SAMPLERS), default="dpmpp_2m", tooltip="As on KSampler."),

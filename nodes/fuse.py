@@ -89,7 +89,10 @@ class MixOfShowFusionSettings(io.ComfyNode):
                 share("added_error", 0, 0.5, 1e-3, "Share of a layer's energy that size auto may leave out."),
                 share("density", 1e-3, 1, 0.05, "Methods ties and dare: share of every change's entries that is kept."),
                 share("off_diagonal", 0, 1, 0.05, "Method regmean: factor beside the diagonal of the statistics."),
-                io.Int.Input("seed", default=plain.seed, max=2**31 - 1, min=0, tooltip="Method dare: what goes."),
+                # Without the flag the front end draws a new seed at each run, and Fuse runs again for nothing.
+                io.Int.Input("seed", default=plain.seed, max=2**31 - 1, min=0, control_after_generate=False, tooltip=(
+                    "Method dare: what goes."
+                )),
                 share("memory_gb", 0, 1000, 0.5, (
                     "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
                     "calibration runs block by block: same answer, more passes."

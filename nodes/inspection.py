@@ -52,10 +52,10 @@ class MixOfShowInspect(io.ComfyNode):
         if file != FROM_WIRE:
             path = resolve_concept_file(file)
             result = read_any(path)
-            concept = read_with_host(path).concept if result.kind == "lora" else result.concept
-            card, found = describe(result, file), [(concept, file)]
-            if result.kind == "lora":
-                card = f"{card}\n{describe_concept(concept)}"
+            read = read_with_host(path) if result.kind == "lora" else result
+            card, found = describe(result, file), [(read.concept, file)]
+            if read is not result:
+                card = "\n".join(filter(None, (card, describe_concept(read.concept), read.warning())))
         elif concepts:
             found = [(use.concept, use.label) for use in concepts]
             card = "\n\n".join(

@@ -1,6 +1,6 @@
 """MixOfShowPlace: from prompts and regions to something a sampler can use."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .bridge.placing import place
 from .types import CATEGORY, CONCEPTS, REGIONS
@@ -44,7 +44,9 @@ class MixOfShowPlace(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, prompt, negative, regions=None, concepts=None) -> io.NodeOutput:
-        return io.NodeOutput(*place(model, clip, prompt, negative, regions, concepts))
+        notes: list[str] = []
+        outputs = place(model, clip, prompt, negative, regions, concepts, notes)
+        return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
 NODES = [MixOfShowPlace]

@@ -213,7 +213,15 @@ class MixOfShowTrain(io.ComfyNode):
         losses = {"loss": list(result.losses)}
         chain = (*(concepts or ()), *trained)
         plot = torch.from_numpy(loss_curve(result.losses, request.settings.steps).copy())[None]
-        return io.NodeOutput(chain, samples, losses, str(result.path), plot, ui=ui.PreviewImage(samples, cls=cls))
+        seen = ui.PreviewImage(samples, cls=cls).as_dict() | {"text": (_describe_run(result, request, notes),)}
+        return io.NodeOutput(chain, samples, losses, str(result.path), plot, ui=seen)
+
+
+def _describe_run(result, request, notes) -> str:
+    """What a person wants to know after a run: where the file is, how it went, what was chosen for them."""
+    last = result.losses[-1:] and f"last loss {result.losses[-1]:.4f}"
+    lines = [f"saved: {result.path}", f"{request.settings.steps} steps with {request.settings.method}", last]
+    return "\n".join([*(line for line in lines if line), *(f"auto: {note}" for note in notes)])
 
 
 NODES = [MixOfShowTrainSettings, MixOfShowTrain]

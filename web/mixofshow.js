@@ -1,4 +1,4 @@
-/** Registers the region editor with ComfyUI: the only file of ours that knows ComfyUI. */
+/** Registers the region editor with ComfyUI: of our files this one and nodes.js know ComfyUI. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";

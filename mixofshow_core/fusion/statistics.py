@@ -46,9 +46,9 @@ class Gram:
 
     @property
     def matrix(self) -> Tensor:
-        """[d, d] float64."""
+        """[d, d] float64, symmetric by construction: not every BLAS gives X^T X so, MKL on AMD for one."""
         stored = self.stored.double()
-        return stored.mT @ stored if self.factored else stored
+        return _mirror_upper(stored.mT @ stored) if self.factored else stored
 
 
 @dataclass(frozen=True)
@@ -110,5 +110,11 @@ class GramAccumulator:
         if self._sum is None:
             rows = torch.cat(self._few).cpu().double() / self.weight**0.5
             return Gram(rows, self.weight, self.rows, factored=True)
-        upper = self._sum.cpu().double().triu() / self.weight
-        return Gram(upper + upper.triu(1).mT, self.weight, self.rows, rounded=self._rounded)
+        mean = _mirror_upper(self._sum.cpu().double() / self.weight)
+        return Gram(mean, self.weight, self.rows, rounded=self._rounded)
+
+
+def _mirror_upper(matrix: Tensor) -> Tensor:
+    """The symmetric matrix that has the same upper half."""
+    upper = matrix.triu()
+    return upper + upper.triu(1).mT

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from ...mixofshow_core import formats
 from ...mixofshow_core.concept import LAYER_PATTERN, BaseInfo, Concept, ConceptEntry, Delta, Dense, LowRank
 from ...mixofshow_core.errors import MixOfShowError
+from ...mixofshow_core.formats.diffusers_names import PEFT_PREFIX, peft_alphas, to_kohya_names
 from ...mixofshow_core.formats.native import check_finite
 from ...mixofshow_core.formats.read import load_tree
 from ...mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX
@@ -35,7 +37,9 @@ log = logging.getLogger("mixofshow")
 
 COMMUNITY = "community LoRA"
 CONTEXT_WIDTHS = {768: "sd15", 2048: "sdxl"}
-EXPECTED = "names like lora_unet_*, lora_te_*, unet.*, text_encoder.* or diffusion_model.*"
+EXPECTED = "lora_unet_*, lora_te_*, unet.down_blocks.*, text_encoder.* or diffusion_model.* of SD1.5's or SDXL's layers"
+CONFIG_BYTES = 2**20  # of an adapter_config.json, which is text of a few kilobytes
+TEXT_KEY = re.compile(r"(?:lora_te|text_encoder|clip_[lgh]\b|te\d?[._])")
 PEFT_DORA = "lora_magnitude_vector"
 TURNS_THE_WEIGHT = {
     comfy.weight_adapter.OFTAdapter: "OFT", comfy.weight_adapter.BOFTAdapter: "BOFT",
@@ -45,12 +49,23 @@ TURNS_THE_WEIGHT = {
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A concept file of any dialect. skipped: keys that were left out; tags: the most frequent training tags."""
+    """A concept file of any dialect. skipped: keys that were left out; tags: the most frequent training tags.
+
+    skipped_share: norm of what was left out, as it is stored, as a share of the whole file's.
+    """
 
     concept: Concept
     dialect: str
     skipped: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    skipped_share: float = 0.0
+
+    def warning(self) -> str:
+        """One line on what was left out; empty when everything is used."""
+        if not self.skipped:
+            return ""
+        share = f", {self.skipped_share:.0%} of the file's norm" if self.skipped_share else ""
+        return f"WARNING: {len(self.skipped)} keys are not used{share}, the first: {', '.join(self.skipped[:3])}"
 
 
 def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = None) -> ReadFile:
@@ -75,6 +90,7 @@ def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = Non
 def _read_foreign(
     path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str, base: Mapping[str, Tensor] | None
 ) -> ReadFile:
+    tensors = to_kohya_names(tensors) | _peft_alphas(path, tensors)
     magnitude = next((key for key in tensors if PEFT_DORA in key), None)
     if magnitude is not None:
         raise MixOfShowError(
@@ -90,6 +106,23 @@ def _read_foreign(
             f"{path.name}: ComfyUI's LoRA parser stops at {str(error)[:200]}: a part is missing or has a wrong shape. "
             "Copy or download the file again."
         ) from error
+
+
+def _peft_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the adapter_config.json beside a PEFT file says of its scale; nothing where there is none to read."""
+    beside = path.with_name("adapter_config.json")
+    if not any(key.startswith(PEFT_PREFIX) for key in tensors):
+        return {}
+    try:
+        config = json.loads(beside.read_bytes()[:CONFIG_BYTES])
+    except (OSError, ValueError, RecursionError):
+        log.warning("%s: no adapter_config.json to read beside it, so alpha is taken to be the rank.", path.name)
+        return {}
+    ranks = {
+        key.removesuffix(".lora_A.weight"): value.shape[0]
+        for key, value in to_kohya_names(tensors).items() if key.endswith(".lora_A.weight")
+    }  # fmt: skip
+    return peft_alphas(config, tensors, ranks) if isinstance(config, dict) else {}
 
 
 def _parse(
@@ -114,14 +147,22 @@ def _parse(
             skipped.append(key)
         else:
             deltas[layer] = delta
-    if not deltas:
-        first = ", ".join(sorted(tensors)[:4]) or "nothing"
+    foreign_net = [key for key in skipped if key in tensors and not TEXT_KEY.match(key)]
+    if not deltas or (foreign_net and not any(name.startswith(UNET_PREFIX) for name in deltas)):
+        first = ", ".join(sorted(foreign_net or tensors)[:4]) or "nothing"
         raise MixOfShowError(f"{path.name} holds no LoRA for SD1.5 or SDXL. It has: {first}. Expected {EXPECTED}.")
-    if skipped:
-        log.info("%s: %d keys are not used, the first: %s", path.name, len(skipped), ", ".join(sorted(skipped)[:3]))
     entries = (ConceptEntry(f"lora-{name.lower()}", name),) if name else ()
     concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), {"source": COMMUNITY})
-    return ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata))
+    left_out = _norm(tensors[key] for key in skipped if key in tensors)
+    share = left_out / (_norm(tensors.values()) or 1.0)
+    found = ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata), share)
+    if skipped:
+        log.warning("%s: %s", path.name, found.warning())
+    return found
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return sum(float(value.float().norm()) ** 2 for value in tensors) ** 0.5
 
 
 def _prefix(key: str, key_map: Mapping[str, str]) -> str | None:

@@ -10,6 +10,7 @@ from ...mixofshow_core.concept import ConceptEntry, ConceptUse
 from ...mixofshow_core.errors import MixOfShowError
 from ...mixofshow_core.regional.attention import cover
 from ...mixofshow_core.regional.raster import RegionMap
+from ...mixofshow_core.regional.syntax import note_foreign_syntax
 from ...mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from .model import apply_deltas, check_family, unet_of
 from .region_attention import Payload
@@ -48,8 +49,11 @@ class Encoder:
         return self.done[text, owner]
 
 
-def place(model, clip, prompt: str, negative: str, placed: RegionMap | None = None, concepts=None):
-    """(MODEL, positive, negative) for a sampler.
+def place(
+    model, clip, prompt: str, negative: str, placed: RegionMap | None = None, concepts=None,
+    notes: list[str] | None = None,
+):  # fmt: skip
+    """(MODEL, positive, negative) for a sampler; what a person should know of it is added to `notes`.
 
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
     ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
@@ -64,11 +68,14 @@ def place(model, clip, prompt: str, negative: str, placed: RegionMap | None = No
                 model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
+    notes = [] if notes is None else notes
+    notes += note_foreign_syntax({"prompt": prompt, "negative": negative, **_region_texts(placed)})
     if placed is not None:
-        warn_about_vanishing(placed)
+        notes += warn_about_vanishing(placed)
     routes, clips = None, {None: clip}
     if cast:
         owners, background = find_owners(cast, positives, placed, vocabulary)
+        notes += describe_owners(cast, owners, background, placed)
         routes = make_routes(model, cast, owners, background)
         for number in {*owners, background} - {None}:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
@@ -130,10 +137,32 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
                 f"{', '.join(names)}, or fuse them."
             )
         owners.append(named[0] if named else None)
-    for number, use in enumerate(cast):
-        if number not in (*owners, background):
-            log.warning("Place: no region names concept %r; it is not used.", use.label)
     return tuple(owners), background
+
+
+def describe_owners(cast: Sequence[ConceptUse], owners, background, placed: RegionMap | None) -> list[str]:
+    """A line per routed concept: where it acts, or that nothing calls it."""
+    notes = []
+    for number, use in enumerate(cast):
+        where = [] if placed is None else [
+            f"region {region.name!r}" for region, owner in zip(placed.regions.regions, owners, strict=True)
+            if owner == number
+        ]  # fmt: skip
+        where += ["the whole picture" if placed is None else "the background"] if background == number else []
+        if where:
+            notes.append(f"{use.label} at {use.strength:g}: {', '.join(where)}")
+        else:
+            notes.append(f"WARNING: no region names concept {use.label!r}; it is not used.")
+            log.warning("Place: %s", notes[-1])
+    return notes
+
+
+def _region_texts(placed: RegionMap | None) -> dict[str, str]:
+    regions = placed.regions.regions if placed is not None else ()
+    return {
+        f"{what} of region {region.name!r}": text
+        for region in regions for what, text in (("prompt", region.prompt), ("negative", region.negative))
+    }  # fmt: skip
 
 
 def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
@@ -189,13 +218,17 @@ def attention_levels(model) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def warn_about_vanishing(placed: RegionMap) -> None:
-    """Log which regions own no token of the finest layer: with whole-token edges a thin region disappears."""
+def warn_about_vanishing(placed: RegionMap) -> list[str]:
+    """Which regions own no token of the finest layer: with whole-token edges a thin region disappears. Logged, too."""
     spec = placed.regions
     size = (max(1, spec.height // LATENT_PIXELS), max(1, spec.width // LATENT_PIXELS))
     if not spec.regions:
-        return
+        return []
     covered = cover(placed.masks[None].float() / 255, size, spec.edges)
-    for region, tokens in zip(spec.regions, covered[0], strict=True):
-        if not tokens.any():
-            log.warning("Region %r covers no whole 8 x 8 pixel token and has no effect; enlarge it.", region.name)
+    notes = [
+        f"Region {region.name!r} covers no whole 8 x 8 pixel token and has no effect; enlarge it."
+        for region, tokens in zip(spec.regions, covered[0], strict=True) if not tokens.any()
+    ]  # fmt: skip
+    for note in notes:
+        log.warning("%s", note)
+    return [f"WARNING: {note}" for note in notes]

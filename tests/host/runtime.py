@@ -3,7 +3,9 @@
 dev.py imports this file too, so it needs the standard library only until a host is started.
 """
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +29,7 @@ def start_host_in_process(host: Path) -> None:
 
     declare_torchvision_ops()
     base = tempfile.mkdtemp(prefix="mixofshow-host-")
+    atexit.register(shutil.rmtree, base, ignore_errors=True)  # after a failure, too
     for folder in ("input", "output", "temp", "user", "models/loras", "custom_nodes"):
         (Path(base) / folder).mkdir(parents=True)
     sys.path.insert(0, str(host))
