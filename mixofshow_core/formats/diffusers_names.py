@@ -42,7 +42,7 @@ def to_kohya_name(key: str) -> str:
 
 
 def to_kohya_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under kohya's names. What stands twice under two spellings counts once; what differs keeps its key."""
+    """The tensors under kohya's names. What stands twice counts once; what differs keeps its key."""
     found: dict[str, Tensor] = {}
     for key, value in tensors.items():
         name = to_kohya_name(key)
