@@ -152,6 +152,15 @@ def inner(first: Tensor, second: Tensor, gram: Tensor) -> float:
     return float(((first @ gram) * second).sum())
 
 
+def mirror_upper(product: Tensor) -> Tensor:
+    """`product` [d, d] with its lower triangle replaced by the mirrored upper one, in place.
+
+    X^T X is symmetric on paper only: on some processors the library sums entry (i, j) in another order than (j, i).
+    """
+    product.triu_()
+    return product.add_(product.triu(1).mT)
+
+
 def pack_symmetric(matrix: Tensor) -> Tensor:
     """Symmetric [d, d] -> [d + 1, d / 2], every value once (LAPACK's rectangular full packed form); d must be even."""
     d = matrix.shape[0]

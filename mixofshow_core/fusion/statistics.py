@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MixOfShowError
+from ..linalg import mirror_upper
 
 CHUNK_ROWS = 512  # products of this many float32 rows are summed in float64 (docs/maths.md, section 3)
 BLOCKED_WIDTH = 256  # from here on only the upper blocks of the symmetric product are formed
@@ -46,9 +47,9 @@ class Gram:
 
     @property
     def matrix(self) -> Tensor:
-        """[d, d] float64, symmetric by construction: not every BLAS gives X^T X so, MKL on AMD for one."""
+        """[d, d] float64, symmetric to the last bit."""
         stored = self.stored.double()
-        return _mirror_upper(stored.mT @ stored) if self.factored else stored
+        return mirror_upper(stored.mT @ stored) if self.factored else stored
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,4 @@ class GramAccumulator:
         if self._sum is None:
             rows = torch.cat(self._few).cpu().double() / self.weight**0.5
             return Gram(rows, self.weight, self.rows, factored=True)
-        mean = _mirror_upper(self._sum.cpu().double() / self.weight)
-        return Gram(mean, self.weight, self.rows, rounded=self._rounded)
-
-
-def _mirror_upper(matrix: Tensor) -> Tensor:
-    """The symmetric matrix that has the same upper half."""
-    upper = matrix.triu()
-    return upper + upper.triu(1).mT
+        return Gram(mirror_upper(self._sum.cpu().double() / self.weight), self.weight, self.rows, rounded=self._rounded)

@@ -5,7 +5,6 @@ dev.py imports this file too, so it needs the standard library only until a host
 
 import atexit
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -28,8 +27,9 @@ def start_host_in_process(host: Path) -> None:
     from mos_tests.host.launcher import declare_torchvision_ops
 
     declare_torchvision_ops()
-    base = tempfile.mkdtemp(prefix="mixofshow-host-")
-    atexit.register(shutil.rmtree, base, ignore_errors=True)  # after a failure, too
+    holder = tempfile.TemporaryDirectory(prefix="mixofshow-host-", ignore_cleanup_errors=True)
+    atexit.register(holder.cleanup)  # at exit, not at the end of the tests: they may fail or never begin
+    base = holder.name
     for folder in ("input", "output", "temp", "user", "models/loras", "custom_nodes"):
         (Path(base) / folder).mkdir(parents=True)
     sys.path.insert(0, str(host))

@@ -11,6 +11,7 @@ from mos_pack.mixofshow_core.fusion.capture import Capture, text_weights
 from mos_pack.mixofshow_core.fusion.plan import PRESETS, concept_prompts, picture_prompts, preset, prior_prompts
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
 from mos_pack.mixofshow_core.fusion.store import StatisticsStore
+from mos_pack.mixofshow_core.linalg import mirror_upper
 from torch import nn
 
 
@@ -49,6 +50,12 @@ def test_few_rows_are_kept_and_wide_products_are_blocked(tmp_path):
     saved = store.save("a" * 64, Statistics({"g": few.finish(), "h": many.finish()}), frozenset("gh")).grams
     assert saved["g"].factored and saved["h"].rounded and not saved["h"].factored
     assert torch.allclose(saved["g"].matrix, few.finish().matrix, atol=1e-6)
+
+
+def test_a_product_that_the_processor_summed_in_two_orders_is_made_symmetric():
+    lopsided = torch.tensor([[1.0, 2.0, 3.0], [2.5, 4.0, 5.0], [3.5, 5.5, 6.0]], dtype=torch.float64)
+    wanted = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]], dtype=torch.float64)
+    assert torch.equal(mirror_upper(lopsided), wanted)
 
 
 def test_capture_takes_weighted_rows_only_and_leaves_no_hook():
