@@ -160,7 +160,11 @@ def merge(
     if method == "dare":
         seeds = [int(hash_of([settings.seed, source.identity])[:12], 16) for source in ordered]
         return merge_dare(parts, weights, settings.density, seeds)
-    return (merge_svd if method == "svd" else merge_sum)(parts, [1.0] * len(parts))
+    if method == "svd":
+        return merge_svd(parts, [1.0] * len(parts))
+    if method == "sum":
+        return merge_sum(parts, [1.0] * len(parts))
+    raise MixOfShowError(f"method {method!r} has no merge behind it; use one of {', '.join(METHODS)}")
 
 
 def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str, Delta], tuple[float, float]]:

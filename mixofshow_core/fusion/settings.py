@@ -129,4 +129,6 @@ def recipe_of(method: str, settings: FusionSettings, role: str) -> Recipe:
         return Recipe(0.0, 0.0)
     if method == "regmean":
         return Recipe(0.0, 0.0, settings.off_diagonal)
-    return Recipe(0.0, 0.0, constrained=True)
+    if method == "constrained":
+        return Recipe(0.0, 0.0, constrained=True)
+    raise MixOfShowError(f"method {method!r} has no recipe for the solver; use one of {', '.join(SOLVED)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ..errors import MixOfShowError
+from ..names import names_in, replace_names
 
 BASE, EACH, FUSED, ROUTED, CONNECTED = "base", "each", "fused", "routed", "connected"
 WITH_REGIONS = "+ regions"
@@ -78,20 +79,20 @@ def parse_ways(text: str, methods: Sequence[str]) -> tuple[Way, ...]:
     return tuple(ways)
 
 
-def _pattern(name: str, class_word: str = "") -> re.Pattern:
-    follows = rf"(?:\s+{re.escape(class_word)}(?![\w-]))?" if class_word else ""
-    return re.compile(rf"(?<![\w<:/-])(?:<{re.escape(name)}>|{re.escape(name)}(?![\w>-])){follows}", re.IGNORECASE)
+def _calls(name: str) -> tuple[str, str]:
+    return name.lower(), f"<{name.lower()}>"
 
 
 def mentions(text: str, name: str) -> bool:
     """True if the text names the concept as a whole word, or as ``<name>``."""
-    return _pattern(name).search(text) is not None
+    return names_in(text, _calls(name))
 
 
 def with_class_words(text: str, classes: Mapping[str, str]) -> str:
     """The text with every name replaced by its class word, which is not doubled if it follows already."""
     for name, word in classes.items():
-        text = _pattern(name, word).sub(word or "thing", text)
+        follows = rf"(?:\s+{re.escape(word)}(?![\w-]))?" if word else ""
+        text = replace_names(text, dict.fromkeys(_calls(name), word or "thing"), follows)
     return text
 
 

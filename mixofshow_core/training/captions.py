@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import MixOfShowError
+from ..names import names_in, starts_with_name
 
 MODES = ("auto", "files", "templates", "sentences", "booru tags")
 STYLES = ("sentences", "booru tags")
@@ -19,11 +20,6 @@ TEMPLATES = {
 }
 
 
-def whole_name(name: str) -> re.Pattern[str]:
-    """Matches ``name`` as a whole word, in any case; ``<name-1>`` and ``name-tag`` are other words."""
-    return re.compile(rf"(?<![\w<-]){re.escape(name)}(?![\w>-])", re.IGNORECASE)
-
-
 def clean(caption: str) -> str:
     """One line, single spaces."""
     return " ".join(caption.split())
@@ -34,7 +30,7 @@ def with_name(caption: str, name: str) -> str:
     caption = clean(caption)
     if not caption:
         return name
-    return caption if whole_name(name).search(caption) else f"{name}, {caption}"
+    return caption if names_in(caption, [name]) else f"{name}, {caption}"
 
 
 def concept_words(name: str, count: int) -> tuple[str, ...]:
@@ -75,7 +71,7 @@ def vary(
         first, *rest = [part.strip() for part in caption.split(",") if part.strip()]
         rng.shuffle(rest)
         caption = ", ".join([first, *rest])
-    if templates and style != "booru tags" and whole_name(name).match(caption):
+    if templates and style != "booru tags" and starts_with_name(caption, name):
         caption = rng.choice(TEMPLATES[kind]).format(caption.replace("{", "(").replace("}", ")"))
     return caption
 

@@ -15,6 +15,7 @@ from ..errors import MixOfShowError
 from .captions import MODES, STYLES, as_tags, check_names, looks_like_tags, with_name
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CAPTION_ENDINGS = (".txt", ".caption")
 FOREIGN = (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif")
 MIN_SIDE = 64
 
@@ -107,7 +108,10 @@ class TrainingSet:
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:
-    """RGB with transparent parts composited on white."""
+    """RGB with transparent parts composited on white; 16-bit grey is scaled, where Pillow would clip it to white."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+        image = Image.fromarray(grey.astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -131,7 +135,8 @@ def read_mask(path: Path) -> np.ndarray:
     """[H, W] uint8."""
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("L")).copy()
+            turned = ImageOps.exif_transpose(image)
+            return np.asarray((flatten_alpha(turned) if turned.mode.startswith("I") else turned).convert("L")).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MixOfShowError(f"Mask {path.name} cannot be read ({error}). Save it again as a PNG.") from error
 
@@ -143,7 +148,8 @@ def picture_files(folder: Path) -> list[Path]:
             f"The picture folder {str(folder)!r} does not exist. Give a full path, a folder inside ComfyUI's input "
             f"folder, or demo:<name> for the pictures that come with this pack."
         )
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    # Hidden files are the system's: macOS leaves `._x.png` beside x.png, which is no picture.
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     foreign = [path.name for path in files if path.suffix.lower() in FOREIGN]
     if foreign:
         raise MixOfShowError(
@@ -165,10 +171,16 @@ def folder_fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
+def caption_file(path: Path) -> Path | None:
+    """The caption beside a picture: x.txt, else kohya's x.caption, in any case; None if there is neither."""
+    beside = {other.name.lower(): other for other in path.parent.iterdir() if other.stem == path.stem}
+    return next((beside[n] for s in CAPTION_ENDINGS if (n := f"{path.stem}{s}".lower()) in beside), None)
+
+
 def read_caption(path: Path, name: str, mode: str) -> tuple[str, str]:
     """(caption with the name in it, note). The note says what was done to it, or is empty."""
-    text_file = path.with_suffix(".txt")
-    if mode != "templates" and text_file.is_file():
+    text_file = caption_file(path)
+    if mode != "templates" and text_file is not None:
         try:
             lines = text_file.read_text(encoding="utf-8-sig").strip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -176,9 +188,12 @@ def read_caption(path: Path, name: str, mode: str) -> tuple[str, str]:
         written = lines[0].strip() if lines else ""
         caption = with_name(written, name)
         changed = written and caption != " ".join(written.split())
-        return caption, f"{path.name}: name put in front" if changed else ""
+        notes = ["name put in front"] if changed else []
+        if sum(bool(line.strip()) for line in lines) > 1:
+            notes.append(f"only the first line of {text_file.name} is used")
+        return caption, f"{path.name}: {', '.join(notes)}" if notes else ""
     if mode == "files":
-        raise MixOfShowError(f"{path.name} has no caption file {text_file.name}. Write one, or set captions to auto.")
+        raise MixOfShowError(f"{path.name} has no caption file {path.stem}.txt. Write one, or set captions to auto.")
     return name, ""
 
 
@@ -201,8 +216,8 @@ def read_class_folder(folder: Path, prompt: str) -> tuple[Picture, ...]:
     """Pictures of a class for prior preservation, with their own captions, or ``prompt`` where there is none."""
     pictures = []
     for path in picture_files(folder):
-        text = path.with_suffix(".txt")
-        written = text.read_text(encoding="utf-8-sig", errors="replace").strip() if text.is_file() else ""
+        text = caption_file(path)
+        written = text.read_text(encoding="utf-8-sig", errors="replace").strip() if text is not None else ""
         pictures.append(Picture(path.name, read_image(path), written.splitlines()[0] if written else prompt))
     return tuple(pictures)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import comfy.lora
-import comfy.model_base
 import comfy.model_management
+import comfy.model_sampling
 import comfy.sd
 import comfy.sd1_clip
 import torch
@@ -25,7 +25,7 @@ from ...mixofshow_core.formats.native import write_concept
 from ...mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabulary, write_pipeline
 from ...mixofshow_core.topology import UNET_PREFIX, unet_layout
 from .files import concept_folder, safe_name
-from .model import apply_deltas, check_family, named_linears, patch_key, text_models_of, unet_of
+from .model import apply_deltas, check_family, named_linears, patch_key, prediction_class, text_models_of, unet_of
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
 LORA_FORMATS = ("concept", "stock", "kohya", "diffusers")  # found by Load LoRA, so they go to its folder
@@ -126,7 +126,7 @@ def _whole(model, clip, vae) -> Whole:
     autoencoder = None if vae is None else vae.get_sd()
     if autoencoder is not None and "encoder.down.0.block.0.conv1.weight" not in autoencoder:
         autoencoder = None
-    v_prediction = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
+    v_prediction = prediction_class(model) is comfy.model_sampling.V_PREDICTION
     scale = getattr(model.model.latent_format, "scale_factor", 1.0)
     return Whole(unet_of(model), unet_state, texts, autoencoder, "v_prediction" if v_prediction else "epsilon", scale)
 

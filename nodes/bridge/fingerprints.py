@@ -17,8 +17,8 @@ def patches_digest(patcher) -> str:
 
     def feed(value) -> None:
         if isinstance(value, torch.Tensor):
-            digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().flatten()[:4096].float().cpu().contiguous().numpy().tobytes())
+            digest.update(f"{tuple(value.shape)}{value.dtype}".encode())  # whole: a LoRA may change a few rows only
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         elif isinstance(value, list | tuple):
             for item in value:
                 feed(item)
@@ -34,16 +34,29 @@ def patches_digest(patcher) -> str:
 
 
 def options_digest(model) -> str:
-    """Names of what other nodes hooked into MODEL (patches, wrappers, swapped objects): they change its inputs too."""
+    """What other nodes hooked into MODEL: names of patches and wrappers, values of swapped objects."""
 
     def names(value) -> object:
         if isinstance(value, Mapping):
             return {str(key): names(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [names(item) for item in value]
+        if isinstance(value, torch.nn.Module):
+            plain = {key: item for key, item in vars(value).items() if isinstance(item, str | int | float)}
+            kinds = [kind.__qualname__ for kind in type(value).__mro__]
+            return [kinds, plain, module_digest(value, None)]
         return getattr(value, "__qualname__", type(value).__qualname__)
 
     return hash_of([names(model.model_options), {key: names(value) for key, value in model.object_patches.items()}])
+
+
+def module_digest(module: torch.nn.Module, count: int | None = 64) -> str:
+    """The first `count` values of every weight and buffer (None: all)."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().flatten()[:count].float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def text_fingerprint(clip) -> str:

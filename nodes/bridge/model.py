@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import comfy.lora
 import comfy.model_base
 import comfy.model_management
+import comfy.model_sampling
 import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,18 @@ def text_models_of(clip) -> dict[str, nn.Module]:
     return found
 
 
+def prediction_class(model) -> type:
+    """The host's class that says what MODEL's output means when it is sampled (EPS, V_PREDICTION, X0 ...)."""
+    kinds = type(model.get_model_object("model_sampling")).__mro__
+    return next(kind for kind in kinds if "calculate_denoised" in vars(kind))
+
+
 def family(model) -> str:
     """``sd15``, ``sdxl`` or ``sd-<context width>``, with ``-v`` appended for v-prediction."""
     unet_of(model)
     context_width = model.model.model_config.unet_config.get("context_dim")
     name = "sdxl" if isinstance(model.model, comfy.model_base.SDXL) else {768: "sd15"}.get(context_width)
-    prediction = "-v" if model.model.model_type == comfy.model_base.ModelType.V_PREDICTION else ""
+    prediction = "-v" if prediction_class(model) is comfy.model_sampling.V_PREDICTION else ""
     return (name or f"sd-{context_width}") + prediction
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, check_unique_names
 from ...mixofshow_core.errors import MixOfShowError
+from ...mixofshow_core.names import replace_names
 
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
 EMBEDDING_SCOPE = "mos/"
@@ -67,11 +68,7 @@ class Vocabulary:
                 calls += [f"{call} {entry.class_word.lower()}" for call in calls]  # typed out, it is not doubled
             targets.update(dict.fromkeys(calls, expansion))
             targets.update({word.text.lower(): f"embedding:{_scoped(word.text)}" for word in entry.words})
-        if not targets:
-            return text
-        choices = "|".join(re.escape(target) for target in sorted(targets, key=len, reverse=True))
-        pattern = re.compile(rf"(?<![\w<:/-])(?:{choices})(?![\w>-])", re.IGNORECASE)
-        return pattern.sub(lambda found: f" {targets[found.group().lower()]} ", text)
+        return replace_names(text, {call: f" {target} " for call, target in targets.items()})
 
 
 def _scoped(word: str) -> str:

@@ -14,8 +14,8 @@ from functools import partial
 
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel
-import comfy.model_base
 import comfy.model_management
+import comfy.model_sampling
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -43,17 +43,21 @@ log = logging.getLogger("mixofshow")
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
 DOWNSCALE = 8  # pixels per latent cell of SD1.5, SDXL and the small bases
-PREDICTIONS = {comfy.model_base.ModelType.EPS: "eps", comfy.model_base.ModelType.V_PREDICTION: "v"}
+PREDICTIONS = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
 
 
 def prediction_of(model) -> str:
-    """``eps`` or ``v``; MixOfShowError for flow models and the like."""
-    kind = PREDICTIONS.get(model.model.model_type)
-    if kind is None:
+    """``eps`` or ``v``, as sampling would take MODEL's output; MixOfShowError for flow models and the like.
+
+    Nodes such as ModelSamplingDiscrete swap the sampling object: what the checkpoint says does not count then.
+    """
+    kind = bridge_model.prediction_class(model)
+    if kind not in PREDICTIONS:
         raise MixOfShowError(
-            f"MODEL predicts {model.model.model_type.name}; training knows eps and v prediction (SD1.5 and SDXL)."
+            f"MODEL predicts {kind.__name__}; training knows eps and v prediction (SD1.5 and SDXL). Connect the "
+            "checkpoint itself, or choose eps or v_prediction on ModelSamplingDiscrete."
         )
-    return kind
+    return PREDICTIONS[kind]
 
 
 def plain_patcher(patcher):
@@ -182,7 +186,8 @@ class HostDenoiser:
         self.settings = settings
         self.index = index
         self.rows = max(index) + 1
-        sigmas = self.model.model_sampling.sigmas.detach().clone().float().to(self.device)
+        self.sampling = model.get_model_object("model_sampling")
+        sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
         self.schedule = NoiseSchedule(sigmas, prediction_of(model))
         layers = cross_attention_layers(self.model.diffusion_model)
         self.layer_of = {(*layer.block, layer.block_index): layer.index for layer in layers}
@@ -297,14 +302,13 @@ class HostDenoiser:
             extra["y"] = self.model.encode_adm(
                 pooled_output=text.pooled[which], width=width, height=height, device=self.device
             ).to(self.device)
-        sampling = self.model.model_sampling
         half = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
         self._shape = noisy.shape[-2:]
         if text.words is not None:
             options[RECORDING] = self._recording = Recording(text.words[which])
         with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
             return self.model.diffusion_model(
-                noisy, sampling.timestep(sampling.sigmas[timesteps]).float(), context=contexts[0],
+                noisy, self.sampling.timestep(self.schedule.sigmas[timesteps]).float(), context=contexts[0],
                 transformer_options=options, **extra,
             ).float()
 

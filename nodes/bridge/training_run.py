@@ -29,6 +29,7 @@ from ...mixofshow_core.training.settings import TrainSettings
 from ...mixofshow_core.training.snapshot import RunState, Snapshots
 from . import model as bridge_model
 from .files import concept_folder, concept_save_path, safe_name, work_folder
+from .fingerprints import module_digest, options_digest, patches_digest, text_fingerprint
 from .progress import Progress
 from .training import (
     HostDenoiser,
@@ -91,7 +92,8 @@ class TrainRequest:
         facts = [
             TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
             self.weights, getattr(self.clip, "layer_idx", None),
-            class_folder_fingerprint(self.settings),
+            class_folder_fingerprint(self.settings), patches_digest(self.model), patches_digest(self.clip.patcher),
+            options_digest(self.model), text_fingerprint(self.clip), module_digest(self.vae.first_stage_model),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -376,14 +376,11 @@ def test_previews_are_drawn_while_training(lean, monkeypatch):
 
 
 def test_a_flow_model_is_refused(lean):
-    model = lean.model.clone()
-    kind = model.model.model_type
-    try:
-        model.model.model_type = training.comfy.model_base.ModelType.FLOW
-        with pytest.raises(MixOfShowError, match="FLOW"):
-            ask(TinyBase(model, lean.clip, lean.vae))
-    finally:
-        model.model.model_type = kind
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    flow = ModelSamplingSD3().patch(lean.model, 3.0)[0]
+    with pytest.raises(MixOfShowError, match="CONST"):
+        ask(TinyBase(flow, lean.clip, lean.vae))
 
 
 def test_settings_of_the_dataclass_are_all_reachable_or_deliberate():
