@@ -27,6 +27,8 @@ from ..mixofshow_core.training.settings import (
     TrainSettings,
 )
 from .bridge import training_run, training_samples
+from .bridge.images import to_image_batch
+from .bridge.progress import Progress
 from .types import CATEGORY, CONCEPTS, DATASET, SETTINGS
 
 log = logging.getLogger("mixofshow")
@@ -213,7 +215,10 @@ class MixOfShowTrain(io.ComfyNode):
         losses = {"loss": list(result.losses)}
         chain = (*(concepts or ()), *trained)
         plot = torch.from_numpy(loss_curve(result.losses, request.settings.steps).copy())[None]
-        seen = ui.PreviewImage(samples, cls=cls).as_dict() | {"text": (_describe_run(result, request, notes),)}
+        labelled = training_samples.label_strengths(samples)
+        Progress(1).step(1, labelled)  # the last live picture stays on the node in Nodes 2.0: let it be the result
+        sheet = to_image_batch([labelled])
+        seen = ui.PreviewImage(sheet, cls=cls).as_dict() | {"text": (_describe_run(result, request, notes),)}
         return io.NodeOutput(chain, samples, losses, str(result.path), plot, ui=seen)
 
 

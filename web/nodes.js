@@ -12,6 +12,7 @@ const HEIGHT = 140;
 function showResults(node) {
   chain(node, "onExecuted", (/** @type {any} */ output) => {
     const text = [output?.text ?? []].flat().join("\n");
+    if (output?.images) delete app.nodePreviewImages?.[node.id]; // else the last live preview stays over the result
     if (text) (find(node) ?? add(node)).value = text; // a node that was not run again keeps its words
   });
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import comfy.sample
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ...mixofshow_core.concept import ConceptUse
 from ...mixofshow_core.topology import cross_attention_layers
+from ...mixofshow_core.training.sheet import labelled_grid
 from . import model as bridge_model
 from .regions import Payload, patch_model, with_payload
 from .text import encode_layered, register_concepts
@@ -41,3 +43,9 @@ def sample_strengths(model, clip, vae, use: ConceptUse, seed: int) -> Tensor:
         patched, text_model = bridge_model.apply_deltas(model, clip, use.concept.deltas, strength)
         pictures.append(vae.decode(sample_latents(patched, text_model, prompt, seed, 1, use)))
     return torch.cat(pictures).float().cpu()
+
+
+def label_strengths(pictures: Tensor) -> Image.Image:
+    """The pictures of `sample_strengths` as one sheet that says which is which."""
+    cells = [picture.clamp(0, 1).numpy() for picture in pictures]
+    return labelled_grid([cells], ["LoRA strength"], [f"{strength:g}" for strength in STRENGTHS])
