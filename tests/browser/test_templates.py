@@ -57,7 +57,7 @@ def test_a_workflow_saved_with_the_seeds_control_value_loads_the_same(desk, obje
 def test_our_nodes_have_the_widgets_that_the_server_names_and_no_other(desk, object_info):
     """A widget that the front end adds by itself shifts every value behind it in files that were made without it."""
     for name, info in object_info.items():
-        if not name.startswith("MixOfShow") or name == "MixOfShowRegions":  # its editor is drawn by us, see below
+        if not name.startswith("MixOfShow") or name == "MixOfShowRegions":  # drawn by our editor
             continue
         wanted = [key for key, spec in input_specs(info).items() if is_widget(*spec)]
         assert desk.run_js(ORDER, name) == wanted, name
