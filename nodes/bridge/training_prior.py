@@ -83,7 +83,7 @@ def generated(request: TrainRequest, plan: ConceptPlan, prompt: str) -> list[Sam
 
 
 def cache_key(request: TrainRequest, prompt: str, side: int) -> str:
-    facts = [CACHE_VERSION, request.weights, getattr(request.clip, "layer_idx", None), prompt, side]
+    facts = [CACHE_VERSION, request.models, prompt, side]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

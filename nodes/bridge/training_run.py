@@ -83,17 +83,19 @@ class TrainRequest:
         return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
 
     @cached_property
-    def weights(self) -> str:
-        return sample_weights(self.model, self.clip)
+    def models(self) -> tuple:
+        """Tells MODEL and CLIP, as they are sampled, from all others: the run and its class pictures rest on them."""
+        return (
+            sample_weights(self.model, self.clip), getattr(self.clip, "layer_idx", None), patches_digest(self.model),
+            patches_digest(self.clip.patcher), options_digest(self.model), text_fingerprint(self.clip),
+        )  # fmt: skip
 
     def fingerprint(self) -> str:
         """The same for runs that would end in the same file."""
         settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
         facts = [
             TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
-            self.weights, getattr(self.clip, "layer_idx", None),
-            class_folder_fingerprint(self.settings), patches_digest(self.model), patches_digest(self.clip.patcher),
-            options_digest(self.model), text_fingerprint(self.clip), module_digest(self.vae.first_stage_model),
+            self.models, class_folder_fingerprint(self.settings), module_digest(self.vae.first_stage_model),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

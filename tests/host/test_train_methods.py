@@ -137,6 +137,30 @@ def test_class_pictures_are_drawn_once_and_kept(lean, monkeypatch):
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(first, again, strict=True))
 
 
+def test_a_changed_base_draws_its_own_class_pictures_and_is_a_run_of_its_own(lean):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    def change(patcher, key):
+        changed = patcher.clone()
+        changed.add_patches({key: ("diff", (torch.ones(patcher.model.state_dict()[key].shape),))})
+        return changed
+
+    vectors = [key for key in lean.model.model.state_dict() if key.startswith("diffusion_model.output_blocks")]
+    text = next(key for key in lean.clip.patcher.model.state_dict() if key.endswith("mlp.fc2.weight"))
+    clip = lean.clip.clone()
+    clip.patcher = change(clip.patcher, text)
+    bases = [
+        lean,
+        replace(lean, model=ModelSamplingDiscrete().patch(lean.model, "v_prediction", False)[0]),
+        replace(lean, model=ModelSamplingDiscrete().patch(lean.model, "v_prediction", True)[0]),
+        replace(lean, model=change(lean.model, vectors[-1])),
+        replace(lean, clip=clip),
+    ]
+    requests = [ask(base, prior_weight=1.0, prior_pictures=1) for base in bases]
+    assert len({training_prior.cache_key(request, "a person", 64) for request in requests}) == len(bases)
+    assert len({request.fingerprint() for request in requests}) == len(bases)
+
+
 def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_path):
     Image.new("RGB", (80, 64), (10, 20, 30)).save(tmp_path / "a.png")
     Image.new("RGB", (80, 64), (90, 20, 30)).save(tmp_path / "b.png")
