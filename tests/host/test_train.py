@@ -31,6 +31,7 @@ def lean_base() -> TinyBase:
     device = torch.device("cpu")
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
     autoencoder = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS)
+    _randomise(autoencoder, 2)  # unseeded, every process would train on latents of its own
     return TinyBase(patcher, clip, small_base.build_vae(autoencoder))
 
 
