@@ -8,13 +8,13 @@ diffusers: ``unet.<module>.lora.down.weight``, ``unet.<module>.lora_A.weight``, 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+MAX_ALPHA = 1e6  # of a side file; NaN is not below it, and no integer of it is too long for a float
 PEFT_PREFIX = "base_model.model."
 UNET = re.compile(r"(?:unet\.)?((?:down_blocks|up_blocks|mid_block|time_embedding|add_embedding|conv_in|conv_out)\b.*)")
 TEXT = re.compile(r"(?:text_encoder(_2)?\.)?(?:text_model\.)?(encoder\.layers\.\d+\..*)")
@@ -69,6 +69,7 @@ def peft_alphas(config: Mapping[str, object], keys: Iterable[str], ranks: Mappin
         module = key[: ending.start()]
         fits = [value for pattern, value in patterns.items() if f".{module}".endswith(f".{pattern}")]
         alpha, name = (fits or [config.get("lora_alpha")])[0], to_kohya_name(key).removesuffix(".lora_A.weight")
-        if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha) and name in ranks:
+        known = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and abs(alpha) < MAX_ALPHA
+        if known and name in ranks:
             found[f"{name}.alpha"] = torch.tensor(alpha * (ranks[name] ** 0.5 if config.get("use_rslora") else 1.0))
     return found

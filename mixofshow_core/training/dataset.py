@@ -107,11 +107,16 @@ class TrainingSet:
         return TrainingSet(self.concepts + other.concepts)
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as EXIF says; 16-bit grey is scaled to 8 bits, where Pillow would clip it to white."""
+    image = ImageOps.exif_transpose(image)
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+
+
 def flatten_alpha(image: Image.Image) -> Image.Image:
-    """RGB with transparent parts composited on white; 16-bit grey is scaled, where Pillow would clip it to white."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
-        image = Image.fromarray(grey.astype(np.uint8))
+    """RGB with transparent parts composited on white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -124,7 +129,7 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
-            return np.asarray(flatten_alpha(ImageOps.exif_transpose(image))).copy()
+            return np.asarray(flatten_alpha(upright(image))).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MixOfShowError(
             f"{path.name} cannot be read as a picture ({error}). Open and save it again as PNG, or take it out."
@@ -135,8 +140,7 @@ def read_mask(path: Path) -> np.ndarray:
     """[H, W] uint8."""
     try:
         with Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image)
-            return np.asarray((flatten_alpha(turned) if turned.mode.startswith("I") else turned).convert("L")).copy()
+            return np.asarray(upright(image).convert("L")).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MixOfShowError(f"Mask {path.name} cannot be read ({error}). Save it again as a PNG.") from error
 
@@ -171,15 +175,14 @@ def folder_fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
-def caption_file(path: Path) -> Path | None:
-    """The caption beside a picture: x.txt, else kohya's x.caption, in any case; None if there is neither."""
-    beside = {other.name.lower(): other for other in path.parent.iterdir() if other.stem == path.stem}
-    return next((beside[n] for s in CAPTION_ENDINGS if (n := f"{path.stem}{s}".lower()) in beside), None)
+def caption_files(folder: Path) -> dict[str, Path]:
+    """The caption file by the stem of its picture: x.txt, else kohya's x.caption, in any case of the ending."""
+    found = {(path.stem, path.suffix.lower()): path for path in folder.iterdir() if path.is_file()}
+    return {stem: found[stem, ending] for ending in reversed(CAPTION_ENDINGS) for stem, own in found if own == ending}
 
 
-def read_caption(path: Path, name: str, mode: str) -> tuple[str, str]:
+def read_caption(path: Path, text_file: Path | None, name: str, mode: str) -> tuple[str, str]:
     """(caption with the name in it, note). The note says what was done to it, or is empty."""
-    text_file = caption_file(path)
     if mode != "templates" and text_file is not None:
         try:
             lines = text_file.read_text(encoding="utf-8-sig").strip().splitlines()
@@ -214,9 +217,10 @@ def in_style(pictures: Sequence[Picture], name: str, style: str) -> tuple[Pictur
 
 def read_class_folder(folder: Path, prompt: str) -> tuple[Picture, ...]:
     """Pictures of a class for prior preservation, with their own captions, or ``prompt`` where there is none."""
-    pictures = []
-    for path in picture_files(folder):
-        text = caption_file(path)
+    pictures: list[Picture] = []
+    files, captions = picture_files(folder), caption_files(folder)
+    for path in files:
+        text = captions.get(path.stem)
         written = text.read_text(encoding="utf-8-sig", errors="replace").strip() if text is not None else ""
         pictures.append(Picture(path.name, read_image(path), written.splitlines()[0] if written else prompt))
     return tuple(pictures)
@@ -228,8 +232,9 @@ def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[
         raise MixOfShowError(f"captions is {captions!r}; choose one of {', '.join(MODES)}.")
     pictures, notes = [], []
     seen: dict[bytes, str] = {}
-    for path in picture_files(folder):
-        caption, note = read_caption(path, name, captions)
+    files, texts = picture_files(folder), caption_files(folder)
+    for path in files:
+        caption, note = read_caption(path, texts.get(path.stem), name, captions)
         mask_file = path.with_name(f"{path.stem}.mask.png")
         mask = read_mask(mask_file) if mask_file.is_file() else None
         picture = Picture(path.name, read_image(path), caption, mask)

@@ -32,8 +32,8 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
     ranks = sorted({delta.rank for delta in concept.deltas.values() if isinstance(delta, LowRank)})
     spread = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "full rank"
     lines.append(f"{len(concept.deltas)} layers ({', '.join(f'{n} {role}' for role, n in roles.items())}), {spread}")
-    if found.warning():
-        lines.append(found.warning())
+    if warning := found.warning():
+        lines.append(warning)
     if concept.entries and any(entry.words for entry in concept.entries):
         lines.append("The stock Load LoRA node applies the layers of this file, but does not know its words.")
     return "\n".join(lines)

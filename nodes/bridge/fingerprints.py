@@ -59,6 +59,11 @@ def module_digest(module: torch.nn.Module, count: int | None = 64) -> str:
     return digest.hexdigest()
 
 
+def models_digests(model, clip) -> list[str]:
+    """What other nodes did to MODEL and CLIP, and where CLIP stops: part of every key of what rests on them."""
+    return [patches_digest(model), patches_digest(clip.patcher), options_digest(model), text_fingerprint(clip)]
+
+
 def text_fingerprint(clip) -> str:
     """A few weights of every text encoder, and where it stops: what K and V read depends on them."""
     digest = hashlib.sha256(repr(clip.layer_idx).encode())

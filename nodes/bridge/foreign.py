@@ -90,7 +90,8 @@ def read_any(path: Path, name: str = "", base: Mapping[str, Tensor] | None = Non
 def _read_foreign(
     path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str, base: Mapping[str, Tensor] | None
 ) -> ReadFile:
-    tensors = to_kohya_names(tensors) | _peft_alphas(path, tensors)
+    named = to_kohya_names(tensors)
+    tensors = named | _peft_alphas(path, tensors, named)
     magnitude = next((key for key in tensors if PEFT_DORA in key), None)
     if magnitude is not None:
         raise MixOfShowError(
@@ -108,7 +109,7 @@ def _read_foreign(
         ) from error
 
 
-def _peft_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _peft_alphas(path: Path, tensors: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the adapter_config.json beside a PEFT file says of its scale; nothing where there is none to read."""
     beside = path.with_name("adapter_config.json")
     if not any(key.startswith(PEFT_PREFIX) for key in tensors):
@@ -120,7 +121,7 @@ def _peft_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         return {}
     ranks = {
         key.removesuffix(".lora_A.weight"): value.shape[0]
-        for key, value in to_kohya_names(tensors).items() if key.endswith(".lora_A.weight")
+        for key, value in named.items() if key.endswith(".lora_A.weight")
     }  # fmt: skip
     return peft_alphas(config, tensors, ranks) if isinstance(config, dict) else {}
 
@@ -153,10 +154,10 @@ def _parse(
         raise MixOfShowError(f"{path.name} holds no LoRA for SD1.5 or SDXL. It has: {first}. Expected {EXPECTED}.")
     entries = (ConceptEntry(f"lora-{name.lower()}", name),) if name else ()
     concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), {"source": COMMUNITY})
-    left_out = _norm(tensors[key] for key in skipped if key in tensors)
-    share = left_out / (_norm(tensors.values()) or 1.0)
-    found = ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata), share)
+    found = ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata))
     if skipped:
+        left_out = _norm(tensors[key] for key in skipped if key in tensors)
+        found = replace(found, skipped_share=left_out / (_norm(tensors.values()) or 1.0))
         log.warning("%s: %s", path.name, found.warning())
     return found
 

@@ -27,7 +27,7 @@ from ...mixofshow_core.fusion.settings import FusionSettings
 from ...mixofshow_core.fusion.store import StatisticsStore
 from ...mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from .files import concept_folder, concept_save_path, safe_name
-from .fingerprints import options_digest, patches_digest, text_fingerprint
+from .fingerprints import models_digests
 from .foreign import COMMUNITY
 from .fusion_stages import Job, names_of, use_identity
 from .model import (
@@ -131,9 +131,8 @@ def fuse_uses(
     changed = {name for part in parts for name in part}
     unsolved += tuple(name for group in left for name in group.members if name in changed)
     base_model, base_clip = apply_deltas(model, clip, added)
-    base = hash_of([info.family, info.fingerprint, patches_digest(model), patches_digest(clip.patcher),
-                    options_digest(model), text_fingerprint(clip),
-                    [use_identity(use) for use in add_ons]])  # fmt: skip
+    added_as_they_are = [use_identity(use) for use in add_ons]
+    base = hash_of([info.family, info.fingerprint, *models_digests(model, clip), added_as_they_are])
     plan = plan.sized(native_size(model))
     described = [use_identity(use) for use in solved]
     key = hash_of([FUSION_VERSION, base, described, [e.id for e in entries], method, plan.content_hash,

@@ -48,8 +48,8 @@ def text_models_of(clip) -> dict[str, nn.Module]:
 
 def prediction_class(model) -> type:
     """The host's class that says what MODEL's output means when it is sampled (EPS, V_PREDICTION, X0 ...)."""
-    kinds = type(model.get_model_object("model_sampling")).__mro__
-    return next(kind for kind in kinds if "calculate_denoised" in vars(kind))
+    sampling = type(model.get_model_object("model_sampling"))
+    return next((kind for kind in sampling.__mro__ if "calculate_denoised" in vars(kind)), sampling)
 
 
 def family(model) -> str:

@@ -69,7 +69,7 @@ def place(
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
     notes = [] if notes is None else notes
-    notes += note_foreign_syntax({"prompt": prompt, "negative": negative, **_region_texts(placed)})
+    notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
     if placed is not None:
         notes += warn_about_vanishing(placed)
     routes, clips = None, {None: clip}
@@ -157,12 +157,12 @@ def describe_owners(cast: Sequence[ConceptUse], owners, background, placed: Regi
     return notes
 
 
-def _region_texts(placed: RegionMap | None) -> dict[str, str]:
+def _region_texts(placed: RegionMap | None) -> list[tuple[str, str]]:
     regions = placed.regions.regions if placed is not None else ()
-    return {
-        f"{what} of region {region.name!r}": text
-        for region in regions for what, text in (("prompt", region.prompt), ("negative", region.negative))
-    }  # fmt: skip
+    return [
+        (f"{what} of region {region.name!r}", text)
+        for region in regions for what, text in (("prompt", region.prompt), ("negative prompt", region.negative))
+    ]  # fmt: skip
 
 
 def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:

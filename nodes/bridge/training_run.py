@@ -29,7 +29,7 @@ from ...mixofshow_core.training.settings import TrainSettings
 from ...mixofshow_core.training.snapshot import RunState, Snapshots
 from . import model as bridge_model
 from .files import concept_folder, concept_save_path, safe_name, work_folder
-from .fingerprints import module_digest, options_digest, patches_digest, text_fingerprint
+from .fingerprints import models_digests, module_digest
 from .progress import Progress
 from .training import (
     HostDenoiser,
@@ -85,10 +85,7 @@ class TrainRequest:
     @cached_property
     def models(self) -> tuple:
         """Tells MODEL and CLIP, as they are sampled, from all others: the run and its class pictures rest on them."""
-        return (
-            sample_weights(self.model, self.clip), getattr(self.clip, "layer_idx", None), patches_digest(self.model),
-            patches_digest(self.clip.patcher), options_digest(self.model), text_fingerprint(self.clip),
-        )  # fmt: skip
+        return sample_weights(self.model, self.clip), *models_digests(self.model, self.clip)
 
     def fingerprint(self) -> str:
         """The same for runs that would end in the same file."""

@@ -62,5 +62,6 @@ def test_alpha_comes_from_the_config_beside_a_peft_file():
         f"{UNET}_to_k.alpha": 8, f"{UNET}_to_v.alpha": 2
     }  # fmt: skip
     assert float(peft_alphas({"lora_alpha": 8, "use_rslora": True}, [key], ranks)[f"{UNET}_to_k.alpha"]) == 16
-    for odd in ({}, {"lora_alpha": "8"}, {"lora_alpha": float("nan")}, {"lora_alpha": 1, "alpha_pattern": 3}):
+    odd_ones = [{}, *({"lora_alpha": value} for value in ("8", float("nan"), 10**400, True))]
+    for odd in (*odd_ones, {"lora_alpha": 1, "alpha_pattern": 3}):
         assert len(peft_alphas(odd, [key], ranks)) == ("alpha_pattern" in odd)

@@ -32,4 +32,5 @@ def test_the_longest_name_wins_and_the_rest_stays_to_the_letter():
     text = "\uff2d\uff21\uff32\uff21\uff0cmara-lynn, <Mara> embedding:mara <lora:mara:1>"
     assert replace_names(text, targets) == "A\uff0cB, C embedding:mara <lora:mara:1>"
     assert replace_names("\uff0cplain", targets) == "\uff0cplain" and replace_names("mara", {}) == "mara"
+    assert replace_names("f\u0131nn, ma\u017fa", {"finn": "F", "masa": "M"}) == "F, M"  # case folds beyond lower()
     assert starts_with_name("Mara, x", "mara") and not starts_with_name("x mara", "mara")
