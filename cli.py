@@ -100,11 +100,11 @@ def _read(options: argparse.Namespace):
     result: ReadResult = read_any(options.file, base, options.name)
     if result.kind != "lora" or _find_comfyui(options.comfyui) is None:
         return result, None if result.kind == "lora" else result.concept, base
-    return result, _bridge("foreign", options.comfyui).read_any(options.file, options.name, base).concept, base
+    return result, _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base).concept, base
 
 
 def _export_whole(options: argparse.Namespace, concept):
-    exporting = _bridge("exporting", options.comfyui)
+    exporting = _bridge("formats.exporting", options.comfyui)
     sd = importlib.import_module("comfy.sd")
     try:
         model, clip, vae, *_ = sd.load_checkpoint_guess_config(str(options.base), output_vae=True, output_clip=True)

@@ -19,8 +19,9 @@ def train(steps):
     from dataclasses import replace
 
     from mos_pack.mixofshow_core.training.settings import PRESETS
-    from mos_pack.nodes.bridge import training_data, training_run
-    from mos_pack.nodes.bridge.small_base import load_small_base
+    from mos_pack.nodes.bridge.demo.small_base import load_small_base
+    from mos_pack.nodes.bridge.training import data as training_data
+    from mos_pack.nodes.bridge.training import run as training_run
 
     model, clip, vae = load_small_base()
     data, _ = training_data.build("mara", "person", "character", "demo:mara", "auto", None, None, None)
@@ -33,9 +34,9 @@ def main(steps: int) -> None:
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.mixofshow_core.formats.compress import compress_by_share, megabytes, resize
-    from mos_pack.nodes.bridge.model import apply_deltas
-    from mos_pack.nodes.bridge.small_base import LATENT_CHANNELS
-    from mos_pack.nodes.bridge.text import register_concepts
+    from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS
+    from mos_pack.nodes.bridge.host.model import apply_deltas
+    from mos_pack.nodes.bridge.host.text import register_concepts
     from stock_loader import predict
 
     concept, model, clip = train(steps)

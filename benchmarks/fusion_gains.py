@@ -67,8 +67,8 @@ class Bench:
         import comfy.model_management
         import torch
         from mos_pack.mixofshow_core.topology import cross_attention_layers
-        from mos_pack.nodes.bridge.model import unet_of
-        from mos_pack.nodes.bridge.text import encode_layered
+        from mos_pack.nodes.bridge.host.model import unet_of
+        from mos_pack.nodes.bridge.host.text import encode_layered
 
         layers = cross_attention_layers(unet_of(model))
         index = {(layer.block, layer.block_index): layer.index for layer in layers}
@@ -107,8 +107,8 @@ class Bench:
         return self.latents[name]
 
     def with_concept(self, concept, uses):
-        from mos_pack.nodes.bridge.model import apply_deltas
-        from mos_pack.nodes.bridge.text import register_concepts
+        from mos_pack.nodes.bridge.host.model import apply_deltas
+        from mos_pack.nodes.bridge.host.text import register_concepts
 
         return apply_deltas(self.model, register_concepts(self.clip, uses), concept.deltas if concept else {})
 
@@ -116,7 +116,7 @@ class Bench:
 def measure(bench: Bench, uses, calibration: str, only: str) -> None:
     from mos_pack.mixofshow_core.fusion.plan import preset
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings, per_role
-    from mos_pack.nodes.bridge.fusion import fuse_uses
+    from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 
     def squared(a, b) -> float:
         return float((a - b).double().square().mean())
@@ -181,8 +181,8 @@ def main() -> None:
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.mixofshow_core.formats.native import read_concept
-    from mos_pack.nodes.bridge.model import describe_base
-    from mos_pack.nodes.bridge.small_base import WEIGHTS, load_small_base
+    from mos_pack.nodes.bridge.demo.small_base import WEIGHTS, load_small_base
+    from mos_pack.nodes.bridge.host.model import describe_base
 
     bench = Bench(*load_small_base(options.base or WEIGHTS))
     files = options.files or find_files(describe_base(bench.model).fingerprint, options.concepts)

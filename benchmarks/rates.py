@@ -101,7 +101,7 @@ class Tuner:
     """The small base in this process, with the judge and the cache."""
 
     def __init__(self, preset: str, kind: str):
-        from mos_pack.nodes.bridge import small_base
+        from mos_pack.nodes.bridge.demo import small_base
         from mos_world import evaluator, evaluator_kinds
 
         self.preset, self.kind, self.prompts, self.evaluator = preset, kind, PROMPTS[kind], evaluator
@@ -132,8 +132,9 @@ class Tuner:
 
     def measure(self, setting: Setting, name: str) -> Score:
         from mos_pack.mixofshow_core.training.settings import PRESETS
-        from mos_pack.nodes.bridge import model as bridge_model
-        from mos_pack.nodes.bridge import training_data, training_run
+        from mos_pack.nodes.bridge.host import model as bridge_model
+        from mos_pack.nodes.bridge.training import data as training_data
+        from mos_pack.nodes.bridge.training import run as training_run
 
         folder, noun = str(ROOT / "world" / "concepts" / self.kind / name / "train"), class_of(name)
         data, _ = training_data.build(name, noun, self.kind, folder, "auto", None, None, None)
@@ -168,7 +169,7 @@ class Tuner:
 
     def paint(self, model, clip, prompt: str, use) -> np.ndarray:
         """uint8 [COUNT, S, S, 3] from the same noise every time."""
-        from mos_pack.nodes.bridge import training_samples
+        from mos_pack.nodes.bridge.training import samples as training_samples
 
         latents = training_samples.sample_latents(model, clip, prompt, SEED, COUNT, use)
         return (self.base[2].decode(latents).float().cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)

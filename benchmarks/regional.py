@@ -68,7 +68,7 @@ class Scene:
 
     def __init__(self, family: str, channels: int, latent: int):
         import torch
-        from mos_pack.nodes.bridge.regions import patch_model
+        from mos_pack.nodes.bridge.placing.wrappers import patch_model
 
         self.latent = latent
         self.model = build_model(family, channels)
@@ -97,8 +97,8 @@ class Scene:
         return self.model, [[self.text(), dict(self.extras)]]
 
     def regions(self, count: int, layered: bool = False, routed: bool = False):
-        from mos_pack.nodes.bridge.region_attention import Payload
-        from mos_pack.nodes.bridge.regions import with_payload
+        from mos_pack.nodes.bridge.placing.attention import Payload
+        from mos_pack.nodes.bridge.placing.wrappers import with_payload
 
         texts = tuple(self.text(self.layers if layered else 1) for _ in range(count))
         routes = self.routes(count) if routed else None
@@ -110,7 +110,7 @@ class Scene:
         import torch
         from mos_pack.mixofshow_core.concept import LowRank
         from mos_pack.mixofshow_core.regional.gating import stack_factors
-        from mos_pack.nodes.bridge.routing import Routes
+        from mos_pack.nodes.bridge.placing.routing import Routes
 
         shapes = {
             path: module.weight.shape

@@ -35,7 +35,7 @@ def load_drawings(count: int) -> torch.Tensor:
 
 def draw(pictures: torch.Tensor) -> torch.Tensor:
     """The line drawings, half by half, because the halves' backgrounds meet in a line that nobody drew."""
-    from mos_pack.nodes.bridge.preprocess import control_image
+    from mos_pack.nodes.bridge.placing.preprocess import control_image
 
     return torch.cat([control_image(half, "lines") for half in pictures.split(SIDE, 2)], 2)
 
@@ -76,9 +76,9 @@ def region_map(weights: tuple[float, float]):
 def paint(base, drawings: torch.Tensor, weights: tuple[float, float] | None, steps: int, guidance: float, seed: int):
     """Pictures [N, 64, 128, 3] by Place, Control Image, Region Control and the host's sampler."""
     import comfy.sample
-    from mos_pack.nodes.bridge.control import control_regions
-    from mos_pack.nodes.bridge.demo_control import load_sketch_adapter
-    from mos_pack.nodes.bridge.placing import place
+    from mos_pack.nodes.bridge.demo.adapter import load_sketch_adapter
+    from mos_pack.nodes.bridge.placing.control import control_regions
+    from mos_pack.nodes.bridge.placing.place import place
 
     model, clip, vae = base
     placed = region_map(weights or (1, 1))
@@ -112,8 +112,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / ".cache" / "sketch.png", help="where a sheet goes")
     options = parser.parse_args()
     start()
-    from mos_pack.nodes.bridge.small_base import load_small_base
-    from mos_pack.nodes.bridge.small_base_xl import load_small_base_xl
+    from mos_pack.nodes.bridge.demo.small_base import load_small_base
+    from mos_pack.nodes.bridge.demo.small_base_xl import load_small_base_xl
 
     base, drawings = (load_small_base if options.kind == "a" else load_small_base_xl)(), load_drawings(options.pictures)
     sheet = [draw(drawings)]

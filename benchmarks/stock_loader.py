@@ -47,9 +47,9 @@ def main(path: str) -> None:
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.mixofshow_core.formats import read_any
-    from mos_pack.nodes.bridge.model import apply_deltas
-    from mos_pack.nodes.bridge.small_base import LATENT_CHANNELS, load_small_base
-    from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+    from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS, load_small_base
+    from mos_pack.nodes.bridge.host.model import apply_deltas
+    from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 
     concept, (model, clip, _) = read_any(path).concept, load_small_base()
     patched, patched_clip = apply_deltas(model, clip, concept.deltas)

@@ -83,8 +83,9 @@ def run_ours(base, row: str, gate: Gate, ready: Callable[[int], None]) -> None:
     import torch
     from mos_pack.mixofshow_core.training import loop
     from mos_pack.mixofshow_core.training.optimizers import make_optimizer
-    from mos_pack.nodes.bridge import model as bridge_model
-    from mos_pack.nodes.bridge import training, training_run
+    from mos_pack.nodes.bridge.host import model as bridge_model
+    from mos_pack.nodes.bridge.training import denoiser as training
+    from mos_pack.nodes.bridge.training import run as training_run
     from mos_tests.host.test_train import ask
 
     request = ask(base, steps=1_000_000, slots=1)

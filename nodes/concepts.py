@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.concept import ROLES, ConceptUse
-from .bridge.concept_card import describe_use
-from .bridge.exporting import LiveWeights
-from .bridge.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
-from .bridge.foreign import read_any
-from .bridge.fusion import check_list
+from .bridge.formats.concept_card import describe_use
+from .bridge.formats.exporting import LiveWeights
+from .bridge.formats.foreign import read_any
+from .bridge.fusing.fusion import check_list
+from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .types import CATEGORY, CONCEPTS
 
 NO_FILE = "(no file yet)"

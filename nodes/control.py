@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from .bridge.control import control_regions
-from .bridge.demo_control import load_sketch_adapter
-from .bridge.preprocess import KINDS, control_image
+from .bridge.demo.adapter import load_sketch_adapter
+from .bridge.placing.control import control_regions
+from .bridge.placing.preprocess import KINDS, control_image
 from .types import CATEGORY, REGIONS
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.concept import KINDS
 from ..mixofshow_core.training.captions import MODES
-from .bridge import training_data
+from .bridge.training import data as training_data
 from .types import CATEGORY, DATASET
 
 

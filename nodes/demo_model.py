@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .bridge.demo_scenery import load_small_base_with_scenery
-from .bridge.small_base import load_small_base
-from .bridge.small_base_xl import load_small_base_xl
+from .bridge.demo.scenery import load_small_base_with_scenery
+from .bridge.demo.small_base import load_small_base
+from .bridge.demo.small_base_xl import load_small_base_xl
 
 BASES = {
     "SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl,

@@ -11,10 +11,19 @@ from ..mixofshow_core.fusion.plan import PRESETS
 from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
 from ..mixofshow_core.metrics.comparison import expand_prompts, parse_ways, plan_columns, write_table
 from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores, grid_size
-from .bridge.evaluation import SAMPLERS, SCHEDULERS, Sampling, Stage, in_order, list_cells, paint, picture_size
-from .bridge.evaluation_score import collect_references, describe_pictures, describe_scores, panels_of, score
-from .bridge.evaluators import built_in, from_clip_vision, from_path
-from .bridge.images import to_image_batch
+from .bridge.evaluating.evaluation import (
+    SAMPLERS,
+    SCHEDULERS,
+    Sampling,
+    Stage,
+    in_order,
+    list_cells,
+    paint,
+    picture_size,
+)
+from .bridge.evaluating.evaluators import built_in, from_clip_vision, from_path
+from .bridge.evaluating.score import collect_references, describe_pictures, describe_scores, panels_of, score
+from .bridge.host.images import to_image_batch
 from .types import CATEGORY, CONCEPTS, DATASET, REGIONS, SETTINGS
 
 WAYS = "base, each, sum, average, fused, fused + regions, routed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
-from .bridge.exporting import EXPORT_FORMATS, export_concept
+from .bridge.formats.exporting import EXPORT_FORMATS, export_concept
 from .types import CATEGORY, CONCEPTS
 
 SIZES = ("auto", "exact", "128", "64", "32", "16", "8", "4", "2", "1")

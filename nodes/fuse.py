@@ -22,11 +22,11 @@ from ..mixofshow_core.fusion.settings import (
     parse_weights,
 )
 from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
-from .bridge.files import work_folder
-from .bridge.fusion import fuse_uses, save_fused
-from .bridge.images import to_image_batch
-from .bridge.model import apply_deltas
-from .bridge.text import register_concepts
+from .bridge.fusing.fusion import fuse_uses, save_fused
+from .bridge.host.files import work_folder
+from .bridge.host.images import to_image_batch
+from .bridge.host.model import apply_deltas
+from .bridge.host.text import register_concepts
 from .types import CATEGORY, CONCEPTS, SETTINGS
 
 log = logging.getLogger("mixofshow")

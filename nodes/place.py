@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from .bridge.placing import place
+from .bridge.placing.place import place
 from .types import CATEGORY, CONCEPTS, REGIONS
 
 

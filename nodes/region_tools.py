@@ -4,8 +4,8 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.regional.coverage import describe_coverage, draw_coverage, level_sizes, measure_coverage
 from ..mixofshow_core.regional.pick import pick_region
-from .bridge.images import to_image_batch
-from .bridge.placing import attention_levels
+from .bridge.host.images import to_image_batch
+from .bridge.placing.place import attention_levels
 from .types import CATEGORY, REGIONS
 
 

@@ -26,9 +26,10 @@ from ..mixofshow_core.training.settings import (
     WORD_STARTS,
     TrainSettings,
 )
-from .bridge import training_run, training_samples
-from .bridge.images import to_image_batch
-from .bridge.progress import Progress
+from .bridge.host.images import to_image_batch
+from .bridge.host.progress import Progress
+from .bridge.training import run as training_run
+from .bridge.training import samples as training_samples
 from .types import CATEGORY, CONCEPTS, DATASET, SETTINGS
 
 log = logging.getLogger("mixofshow")

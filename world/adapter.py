@@ -32,7 +32,7 @@ class Guided:
 
     def __init__(self) -> None:
         model, clip, _ = small_base().load_small_base()
-        from mos_pack.nodes.bridge.demo_control import SmallAdapter
+        from mos_pack.nodes.bridge.demo.adapter import SmallAdapter
 
         self.unet, self.text, self.adapter = model.model.diffusion_model, clip.cond_stage_model.clip_l, SmallAdapter()
 
@@ -80,7 +80,7 @@ def pack_adapter(adapter: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def write_adapter(adapter: torch.nn.Module, record: dict) -> None:
-    from mos_pack.nodes.bridge.demo_control import SKETCH
+    from mos_pack.nodes.bridge.demo.adapter import SKETCH
 
     save_file(pack_adapter(adapter), str(SKETCH) + ".tmp", metadata={"mixofshow.sketch_adapter": json.dumps(record)})
     os.replace(str(SKETCH) + ".tmp", SKETCH)

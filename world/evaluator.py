@@ -143,7 +143,7 @@ View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 
 def load_autoencoder() -> tuple[nn.Module, torch.Tensor]:
     """(the shipped small base's autoencoder, the deviation of each of its latent channels)."""
-    path = ROOT / "nodes" / "bridge" / "small_autoencoder.py"  # by path: the package around it needs the host
+    path = ROOT / "nodes" / "bridge" / "demo" / "small_autoencoder.py"  # by path: the package around it needs the host
     spec = importlib.util.spec_from_file_location("small_autoencoder", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

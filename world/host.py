@@ -22,7 +22,7 @@ def find_host() -> Path:
 
 
 def small_base() -> types.ModuleType:
-    """The module nodes/bridge/small_base.py, loaded into a real host on the CPU."""
+    """The module nodes/bridge/demo/small_base.py, loaded into a real host on the CPU."""
     if "mos_pack" not in sys.modules:
         host = find_host()
         sys.path.insert(0, str(host))
@@ -40,10 +40,10 @@ def small_base() -> types.ModuleType:
         pack.__path__ = [str(ROOT)]
         pack.torch_library = library
         sys.modules["mos_pack"] = pack
-    return importlib.import_module("mos_pack.nodes.bridge.small_base")
+    return importlib.import_module("mos_pack.nodes.bridge.demo.small_base")
 
 
 def small_base_xl() -> types.ModuleType:
-    """The module nodes/bridge/small_base_xl.py, likewise."""
+    """The module nodes/bridge/demo/small_base_xl.py, likewise."""
     small_base()
-    return importlib.import_module("mos_pack.nodes.bridge.small_base_xl")
+    return importlib.import_module("mos_pack.nodes.bridge.demo.small_base_xl")

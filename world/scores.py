@@ -109,7 +109,7 @@ def load_base(which: str) -> tuple:
     """MODEL, CLIP and VAE of the shipped file, in the host."""
     import importlib
     small_base()
-    module = importlib.import_module(f"mos_pack.nodes.bridge.{SUFFIX[which]}")
+    module = importlib.import_module(f"mos_pack.nodes.bridge.demo.{SUFFIX[which]}")
     return getattr(module, f"load_{SUFFIX[which]}")()
 
 

@@ -15,7 +15,7 @@ def make_concept(base, name, seed, rank=2, size=0.3, layered=True, spatial=True,
         Word,
     )
     from mos_pack.mixofshow_core.topology import ROLE_CROSS_KV, ROLE_TEXT, layer_groups_text, layer_groups_unet
-    from mos_pack.nodes.bridge.model import describe_base, named_linears, text_models_of, unet_of
+    from mos_pack.nodes.bridge.host.model import describe_base, named_linears, text_models_of, unet_of
 
     generator = torch.Generator().manual_seed(seed)
     info = describe_base(base.model)

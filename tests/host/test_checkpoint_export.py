@@ -15,8 +15,8 @@ from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights
 from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.mixofshow_core.topology import unet_layout
-from mos_pack.nodes.bridge import exporting
-from mos_pack.nodes.bridge.model import unet_of
+from mos_pack.nodes.bridge.formats import exporting
+from mos_pack.nodes.bridge.host.model import unet_of
 from mos_tests.host.fusing import make_concept
 from mos_tests.host.tiny import TinyBase, _randomise, unet_config
 from safetensors.torch import save_file

@@ -7,7 +7,7 @@ import comfy.t2i_adapter.adapter
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.control import RegionControl
+from mos_pack.nodes.bridge.placing.control import RegionControl
 from mos_pack.nodes.control import MixOfShowRegionControl
 from mos_tests.host.test_place import picture as placed_picture
 from mos_tests.host.test_place import place_graph

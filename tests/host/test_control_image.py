@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge import preprocess
+from mos_pack.nodes.bridge.placing import preprocess
 from mos_pack.nodes.control import MixOfShowControlImage
 
 

@@ -11,10 +11,10 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.regional.lines import draw_lines
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
-from mos_pack.nodes.bridge.demo_control import load_sketch_adapter
-from mos_pack.nodes.bridge.placing import place
-from mos_pack.nodes.bridge.small_base import load_small_base
-from mos_pack.nodes.bridge.small_base_xl import load_small_base_xl
+from mos_pack.nodes.bridge.demo.adapter import load_sketch_adapter
+from mos_pack.nodes.bridge.demo.small_base import load_small_base
+from mos_pack.nodes.bridge.demo.small_base_xl import load_small_base_xl
+from mos_pack.nodes.bridge.placing.place import place
 from mos_pack.nodes.control import MixOfShowControlImage, MixOfShowDemoControl, MixOfShowRegionControl
 from mos_tests.host.runtime import ROOT
 from PIL import Image

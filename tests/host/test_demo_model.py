@@ -6,7 +6,7 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers
-from mos_pack.nodes.bridge import small_base
+from mos_pack.nodes.bridge.demo import small_base
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import comfy.sample
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.demo_scenery import load_small_base_with_scenery
-from mos_pack.nodes.bridge.placing import place
-from mos_pack.nodes.bridge.small_base import load_small_base
+from mos_pack.nodes.bridge.demo.scenery import load_small_base_with_scenery
+from mos_pack.nodes.bridge.demo.small_base import load_small_base
+from mos_pack.nodes.bridge.placing.place import place
 from mos_pack.nodes.demo_model import MixOfShowDemoModel
 from safetensors.torch import save_file
 

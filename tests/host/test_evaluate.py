@@ -26,7 +26,7 @@ def uses(base):
 @pytest.fixture
 def tiny_calibration(monkeypatch):
     """A fusion looks at two tiny pictures; what Compare does with the result is the same."""
-    from mos_pack.nodes.bridge import evaluation
+    from mos_pack.nodes.bridge.evaluating import evaluation
     from mos_tests.host.fusing import tiny_plan
 
     monkeypatch.setattr(evaluation, "preset", lambda name: tiny_plan())
@@ -63,11 +63,11 @@ def test_every_cell_is_what_ksampler_paints(base, uses, tiny_calibration):
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
     from mos_pack.mixofshow_core.regional.raster import make_map
     from mos_pack.mixofshow_core.regional.schema import parse_regions
-    from mos_pack.nodes.bridge.files import work_folder
-    from mos_pack.nodes.bridge.fusion import fuse_uses
-    from mos_pack.nodes.bridge.model import apply_deltas
-    from mos_pack.nodes.bridge.placing import place
-    from mos_pack.nodes.bridge.text import register_concepts
+    from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
+    from mos_pack.nodes.bridge.host.files import work_folder
+    from mos_pack.nodes.bridge.host.model import apply_deltas
+    from mos_pack.nodes.bridge.host.text import register_concepts
+    from mos_pack.nodes.bridge.placing.place import place
     from mos_tests.host.fusing import tiny_plan
 
     shapes = [{"id": name, "concept": name, "prompt": "smiling", "shape": {"type": "rect", "x": n / 2, "y": 0,
@@ -114,7 +114,7 @@ def test_every_cell_is_what_ksampler_paints(base, uses, tiny_calibration):
 
 
 def test_another_model_is_one_more_column(base, uses):
-    from mos_pack.nodes.bridge.text import register_concepts
+    from mos_pack.nodes.bridge.host.text import register_concepts
 
     clip = register_concepts(base.clip, uses)
     _, _, pictures, table = compare(base, uses, "base", "mara", other_model=base.model, other_clip=clip,
@@ -126,7 +126,7 @@ def test_another_model_is_one_more_column(base, uses):
 def test_a_grid_that_is_too_large_is_refused_before_anything_is_painted(base, uses, monkeypatch):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes import evaluate
-    from mos_pack.nodes.bridge.evaluation import picture_size
+    from mos_pack.nodes.bridge.evaluating.evaluation import picture_size
 
     _, _, pictures, _ = compare(base, uses, "base", "mara", latent_image={"samples": torch.zeros(1, 4, 8, 4)}, steps=1)
     assert picture_size(base.vae, {"samples": torch.zeros(1, 4, 8, 4)}) == tuple(pictures.shape[1:3])
@@ -137,7 +137,7 @@ def test_a_grid_that_is_too_large_is_refused_before_anything_is_painted(base, us
 
 def test_a_base_that_knows_the_concepts_is_no_base(base, uses):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.text import register_concepts
+    from mos_pack.nodes.bridge.host.text import register_concepts
     from mos_tests.host.tiny import TinyBase
 
     fused = TinyBase(base.model, register_concepts(base.clip, uses), base.vae)
@@ -151,7 +151,7 @@ def test_cancel_stops_within_one_step(base, uses, monkeypatch):
     """The host's own interrupt flag, raised in the middle of a cell."""
     import comfy.cli_args
     import comfy.model_management as mm
-    from mos_pack.nodes.bridge import evaluation
+    from mos_pack.nodes.bridge.evaluating import evaluation
     from PIL import Image
 
     monkeypatch.setattr(comfy.cli_args.args, "preview_method", comfy.cli_args.LatentPreviewMethod.Latent2RGB)

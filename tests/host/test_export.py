@@ -11,9 +11,9 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights
 from mos_pack.mixofshow_core.topology import cross_attention_layers
-from mos_pack.nodes.bridge import exporting
-from mos_pack.nodes.bridge.model import unet_of
-from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+from mos_pack.nodes.bridge.formats import exporting
+from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.inspection import FROM_WIRE, MixOfShowInspect
@@ -79,7 +79,7 @@ def put(name, tree):
 def sample(model, context, layers):
     """Two steps of the host's sampler; every cross-attention layer reads its own rows."""
     import comfy.sample
-    from mos_pack.nodes.bridge.regions import Payload, patch_model, with_payload
+    from mos_pack.nodes.bridge.placing.wrappers import Payload, patch_model, with_payload
 
     empty = torch.zeros(1, 4, 8, 8)
     conditioning = with_payload(context, {}, Payload(context.shape[1], layers))
@@ -172,7 +172,7 @@ def test_inspect_shows_a_file_or_the_wire(tiny_sd15, concept):
 
 def test_embeddings_are_found_in_their_own_folder(tiny_sd15):
     import folder_paths
-    from mos_pack.nodes.bridge.files import list_concept_files
+    from mos_pack.nodes.bridge.host.files import list_concept_files
 
     folder = folder_paths.get_folder_paths("embeddings")[0]
     os.makedirs(folder, exist_ok=True)
@@ -225,7 +225,7 @@ def test_a_lora_that_we_write_we_read(kind, family, request):
     """Every layer comes back, with the same change; names of the connected base, as in the wild."""
     from pathlib import Path
 
-    from mos_pack.nodes.bridge.foreign import read_any as read_with_host
+    from mos_pack.nodes.bridge.formats.foreign import read_any as read_with_host
 
     base = request.getfixturevalue(f"tiny_{family}")
     concept = make_concept(base, "mara", 1)
@@ -247,7 +247,7 @@ def test_a_lora_that_we_write_we_read(kind, family, request):
 
 
 def test_a_net_that_is_not_ours_is_refused_even_with_a_known_text_part(tmp_path):
-    from mos_pack.nodes.bridge.foreign import read_any as read_with_host
+    from mos_pack.nodes.bridge.formats.foreign import read_any as read_with_host
     from safetensors.torch import save_file
 
     text = "lora_te1_text_model_encoder_layers_0_self_attn_k_proj"

@@ -2,8 +2,8 @@
 
 import pytest
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge import files
-from mos_pack.nodes.bridge.progress import Progress
+from mos_pack.nodes.bridge.host import files
+from mos_pack.nodes.bridge.host.progress import Progress
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 from diffusers import UNet2DConditionModel
 from mos_pack.mixofshow_core import topology
-from mos_pack.nodes.bridge import model as bridge
-from mos_pack.nodes.bridge.small_base import build_clip, build_unet
+from mos_pack.nodes.bridge.demo.small_base import build_clip, build_unet
+from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.host import tiny
 
 # The published layout of each family, as diffusers writes it: an oracle that shares nothing with our table.

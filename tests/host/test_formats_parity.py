@@ -11,9 +11,9 @@ from mos_pack.mixofshow_core.concept import ConceptUse, LowRank
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.mixofshow_core.topology import unet_layout
-from mos_pack.nodes.bridge import exporting
-from mos_pack.nodes.bridge.model import unet_of
-from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+from mos_pack.nodes.bridge.formats import exporting
+from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_tests.host.fusing import make_concept
 
 TOLERANCE = 1e-5  # relative, fp32
@@ -184,7 +184,7 @@ def small():
     """
     from types import SimpleNamespace
 
-    from mos_pack.nodes.bridge import small_base
+    from mos_pack.nodes.bridge.demo import small_base
     from mos_pack.nodes.fuse import MixOfShowFuse
 
     model, clip, _ = small_base.load_small_base()
@@ -199,7 +199,7 @@ SMALL_PROMPT = "a person, blue background"
 
 
 def small_latents():
-    from mos_pack.nodes.bridge.small_base import LATENT_CHANNELS
+    from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS
 
     noise = torch.randn(1, LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(5))
     return noise, torch.tensor([400.0])

@@ -12,7 +12,8 @@ def shared(tmp_path_factory):
 
 
 def bridge():
-    from mos_pack.nodes.bridge import calibration, fusion, model, text
+    from mos_pack.nodes.bridge.fusing import calibration, fusion
+    from mos_pack.nodes.bridge.host import model, text
 
     return calibration, fusion, model, text
 
@@ -159,7 +160,7 @@ def test_order_and_removal(tiny_sd15, tmp_path):
 
 
 def test_statistics_and_finished_fusions_are_found_again(tiny_sd15, tmp_path, monkeypatch):
-    from mos_pack.nodes.bridge import fusion_stages
+    from mos_pack.nodes.bridge.fusing import stages as fusion_stages
 
     uses = uses_of(tiny_sd15, 2)
     first = run(tiny_sd15, uses, tmp_path)
@@ -195,7 +196,7 @@ def test_weights_and_rank_reach_the_solve(tiny_sd15, shared, monkeypatch):
     """A weight is one solve on the same statistics; a cut concept is another concept."""
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-    from mos_pack.nodes.bridge import fusion_stages
+    from mos_pack.nodes.bridge.fusing import stages as fusion_stages
 
     uses = uses_of(tiny_sd15, 2)
     alone = run(tiny_sd15, uses[:1], shared, settings=FusionSettings(concept_rank=1, size="exact"))

@@ -13,7 +13,7 @@ KERNEL = "diffusion_model.input_blocks.1.0.in_layers.2"
 def community(tiny_sd15, tmp_path_factory):
     """Uses by label, read from files as their makers' tools write them."""
     from mos_pack.mixofshow_core.concept import ConceptUse
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     folder = tmp_path_factory.mktemp("community")
     recipes = {
@@ -37,8 +37,8 @@ def test_a_set_from_real_life_is_fused_and_explained(tiny_sd15, community, tmp_p
     from mos_pack.mixofshow_core.fusion.plot import draw_report
     from mos_pack.mixofshow_core.fusion.report import format_report
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-    from mos_pack.nodes.bridge.fusion import fuse_uses
-    from mos_pack.nodes.bridge.model import apply_deltas
+    from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
+    from mos_pack.nodes.bridge.host.model import apply_deltas
 
     roles = [use.resolved_role for use in community.values()]
     assert roles == ["concept", "concept", "style", "add-on", "add-on"]
@@ -71,7 +71,7 @@ def test_a_set_from_real_life_is_fused_and_explained(tiny_sd15, community, tmp_p
 def test_the_same_set_merges_by_weights_alone(tiny_sd15, community, tmp_path):
     """sum: what stacking LoraLoaders gives; ties and dare: dense answers, cut to factors where that is smaller."""
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-    from mos_pack.nodes.bridge.fusion import fuse_uses
+    from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 
     uses = tuple(community.values())
     for method in ("sum", "ties", "dare", "svd"):
@@ -99,7 +99,7 @@ def test_statistics_of_another_plan_or_strength_are_not_used(tiny_sd15, communit
     from dataclasses import replace
 
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-    from mos_pack.nodes.bridge.fusion import fuse_uses
+    from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 
     def files(plan, **facts):
         uses = (community["anna"], replace(community["finn"], **facts))

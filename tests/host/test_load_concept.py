@@ -123,7 +123,7 @@ ON_BASE = ("dora", "dora-in", "oft", "boft", "glora")
 def compare_with_the_stock_loader(path, base, found, strength):
     import comfy.sd
     import comfy.utils
-    from mos_pack.nodes.bridge.model import apply_deltas, effective_weights, patch_key
+    from mos_pack.nodes.bridge.host.model import apply_deltas, effective_weights, patch_key
 
     lora = comfy.utils.load_torch_file(str(path))
     stock = comfy.sd.load_lora_for_models(base.model, base.clip, lora, strength, strength)
@@ -143,7 +143,7 @@ def compare_with_the_stock_loader(path, base, found, strength):
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize("dialect", [*SIMPLE, *TUCKER])
 def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     base = request.getfixturevalue(f"tiny_{family}")
     path = tmp_path / "lora.safetensors"
@@ -156,8 +156,8 @@ def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
 @pytest.mark.parametrize("dialect", ON_BASE)
 def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dialect, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.exporting import LiveWeights
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.exporting import LiveWeights
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     path = tmp_path / "lora.safetensors"
     save_file(community_file(dialect, tiny_sd15, "sd15"), path)
@@ -172,7 +172,7 @@ def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dial
 def test_what_the_host_cannot_compute_is_refused(tiny_sd15, tmp_path):
     """LoKr with a Tucker core: the host logs an error and adds nothing; a file that does nothing must not pass."""
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     save_file(community_file("tucker-lokr", tiny_sd15, "sd15"), tmp_path / "lora.safetensors")
     with pytest.raises(MixOfShowError, match="lora.safetensors: 'lora_unet.*does not fit the layer"):
@@ -181,7 +181,7 @@ def test_what_the_host_cannot_compute_is_refused(tiny_sd15, tmp_path):
 
 def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     save_file({f"{name}.lora_A.weight": torch.ones(2, 768), f"{name}.lora_B.weight": torch.ones(320, 2),
@@ -197,10 +197,10 @@ def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
     from comfy.model_patcher import ModelPatcher
     from mos_pack.mixofshow_core.formats.export import export
     from mos_pack.mixofshow_core.topology import unet_layout
-    from mos_pack.nodes.bridge import small_base
-    from mos_pack.nodes.bridge.exporting import LiveWeights
-    from mos_pack.nodes.bridge.foreign import read_any
-    from mos_pack.nodes.bridge.model import unet_of
+    from mos_pack.nodes.bridge.demo import small_base
+    from mos_pack.nodes.bridge.formats.exporting import LiveWeights
+    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.host.model import unet_of
 
     cpu, clip, model = torch.device("cpu"), small_base.build_clip(), small_base.build_unet()
     base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
@@ -213,7 +213,7 @@ def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
 
 
 def test_family_comes_from_the_width_of_cross_attention(tmp_path):
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     for width, family in ((768, "sd15"), (2048, "sdxl"), (1024, "unknown")):
         name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -252,7 +252,7 @@ def bad_file(kind, base, path: Path):
 )  # fmt: skip
 def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_any
 
     path = tmp_path / "broken-file.safetensors"
     bad_file(kind, tiny_sd15, path)

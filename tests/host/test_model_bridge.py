@@ -6,7 +6,7 @@ import torch
 from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse, Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
-from mos_pack.nodes.bridge import model as bridge
+from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.unit.builders import make_concept
 
 

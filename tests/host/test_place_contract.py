@@ -10,7 +10,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras import nodes_freelunch, nodes_model_downscale, nodes_pag, nodes_perpneg, nodes_sag
-from mos_pack.nodes.bridge.model import apply_deltas
+from mos_pack.nodes.bridge.host.model import apply_deltas
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.region_tools import MixOfShowPickRegion
 from mos_tests.host import test_routing as routing

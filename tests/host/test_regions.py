@@ -7,8 +7,8 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
-from mos_pack.nodes.bridge.region_attention import KEY, Payload
-from mos_pack.nodes.bridge.regions import patch_model, with_payload
+from mos_pack.nodes.bridge.placing.attention import KEY, Payload
+from mos_pack.nodes.bridge.placing.wrappers import patch_model, with_payload
 
 FAMILIES = ("sd15", "sdxl")
 SIZE = {"sd15": (9, 13), "sdxl": (8, 10)}  # latent rows, columns: odd on purpose
@@ -370,7 +370,7 @@ def test_projections_are_made_once_per_sampling(sd15):
 
 
 def test_what_is_kept_of_texts_is_bounded_and_changes_nothing(sd15, monkeypatch):
-    from mos_pack.nodes.bridge import regions
+    from mos_pack.nodes.bridge.placing import wrappers as regions
 
     width = sd15.model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2.to_k.out_features
     layer = 2 * 2 * 77 * width * 4  # bytes: K and V of two texts, fp32, at the narrowest layers
@@ -394,7 +394,7 @@ def test_what_is_kept_of_texts_is_bounded_and_changes_nothing(sd15, monkeypatch)
 
 
 def test_a_larger_picture_may_keep_more(sd15):
-    from mos_pack.nodes.bridge.regions import KEPT_LEAST, room_for_projections
+    from mos_pack.nodes.bridge.placing.wrappers import KEPT_LEAST, room_for_projections
 
     small, large = (room_for_projections(sd15.model, (1, 4, side, side)) for side in (8, 1024))
     step = sd15.model.model.memory_required([2, 4, 1024, 1024])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse, Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.model import apply_deltas, named_linears
-from mos_pack.nodes.bridge.region_attention import KEY
-from mos_pack.nodes.bridge.text import register_concepts
+from mos_pack.nodes.bridge.host.model import apply_deltas, named_linears
+from mos_pack.nodes.bridge.host.text import register_concepts
+from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import MixOfShowRegions
 from mos_tests.host.test_text import widths_of

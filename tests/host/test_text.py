@@ -4,7 +4,7 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge import text
+from mos_pack.nodes.bridge.host import text
 from mos_tests.unit.builders import make_concept
 
 

@@ -13,8 +13,12 @@ from mos_pack.mixofshow_core.formats.native import read_concept
 from mos_pack.mixofshow_core.training import loop, optimizers
 from mos_pack.mixofshow_core.training.dataset import ConceptPictures, Picture, TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings
-from mos_pack.nodes.bridge import files, small_base, training, training_run, training_samples
-from mos_pack.nodes.bridge.text import encode_layered, register_concepts
+from mos_pack.nodes.bridge.demo import small_base
+from mos_pack.nodes.bridge.host import files
+from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
+from mos_pack.nodes.bridge.training import denoiser as training
+from mos_pack.nodes.bridge.training import run as training_run
+from mos_pack.nodes.bridge.training import samples as training_samples
 from mos_tests.host.tiny import TinyBase, _randomise, tiny_base
 
 SIZE = 64

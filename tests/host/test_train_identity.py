@@ -3,9 +3,9 @@
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.fingerprints import module_digest, options_digest, patches_digest
-from mos_pack.nodes.bridge.model import family, named_linears, patch_key
-from mos_pack.nodes.bridge.training import prediction_of
+from mos_pack.nodes.bridge.host.fingerprints import module_digest, options_digest, patches_digest
+from mos_pack.nodes.bridge.host.model import family, named_linears, patch_key
+from mos_pack.nodes.bridge.training.denoiser import prediction_of
 
 
 def sampled(base, kind, zsnr=False):

@@ -12,15 +12,13 @@ from mos_pack.mixofshow_core.formats.native import read_concept
 from mos_pack.mixofshow_core.training import loop
 from mos_pack.mixofshow_core.training.dataset import Picture, TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS
-from mos_pack.nodes.bridge import (
-    files,
-    training_memory,
-    training_optimizers,
-    training_parts,
-    training_prior,
-    training_run,
-    training_validation,
-)
+from mos_pack.nodes.bridge.host import files
+from mos_pack.nodes.bridge.training import memory as training_memory
+from mos_pack.nodes.bridge.training import optimizers as training_optimizers
+from mos_pack.nodes.bridge.training import parts as training_parts
+from mos_pack.nodes.bridge.training import prior as training_prior
+from mos_pack.nodes.bridge.training import run as training_run
+from mos_pack.nodes.bridge.training import validation as training_validation
 from mos_tests.host.test_train import ask, gradients, lean_base, opened, pictures
 from PIL import Image
 
@@ -125,7 +123,7 @@ def test_class_pictures_are_drawn_once_and_kept(lean, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(training_prior, "sample_latents", counted)
-    monkeypatch.setattr("mos_pack.nodes.bridge.training_samples.STEPS", 2)
+    monkeypatch.setattr("mos_pack.nodes.bridge.training.samples.STEPS", 2)
     with torch.inference_mode():
         request = ask(lean, prior_weight=1.0, prior_pictures=5)
         first = training_prior.encode_priors(request)

@@ -1,0 +1,1 @@
+"""The small bases that ship with the pack, their adapter and their scenery."""

@@ -1,0 +1,39 @@
+"""What a loaded file holds, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ....mixofshow_core.concept import ConceptUse, LowRank
+from ....mixofshow_core.topology import role_of
+from .foreign import ReadFile
+
+
+def describe_use(use: ConceptUse, found: ReadFile) -> str:
+    """The card: names and words, base, layers by role and rank, what was left out, what to type."""
+    concept = use.concept
+    lines = [f"{use.path or use.label}: {found.dialect}, role {use.resolved_role}, strength {use.strength:g}"]
+    for entry in concept.entries:
+        encoders = sorted({encoder for embedding in entry.embeddings for encoder in embedding.rows})
+        words = " ".join(word.text for word in entry.words) or "no words of its own"
+        layers = f", {entry.embeddings[0].layers} layers, {' + '.join(encoders)}" if entry.embeddings else ""
+        class_word = f" ({entry.class_word})" if entry.class_word else ""
+        lines.append(f"type `{entry.name}` in prompts: {entry.kind}{class_word}, words {words}{layers}")
+    if use.trigger:
+        lines.append(f"trigger: {use.trigger}")
+    elif not concept.entries:
+        lines.append("no trigger: it takes part as an add-on unless you type its trigger words into `trigger`")
+    if found.tags:
+        lines.append(f"most frequent training tags (suggestions for `trigger`): {', '.join(found.tags)}")
+    base = concept.base
+    known = f"base {base.fingerprint}" if base.fingerprint else "base unknown"
+    lines.append(f"family {base.family}, {known}")
+    roles = Counter(role_of(name) for name in concept.deltas)
+    ranks = sorted({delta.rank for delta in concept.deltas.values() if isinstance(delta, LowRank)})
+    spread = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "full rank"
+    lines.append(f"{len(concept.deltas)} layers ({', '.join(f'{n} {role}' for role, n in roles.items())}), {spread}")
+    if warning := found.warning():
+        lines.append(warning)
+    if concept.entries and any(entry.words for entry in concept.entries):
+        lines.append("The stock Load LoRA node applies the layers of this file, but does not know its words.")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Exports that need the live base: whole models with concepts merged in, and the base's weights by layer name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sd
+import comfy.sd1_clip
+import torch
+from torch import Tensor
+
+from ....mixofshow_core.atomic import replacing
+from ....mixofshow_core.concept import Concept, Delta, LowRank
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.community import community_metadata
+from ....mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export
+from ....mixofshow_core.formats.native import write_concept
+from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabulary, write_pipeline
+from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
+from ..host.files import concept_folder, safe_name
+from ..host.model import apply_deltas, check_family, named_linears, patch_key, prediction_class, text_models_of, unet_of
+
+EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
+LORA_FORMATS = ("concept", "stock", "kohya", "diffusers")  # found by Load LoRA, so they go to its folder
+TOKENIZER_FILES = ("merges.txt", "special_tokens_map.json", "vocab.json")
+
+
+class LiveWeights(Mapping[str, Tensor]):
+    """fp32 weights of MODEL's and CLIP's linear layers by layer name, LoRAs on them included; computed on access."""
+
+    def __init__(self, model, clip=None):
+        self.model, self.clip = model, clip
+        self._layers = list(named_linears(model, clip))
+        self._patches = model.get_key_patches() | (clip.patcher.get_key_patches() if clip is not None else {})
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return _effective(self._patches[patch_key(layer)], patch_key(layer))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, layer: object) -> bool:
+        return isinstance(layer, str) and patch_key(layer) in self._patches
+
+
+def _effective(entry: list, key: str) -> Tensor:
+    (weight, convert), *rest = entry
+    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)
+
+
+def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=None, vae=None) -> Exported:
+    """Write one ConceptUse as `kind`, at a name that is still free; MODEL, CLIP and VAE where the format needs them."""
+    if model is not None:
+        check_family(model, [use])
+        _check_not_applied(model, use.concept.deltas)
+    target = free_target(kind, save_as or use.concept.name or "concept")
+    if kind in WHOLE_FORMATS:
+        return export_whole(kind, target, use, model, clip, vae)
+    base = LiveWeights(model, clip) if model is not None else None
+    layout = unet_layout(unet_of(model)) if model is not None else None
+    return export(use.concept, kind, target, size, use.strength, base, layout)
+
+
+def free_target(kind: str, name: str) -> Path:
+    """A path without suffix in the format's folder; nothing there has that name, with any suffix."""
+    folder = concept_folder("loras" if kind in LORA_FORMATS else "output")
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, count = safe_name(name), 1
+    taken = {path.name.split(".")[0] for path in folder.iterdir()}
+    target = stem
+    while target in taken or f"{target}-embedding" in taken:
+        count += 1
+        target = f"{stem}-{count}"
+    return folder / target
+
+
+def _check_not_applied(model, deltas: Mapping[str, Delta]) -> None:
+    """A MODEL that carries the concept already would get it twice."""
+    name, delta = next(((name, d) for name, d in deltas.items() if isinstance(d, LowRank)), ("", None))
+    for patch in model.patches.get(patch_key(name), ()):
+        weights = getattr(patch[1], "weights", (None,))
+        same_shape = isinstance(weights[0], Tensor) and weights[0].shape == delta.up.shape
+        if same_shape and torch.equal(weights[0].to(delta.up), delta.up):
+            raise MixOfShowError(
+                "MODEL carries this concept already (it comes from Fuse or Place): connect the base model from the "
+                "checkpoint loader instead; the export merges the concept itself."
+            )
+
+
+def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
+    """Write base plus concept as a diffusers folder or a checkpoint at `target` (a path without suffix)."""
+    if model is None or clip is None:
+        raise MixOfShowError(f"Format {kind!r} writes a whole model: connect the base's MODEL and CLIP (and VAE).")
+    merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
+    if kind == "checkpoint":
+        return _write_checkpoint(target, use.concept, merged_model, merged_clip, vae)
+    whole = _whole(merged_model, merged_clip, vae)
+    lost = write_pipeline(target, whole, use.concept.entries)
+    _write_tokenizers(target, whole, use.concept)
+    paths = [path for path in sorted(target.rglob("*")) if path.is_file()]
+    notes = ("each concept word stands for one token per cross-attention layer: see new_concept_cfg.json",)
+    return Exported(tuple(paths), tuple(lost), notes if use.concept.entries else (), target)
+
+
+def _whole(model, clip, vae) -> Whole:
+    unet_state = {
+        key.removeprefix(UNET_PREFIX): _effective(entry, key).to(entry[0][0].dtype)
+        for key, entry in model.get_key_patches(UNET_PREFIX).items()
+    }
+    texts = {}
+    for encoder, module in text_models_of(clip).items():
+        entries = clip.patcher.get_key_patches(f"{encoder}.")
+        state = {k.removeprefix(f"{encoder}."): _effective(v, k).to(v[0][0].dtype) for k, v in entries.items()}
+        texts[encoder] = (module, state)
+    autoencoder = None if vae is None else vae.get_sd()
+    if autoencoder is not None and "encoder.down.0.block.0.conv1.weight" not in autoencoder:
+        autoencoder = None
+    v_prediction = prediction_class(model) is comfy.model_sampling.V_PREDICTION
+    scale = getattr(model.model.latent_format, "scale_factor", 1.0)
+    return Whole(unet_of(model), unet_state, texts, autoencoder, "v_prediction" if v_prediction else "epsilon", scale)
+
+
+def _write_tokenizers(folder: Path, whole: Whole, concept: Concept) -> None:
+    """The host's own CLIP vocabulary, with one added token per word and layer."""
+    source = Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer"
+    table = concept_tokens(concept.entries, vocabulary(whole))
+    tokens = {
+        text: number for row in table.values()
+        for text, number in zip(row["concept_token_names"], row["concept_token_ids"], strict=True)
+    }  # fmt: skip
+    config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config |= {"model_max_length": 77, "added_tokens_decoder": {
+        str(number): {"content": text, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False,
+                      "special": False} for text, number in tokens.items()
+    }}  # fmt: skip
+    for encoder in whole.texts:
+        target = folder / ("tokenizer_2" if encoder == "clip_g" else "tokenizer")
+        target.mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(source / name, target / name)
+        (target / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (target / "added_tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
+
+
+def _write_checkpoint(target: Path, concept: Concept, model, clip, vae) -> Exported:
+    path = target.with_name(f"{target.name}.safetensors")
+    try:
+        with replacing(path) as part:
+            comfy.sd.save_checkpoint(str(part), model, clip, vae, metadata=community_metadata(concept))
+    except OSError as error:
+        raise MixOfShowError(f"Could not write {path}: {error}. Free some space and try again.") from error
+    if not any(entry.words for entry in concept.entries):
+        return Exported((path,))
+    words = target.with_name(f"{target.name}-words.safetensors")
+    write_concept(words, replace(concept, deltas={}))
+    return Exported((path, words), (), (f"a checkpoint knows no concept words: load {words.name} with Load Concept",))

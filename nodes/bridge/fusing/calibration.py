@@ -1,0 +1,188 @@
+"""Collect a concept's statistics by running it: its text through CLIP, its pictures through the host's sampler.
+
+All inputs come from the concept's own complete model (mode `own`, design decision 7), so statistics of different
+concepts can be added, cached and exchanged. Source of the stages: Mix-of-Show, arXiv 2305.18292, section 4.2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import comfy.patcher_extension
+import comfy.sample
+import torch
+from torch import Tensor
+
+from ....mixofshow_core.fusion.capture import Capture, text_weights
+from ....mixofshow_core.fusion.plan import CalibrationPlan
+from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
+from ....mixofshow_core.topology import (
+    ROLE_CROSS_KV,
+    ROLE_SPATIAL,
+    ROLE_TEXT,
+    TEXT_PREFIX,
+    UNET_PREFIX,
+    LayerGroup,
+    cross_attention_layers,
+)
+from ..host.model import named_linears, text_models_of, unet_of
+from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, token_kinds
+
+LATENT_SCALE = 8
+WRAPPER_KEY = "mixofshow_calibration"
+
+
+def collect(
+    model,
+    clip,
+    groups: Sequence[LayerGroup],
+    prompts: Sequence[str],
+    pictures: Sequence[str],
+    plan: CalibrationPlan,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Gram]:
+    """Grams of `groups` for one complete model. `tick` is called once per prompt and once per sampling step.
+
+    prompts feed the text encoder and K, V; pictures (prompts too) are sampled for the spatial layers.
+    """
+    grams = collect_text(model, clip, groups, prompts, tick)
+    if any(group.role == ROLE_SPATIAL for group in groups) and pictures:
+        grams.update(collect_spatial(model, clip, groups, pictures, plan, tick))
+    return grams
+
+
+def collect_text(
+    model, clip, groups: Sequence[LayerGroup], prompts: Sequence[str], tick: Callable[[], None]
+) -> dict[str, Gram]:
+    """Grams of text-encoder groups (hidden states, all layer variants) and of K, V groups (each layer's contexts)."""
+    layers = cross_attention_layers(unet_of(model))
+    encoders = tuple(text_models_of(clip))
+    captures = {
+        encoder: Capture(_names(groups, ROLE_TEXT, f"{TEXT_PREFIX}{encoder}.")) for encoder in encoders
+    }
+    modules = _group_modules(named_linears(None, clip), groups)
+    names = {f"{UNET_PREFIX}{layer.path}": layer.index for layer in layers}
+    kv = {group.name: names[group.members[0].rpartition(".")[0]] for group in groups if group.role == ROLE_CROSS_KV}
+    contexts = _Contexts(set(kv.values()))
+    for prompt in prompts:
+        weights = {
+            encoder: text_weights(kinds, TEXT, CONCEPT, EOS_PAD) for encoder, kinds in token_kinds(clip, prompt).items()
+        }
+        for encoder, capture in captures.items():
+            capture.weights = weights[encoder].view(-1, getattr(clip.tokenizer, encoder).max_length)
+        contexts.add(_encode_watched(clip, prompt, len(layers), captures, modules), weights[encoders[0]])
+        tick()
+    grams = {name: gram for capture in captures.values() for name, gram in capture.finish().items()}
+    return grams | contexts.finish(kv)
+
+
+def _encode_watched(clip, prompt: str, layers: int, captures: dict[str, Capture], modules) -> LayeredText:
+    pending = list(captures.values())
+
+    def inside() -> LayeredText:
+        if not pending:
+            return encode_layered(clip, prompt, layers)
+        with pending.pop().watching(modules):
+            return inside()
+
+    return inside()
+
+
+class _Contexts:
+    """K, V read the context itself, so no forward pass is needed; without layered words all layers share one Gram."""
+
+    def __init__(self, layers: Iterable[int]) -> None:
+        self._layers = tuple(layers)
+        self._sums: dict[int | None, GramAccumulator] = {None: GramAccumulator()}  # None: all layers alike so far
+
+    def add(self, text: LayeredText, weights: Tensor) -> None:
+        """One prompt's rows; nothing of it is kept but the sums."""
+        if text.layers is not None and None in self._sums:
+            self._sums = {layer: copy.deepcopy(self._sums[None]) for layer in self._layers}
+        for layer, accumulator in self._sums.items():
+            accumulator.add(text.context[0] if text.layers is None else text.layers[layer], weights)
+
+    def finish(self, kv: dict[str, int]) -> dict[str, Gram]:
+        """Grams by the names of `kv`, whose values are layers."""
+        grams = {layer: accumulator.finish() for layer, accumulator in self._sums.items()}
+        return {name: grams[layer if layer in grams else None] for name, layer in kv.items()}
+
+
+def collect_spatial(
+    model, clip, groups: Sequence[LayerGroup], pictures: Sequence[str], plan: CalibrationPlan, tick: Callable[[], None]
+) -> dict[str, Gram]:
+    """Sample `pictures` with the host's sampler and watch what the spatial layers read at conditional rows.
+
+    Picture k starts from noise seeded with plan.seed + k, drawn on the CPU. plan.width and height are in pixels.
+    """
+    layers = cross_attention_layers(unet_of(model))
+    capture = Capture(_names(groups, ROLE_SPATIAL, UNET_PREFIX))
+    negative = encode_layered(clip, "", len(layers))
+    empty = torch.zeros(1, 4, plan.height // LATENT_SCALE, plan.width // LATENT_SCALE)
+    texts = [encode_layered(clip, prompt, len(layers)) for prompt in pictures]  # before CLIP has to make room
+    for number, text in enumerate(texts):
+        watched = _watched_clone(model, capture, groups, text.layers, layers)
+        latent = comfy.sample.fix_empty_latent_channels(watched, empty)
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(plan.seed + number))
+        comfy.sample.sample(
+            watched, noise, plan.steps, plan.cfg, plan.sampler, plan.scheduler,
+            [[text.context, dict(text.extras)]], [[negative.context, dict(negative.extras)]], latent,
+            callback=lambda *_: tick(), disable_pbar=True, seed=plan.seed + number,
+        )  # fmt: skip
+    return capture.finish()
+
+
+def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contexts: Tensor | None, layers):
+    """A clone of MODEL whose sampling feeds `capture`, with the concept's own context in every cross-attention."""
+    clone = model.clone()
+    extension = comfy.patcher_extension.WrappersMP
+
+    def outer_sample(executor, *args, **kwargs):
+        # The module that really runs is known only here (the host may swap the patcher's delegate before sampling).
+        modules = _group_modules(named_linears(executor.class_obj.model_patcher, None), groups)
+        with capture.watching(modules):
+            return executor(*args, **kwargs)
+
+    def diffusion_model(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        halves = transformer_options["cond_or_uncond"]
+        flags = torch.tensor([1.0 if half == 0 else 0.0 for half in halves])
+        capture.weights = flags.repeat_interleave(x.shape[0] // len(halves))
+        try:
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        finally:
+            capture.weights = None
+
+    clone.add_wrapper_with_key(extension.OUTER_SAMPLE, WRAPPER_KEY, outer_sample)
+    clone.add_wrapper_with_key(extension.DIFFUSION_MODEL, WRAPPER_KEY, diffusion_model)
+    if contexts is not None:
+        index = {(layer.block, layer.block_index): layer.index for layer in layers}
+
+        def layer_context(n, context, value, options):
+            return n, *[_with_layer(part, contexts[index[options["block"][:2], options["block_index"]]], options)
+                        for part in (context, value)]  # fmt: skip
+
+        clone.set_model_attn2_patch(layer_context)
+    return clone
+
+
+def _with_layer(context: Tensor | None, layer: Tensor, options: dict) -> Tensor | None:
+    """context [B, T, C] with the conditional rows replaced by `layer` [t, C], repeated to T as the host pads."""
+    if context is None:
+        return None
+    halves = options["cond_or_uncond"]
+    size = context.shape[0] // len(halves)
+    layer = layer.to(context).repeat(context.shape[1] // layer.shape[0], 1)
+    parts = [
+        layer.expand(size, -1, -1) if half == 0 else part
+        for half, part in zip(halves, context.split(size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _names(groups: Iterable[LayerGroup], role: str, prefix: str) -> list[str]:
+    return [group.name for group in groups if group.role == role and group.members[0].startswith(prefix)]
+
+
+def _group_modules(linears: dict, groups: Iterable[LayerGroup]) -> dict:
+    return {group.name: linears[group.members[0]] for group in groups if group.members[0] in linears}

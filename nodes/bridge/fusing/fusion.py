@@ -1,0 +1,239 @@
+"""One fusion inside the host: sort by role, collect or find statistics, solve, keep the finished result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ....mixofshow_core.concept import (
+    Concept,
+    ConceptUse,
+    Delta,
+    LowRank,
+    check_unique_names,
+    concept_tensors,
+)
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.native import read_concept, write_concept
+from ....mixofshow_core.fusion.baselines import merge_sum, shorten
+from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
+from ....mixofshow_core.fusion.plan import CalibrationPlan
+from ....mixofshow_core.fusion.settings import FusionSettings
+from ....mixofshow_core.fusion.store import StatisticsStore
+from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
+from ..formats.foreign import COMMUNITY
+from ..host.files import concept_folder, concept_save_path, safe_name
+from ..host.fingerprints import models_digests
+from ..host.model import (
+    apply_deltas,
+    check_family,
+    describe_base,
+    family,
+    named_linears,
+    native_size,
+    text_models_of,
+    unet_of,
+)
+from .stages import Job, names_of, use_identity
+
+log = logging.getLogger("mixofshow")
+
+RESULT_LIMIT = 20  # finished fusions that are kept
+FUSION_VERSION = 3
+
+
+@dataclass(frozen=True)
+class FusedUses:
+    """What the node hands on. summary: the report's figures (JSON-able); notes: lines for people."""
+
+    concept: Concept
+    summary: Mapping[str, object]
+    notes: tuple[str, ...]
+
+
+def check_uses(model, uses: Sequence[ConceptUse]) -> None:
+    """Everything that can be wrong with a list of concepts, before any work."""
+    if not uses:
+        raise MixOfShowError("`concepts` is empty: connect MixOfShowLoadConcept or MixOfShowTrain.")
+    check_family(model, [_as_lenient(use, model) for use in uses])
+    check_list(uses)
+
+
+def check_list(uses: Sequence[ConceptUse]) -> None:
+    """No concept twice, no name or word twice: known without a model, so Load Concept asks too."""
+    seen: dict[str, ConceptUse] = {}
+    for use in uses:
+        if (first := seen.setdefault(use.concept.content_hash, use)) is not use:
+            places = ", ".join(sorted({first.path or first.label, use.path or use.label}))
+            raise MixOfShowError(f"Concept {use.label!r} is listed twice in `concepts` ({places}); remove one.")
+    check_names(uses)
+
+
+def _as_lenient(use: ConceptUse, model) -> ConceptUse:
+    """Community LoRAs do not say whether their base predicts v or noise, so that part is not held against them."""
+    mine, theirs = family(model), use.concept.base.family
+    if use.concept.training.get("source") == COMMUNITY and mine.removesuffix("-v") == theirs:
+        return replace(use, concept=replace(use.concept, base=replace(use.concept.base, family=mine)))
+    return use
+
+
+def check_names(uses: Sequence[ConceptUse]) -> None:
+    """Two files must not bring the same plain name or word; the message names both and the field to change."""
+    owners: dict[str, ConceptUse] = {}
+    for use in uses:
+        check_unique_names(use.concept.entries, use.path or use.label)
+        for entry in use.concept.entries:
+            for token in (entry.name.lower(), *(word.text for word in entry.words)):
+                if (other := owners.setdefault(token, use)) is not use:
+                    raise MixOfShowError(
+                        f"{other.path or other.label} and {use.path or use.label} both use {token!r}; "
+                        f"give one of them another name in the `name` field of its Load Concept node."
+                    )
+
+
+def fuse_uses(
+    model, clip, uses: Sequence[ConceptUse], method: str, plan: CalibrationPlan, settings: FusionSettings, folder: Path
+) -> FusedUses:
+    """Fuse `uses` on a base. folder: where statistics and finished fusions are kept (safe to delete).
+
+    One concept is only applied. Raises MixOfShowError before any long work; the host's interrupt passes through.
+    """
+    started = time.perf_counter()
+    check_uses(model, uses)
+    uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
+    if settings.concept_rank:
+        uses = [_shortened(use, settings.concept_rank) for use in uses]
+    add_ons = [use for use in uses if use.resolved_role == "add-on"]
+    solved = [use for use in uses if use.resolved_role != "add-on"]
+    entries = tuple(entry for use in uses for entry in use.concept.entries)
+    added = merge_sum([use.concept.deltas for use in add_ons], [use.strength for use in add_ons])
+    weights = settings.weights_of([names_of(use) for use in solved])
+    for use in uses:
+        _check_fits(model, clip, use)
+    info = describe_base(model)
+    if len(solved) <= 1:
+        deltas = merge_sum([use.concept.deltas for use in uses], [use.strength for use in uses])
+        label = solved[0].label if solved else ", ".join(use.label for use in add_ons)
+        note = f"One concept ({label}): it is applied as it is, nothing is solved."
+        return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note,))
+
+    parts = [at_strength(use) for use in solved]
+    attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
+    attention += layer_groups_unet(unet_of(model))
+    groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
+    left = [group for group in groups if group.role not in settings.stages]
+    groups = tuple(group for group in groups if group not in left)
+    changed = {name for part in parts for name in part}
+    unsolved += tuple(name for group in left for name in group.members if name in changed)
+    base_model, base_clip = apply_deltas(model, clip, added)
+    added_as_they_are = [use_identity(use) for use in add_ons]
+    base = hash_of([info.family, info.fingerprint, *models_digests(model, clip), added_as_they_are])
+    plan = plan.sized(native_size(model))
+    described = [use_identity(use) for use in solved]
+    key = hash_of([FUSION_VERSION, base, described, [e.id for e in entries], method, plan.content_hash,
+                   settings.describe(), torch.__version__])  # fmt: skip
+    kept = folder / "fusions" / f"{key[:32]}.safetensors"
+    if (found := _load_finished(kept)) is not None:
+        concept = replace(found, entries=entries)
+        return FusedUses(concept, dict(found.training["fusion"]), ("Loaded: this very fusion was finished before.",))
+
+    store = StatisticsStore(folder / "statistics")
+    job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
+              method, store, weights)  # fmt: skip
+    fusion, facts = job.run()
+    summary = fusion.report.summary() | facts
+    summary["seconds"]["calibration"] = round(time.perf_counter() - started - fusion.report.total_seconds, 2)
+    summary["strengths"] = [use.strength for use in solved]
+    summary["store_bytes"] = store.size()
+    deltas = merge_sum([fusion.deltas, added], [1.0, 1.0])
+    concept = Concept(entries, deltas, info, {"fusion": summary})
+    summary["size"] = _size_line(concept, summary, settings)
+    _keep_finished(kept, concept)
+    return FusedUses(concept, summary, tuple(_notes(solved, add_ons, groups, store, summary)))
+
+
+def _shortened(use: ConceptUse, rank: int) -> ConceptUse:
+    deltas = {name: shorten(delta, rank) for name, delta in use.concept.deltas.items()}
+    return replace(use, concept=replace(use.concept, deltas=deltas))
+
+
+def at_strength(use: ConceptUse) -> dict[str, Delta]:
+    """The changes of one use; factors stay the file's own tensors, so many concepts cost no memory of their own."""
+    return {
+        name: LowRank(delta.up, delta.down, delta.scale * use.strength * delta.rank)
+        if isinstance(delta, LowRank) else delta.scaled(use.strength)
+        for name, delta in use.concept.deltas.items()
+    }  # fmt: skip
+
+
+def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> str:
+    """What a saved file will weigh and what its size costs, said before anything is saved."""
+    megabytes = sum(tensor.numel() * tensor.element_size() for tensor in concept_tensors(concept).values()) / 1e6
+    low, high = summary["ranks"]
+    line = f"Size {settings.size}: rank {low} to {high} per layer, {megabytes:.1f} MB"
+    if settings.size == "exact":
+        return f"{line}, nothing left out"
+    over = summary["added_error"] > settings.added_error
+    why = f"; more than {settings.added_error:.1%}, because ranks end at {settings.max_rank}" if over else ""
+    return f"{line}, adds {summary['added_error']:.2%} of the energy as error{why}"
+
+
+def _check_fits(model, clip, use: ConceptUse) -> None:
+    """Every layer of the file exists here with the right shape; patching clones is cheap and proves it."""
+    try:
+        apply_deltas(model, clip, use.concept.deltas)
+    except MixOfShowError as error:
+        raise MixOfShowError(f"{use.path or use.label} does not fit MODEL and CLIP: {error}") from error
+
+
+def _load_finished(path: Path) -> Concept | None:
+    if not path.is_file():
+        return None
+    try:
+        return read_concept(path)
+    except MixOfShowError as error:
+        log.warning("A finished fusion cannot be read (%s); solving again.", error)
+        return None
+
+
+def _keep_finished(path: Path, concept: Concept) -> None:
+    """Written before the node returns, because the host may drop outputs and run the node again."""
+    try:
+        write_concept(path, concept)
+        finished = sorted(path.parent.glob("*.safetensors"), key=lambda item: item.stat().st_mtime)
+        for old in finished[:-RESULT_LIMIT]:
+            old.unlink(missing_ok=True)
+    except (MixOfShowError, OSError) as error:
+        log.warning("The finished fusion could not be kept: %s", error)
+
+
+def _notes(solved, add_ons, groups, store: StatisticsStore, summary: Mapping) -> list[str]:
+    width = {role: figures["rank_share"] for role, figures in summary["roles"].items()}
+    lines = [f"roles: {', '.join(f'{use.label} ({use.resolved_role} {use.strength:g})' for use in solved)}"]
+    if add_ons:
+        lines.append(f"add-ons, added as they are: {', '.join(f'{u.label} ({u.strength:g})' for u in add_ons)}")
+    if width:
+        lines.append("total rank / layer width: " + ", ".join(f"{role} {share:.3f}" for role, share in width.items()))
+    lines += summary.get("notes", [])
+    lines.append(f"{len(groups)} groups of layers; statistics in {store.folder} use {store.size() / 1e6:.1f} MB "
+                 f"of {store.limit / 1e9:g} GB (safe to delete)")  # fmt: skip
+    return lines
+
+
+def save_fused(name: str, concept: Concept) -> Path:
+    """Write the fused concept under `name`; a file of that name with the very same content is not written twice."""
+    folder = concept_folder()
+    for path in sorted(folder.glob(f"{safe_name(name)}*.safetensors")) if folder.is_dir() else ():
+        try:
+            if read_concept(path).content_hash == concept.content_hash:
+                return path
+        except MixOfShowError:
+            continue
+    path = concept_save_path(name)
+    write_concept(path, concept)
+    return path

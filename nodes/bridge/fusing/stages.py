@@ -1,0 +1,240 @@
+"""The stages of one fusion: whose model is looked at when, where its statistics are kept, and what is solved with them.
+
+Mode own: one pass over every concept's own complete model. Mode staged (Mix-of-Show, arXiv 2305.18292, section 4.2):
+text encoder, then K,V behind the fused text encoder, then spatial layers behind both. Refine: inputs once more, from
+the fused model itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+
+import comfy.model_management
+import torch
+
+from ....mixofshow_core.concept import ConceptUse, Delta
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.fusion.fuse import Fusion, Source, fuse, hash_of, preview
+from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
+from ....mixofshow_core.fusion.report import format_conflicts_of, peak_memory
+from ....mixofshow_core.fusion.settings import ROLES, SOLVED, FusionSettings
+from ....mixofshow_core.fusion.statistics import Statistics
+from ....mixofshow_core.fusion.store import StatisticsStore
+from ....mixofshow_core.topology import ROLE_SPATIAL, LayerGroup
+from ..host.model import apply_deltas, named_linears
+from ..host.progress import Progress
+from ..host.text import register_concepts
+from .calibration import collect
+
+log = logging.getLogger("mixofshow")
+
+FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs the rest
+
+
+def use_identity(use: ConceptUse) -> str:
+    """Hash of everything about a use that changes what it does."""
+    return hash_of([use.concept.content_hash, use.strength, use.trigger.strip(), use.resolved_role])
+
+
+def names_of(use: ConceptUse) -> tuple[str, ...]:
+    """What a person may call a use in `weights`: its concepts' names, its trigger, its file with and without ending."""
+    names = (*(entry.name for entry in use.concept.entries), use.trigger, use.label, PurePath(use.path).stem)
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is solved together. fixed: fused changes that everyone runs with; own: layers that stay the concept's."""
+
+    name: str
+    groups: tuple[LayerGroup, ...]
+    fixed: Mapping[str, Delta] = field(default_factory=dict)
+    keeps_own: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything one fusion reads: `model` and `clip` are the base, add-ons included; `parts` are scaled changes."""
+
+    model: object
+    clip: object
+    base: str
+    uses: tuple[ConceptUse, ...]
+    parts: tuple[Mapping[str, Delta], ...]
+    groups: tuple[LayerGroup, ...]
+    unsolved: tuple[str, ...]
+    plan: CalibrationPlan
+    settings: FusionSettings
+    method: str
+    store: StatisticsStore
+    weights: tuple[float, ...]
+
+    def run(self) -> tuple[Fusion, dict]:
+        """The fusion, and facts for its summary. Raises the host's interrupt when the user cancels."""
+        ticker = _Ticker(self._work())
+        if self.method not in SOLVED:
+            sources = [self._source(k, Statistics({})) for k in range(len(self.uses))]
+            return self._solve(sources, self.groups, self.unsolved, None, ticker), {}
+        notes: list[str] = []
+        roles = ROLES if self.settings.mode == "staged" else (None,)
+        fusion, conflicts = None, {}
+        for role in roles:
+            groups = tuple(group for group in self.groups if role in (None, group.role))
+            rest = self.unsolved if role == roles[-1] else ()
+            if not groups and not rest:
+                continue
+            fixed = {} if fusion is None else dict(fusion.deltas)
+            sources, prior = self._look(Stage("own" if not fixed else f"staged {role}", groups, fixed), ticker, notes)
+            conflicts |= preview(sources, groups)
+            found = self._solve(sources, groups, rest, prior, ticker)
+            fusion = found if fusion is None else _joined(fusion, found)
+        if fusion is None:  # only layers that no stage takes
+            fusion = self._solve(self._look(Stage("own", ()), ticker, notes)[0], (), self.unsolved, None, ticker)
+        for line in format_conflicts_of(conflicts):
+            log.info(line)
+        residuals = [_mean_residual(fusion)]
+        for _ in range(self.settings.refine):
+            stage = Stage("refined", self.groups, fusion.deltas, keeps_own=False)
+            sources, prior = self._look(stage, ticker, notes)
+            fusion = self._solve(sources, self.groups, self.unsolved, prior, ticker)
+            residuals.append(_mean_residual(fusion))
+        facts = {"conflicts": conflicts, "mode": self.settings.mode, "refine": self.settings.refine,
+                 "residuals": residuals, "peak_memory_mb": peak_memory(), "notes": sorted(set(notes))}  # fmt: skip
+        return fusion, facts
+
+    def _look(self, stage: Stage, ticker: _Ticker, notes: list[str]) -> tuple[list[Source], Statistics]:
+        if not stage.groups:
+            return [self._source(k, Statistics({})) for k in range(len(self.uses))], Statistics({})
+        generic = (prior_prompts(self.plan, self.uses), self._prior_pictures())
+        prior = self._statistics("prior", stage, {}, (), *generic, ticker, notes)
+        sources = []
+        for k, use in enumerate(self.uses):
+            texts = concept_prompts(self.plan, use), picture_prompts(self.plan, use)
+            found = self._statistics(use.label, stage, self.parts[k], (use,), *texts, ticker, notes)
+            sources.append(self._source(k, found))
+        return sources, prior
+
+    def _source(self, k: int, statistics: Statistics) -> Source:
+        use = self.uses[k]
+        return Source(use.label, use_identity(use), self.parts[k], statistics, self.weights[k])
+
+    def _solve(self, sources, groups, unsolved, prior, ticker) -> Fusion:
+        return fuse(sources, groups, unsolved, self.settings, prior, self.method, ticker)
+
+    def _prior_pictures(self) -> tuple[str, ...]:
+        return tuple(text for text in self.plan.generic if text)[: self.plan.prior_pictures]
+
+    def _work(self) -> int:
+        """Units of the progress bar, before block-wise passes are known."""
+        solve = len(self.groups)
+        if self.method not in SOLVED:
+            return solve
+        texts = [(concept_prompts(self.plan, use), picture_prompts(self.plan, use)) for use in self.uses]
+        texts.append((prior_prompts(self.plan, self.uses), self._prior_pictures()))
+        rounds = 1 + self.settings.refine
+        prompts = sum(len(words) for words, _ in texts) * (rounds + (self.settings.mode == "staged"))
+        return prompts + sum(len(pictures) for _, pictures in texts) * self.plan.steps * rounds + solve * rounds
+
+    def _statistics(
+        self, label: str, stage: Stage, own: Mapping[str, Delta], uses: tuple[ConceptUse, ...], prompts: Sequence[str],
+        pictures: Sequence[str], ticker: _Ticker, notes: list[str],
+    ) -> Statistics:  # fmt: skip
+        """Statistics of one model, base + fixed + own changes: found in the store or collected now."""
+        asked = frozenset(group.name for group in stage.groups)
+        spatial = any(group.role == ROLE_SPATIAL for group in stage.groups)
+        prompts = prompts if any(group.role != ROLE_SPATIAL for group in stage.groups) else ()
+        pictures = pictures if spatial else ()
+        manifest = {
+            "base": self.base, "concepts": [use_identity(use) for use in uses], "prompts": list(prompts),
+            "pictures": list(pictures), "plan": self.plan.content_hash, "mode": stage.name,
+            "fixed": _hash_deltas(stage.fixed), "torch": torch.__version__, "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        identity = hash_of(manifest)
+        if (found := self.store.load(identity, asked)) is not None:
+            ticker(len(prompts) + len(pictures) * self.plan.steps)
+            return found
+        log.info("Calibrating %s (%s): %d prompts, %d pictures of %d steps at %dx%d", label, stage.name, len(prompts),
+                 len(pictures), self.plan.steps, self.plan.width, self.plan.height)  # fmt: skip
+        fixed = dict(stage.fixed)
+        chosen = {name: delta for name, delta in own.items() if stage.keeps_own and name not in fixed}
+        model, clip = apply_deltas(self.model, register_concepts(self.clip, uses), fixed | chosen)
+        blocks = list(split_groups(self.model, self.clip, stage.groups, self.settings.memory_gb))
+        if len(blocks) == 1:
+            grams = collect(model, clip, stage.groups, prompts, pictures, self.plan, ticker)
+            return self.store.save(identity, Statistics(grams, manifest), asked)
+        notes.append(f"calibration ran in {len(blocks)} passes per concept, to fit the statistics into memory")
+        parts = []
+        for block in blocks:
+            names = frozenset(group.name for group in block)
+            name = hash_of([identity, sorted(names)])
+            if (found := self.store.load(name, names)) is None:
+                grams = collect(model, clip, block, prompts, pictures, self.plan, ticker)
+                found = self.store.save(name, Statistics(grams, manifest), names)
+            parts.append(found.grams)
+        return Statistics(ChainMap(*parts), manifest)
+
+
+class _Ticker:
+    """Counts units of work on the node's bar; every tick asks whether the user cancelled."""
+
+    def __init__(self, total: int) -> None:
+        self._progress = Progress(max(total, 1))
+        self.done = 0
+
+    def __call__(self, count: int = 1) -> None:
+        self.done += count
+        self._progress.step(self.done)
+
+
+def split_groups(model, clip, groups: Sequence[LayerGroup], memory_gb: float) -> Iterator[tuple[LayerGroup, ...]]:
+    """Groups in blocks whose statistics (8 d^2 bytes each) fit into memory_gb, or into half of what is free (0).
+
+    Raises MixOfShowError when not even one fits.
+    """
+    linears = named_linears(model, clip)
+    sizes = {group.name: 8 * linears[group.members[0]].weight.shape[1] ** 2 for group in groups}
+    free = min(comfy.model_management.get_free_memory(device) for device in (torch.device("cpu"), model.load_device))
+    limit = memory_gb * 1e9 if memory_gb else FREE_SHARE * free
+    largest = max(sizes.values(), default=0)
+    if largest > limit:
+        raise MixOfShowError(
+            f"Not enough memory for statistics: one layer needs {largest / 1e9:.3f} GB and all {len(groups)} together "
+            f"{sum(sizes.values()) / 1e9:.2f} GB; {limit / 1e9:.3f} GB may be used ({free / 1e9:.2f} GB are free). "
+            f"Close other programs, or set `memory_gb` in Fusion Settings to {largest / 1e9 * 1.05:.3f} or more: "
+            f"calibration then runs block by block."
+        )
+    block: list[LayerGroup] = []
+    for group in groups:
+        if block and sum(sizes[one.name] for one in (*block, group)) > limit:
+            yield tuple(block)
+            block = []
+        block.append(group)
+    yield tuple(block)
+
+
+def _joined(first: Fusion, second: Fusion) -> Fusion:
+    return replace(second, deltas={**first.deltas, **second.deltas}, report=first.report.joined(second.report))
+
+
+def _mean_residual(fusion: Fusion) -> float | None:
+    """Over all layers and concepts, energy-weighted."""
+    energies = [energy for group in fusion.report.groups for energy in group.energies]
+    own = sum(energy.own for energy in energies)
+    return sum(energy.residual for energy in energies) / own if own > 0 else None
+
+
+def _hash_deltas(deltas: Mapping[str, Delta]) -> str:
+    facts = []
+    for name, delta in sorted(deltas.items()):
+        for tensor in delta.tensors().values():
+            facts.append([name, tuple(tensor.shape), _digest(tensor)])
+    return hash_of(facts) if facts else ""
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

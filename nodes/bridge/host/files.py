@@ -1,0 +1,143 @@
+"""Where concept files live, and safe ways to name, list and find them.
+
+A concept's name in a widget is its path below the loras folder with forward slashes (`mixofshow/mara.safetensors`), or
+the path below the output folder followed by ` [output]`, which is how the host marks output files, or the path below
+the embeddings folder followed by ` [embeddings]`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ....mixofshow_core.errors import MixOfShowError
+
+FOLDER = "mixofshow"
+SUFFIX = ".safetensors"
+READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
+OUTPUT_MARK = " [output]"
+EMBEDDING_MARK = " [embeddings]"
+MAX_NAME = 80  # characters of a file name, well below every file system's limit
+RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+
+
+def package_root() -> Path:
+    """The folder of this node pack."""
+    return Path(__file__).resolve().parents[2]
+
+
+def concept_folder(where: str = "loras") -> Path:
+    """models/loras/mixofshow or output/mixofshow; it need not exist yet."""
+    if where == "loras":
+        return Path(folder_paths.get_folder_paths("loras")[0]) / FOLDER
+    if where == "output":
+        return Path(folder_paths.get_output_directory()) / FOLDER
+    raise MixOfShowError(f"unknown place {where!r} for a concept file: use 'loras' or 'output'")
+
+
+def work_folder(kind: str) -> Path:
+    """user/mixofshow/<kind>, created: for caches and snapshots, which are safe to delete."""
+    folder = Path(folder_paths.get_user_directory()) / FOLDER / safe_name(kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def safe_name(name: str) -> str:
+    """A file name (no suffix) that every system accepts: letters, digits, `-`, `_`, `.` and spaces inside."""
+    stem = name.strip()
+    if stem.lower().endswith(SUFFIX):
+        stem = stem[: -len(SUFFIX)]
+    stem = re.sub(r"[^\w.\- ]+", "_", stem).strip(" ._")[:MAX_NAME].rstrip(" .")
+    if not stem:
+        raise MixOfShowError(f"the name {name!r} gives no usable file name: use letters or digits")
+    return f"{stem}_" if stem.split(".")[0].lower() in RESERVED else stem
+
+
+def concept_save_path(name: str, where: str = "loras") -> Path:
+    """A path that does not exist yet, in a folder that does: name.safetensors, else name-2.safetensors and so on."""
+    folder = concept_folder(where)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = safe_name(name)
+    path, count = folder / f"{stem}{SUFFIX}", 1
+    while path.exists():
+        count += 1
+        path = folder / f"{stem}-{count}{SUFFIX}"
+    return path
+
+
+def list_concept_files() -> list[str]:
+    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, and embeddings."""
+    loras = sorted({name.replace(os.sep, "/") for name in folder_paths.get_filename_list("loras")}, key=str.lower)
+    loras = [name for name in loras if name.lower().endswith(READABLE)]
+    ours = [name for name in loras if name.startswith(f"{FOLDER}/")]
+    output = concept_folder("output")
+    files = [path for path in output.rglob("*") if path.suffix.lower() in READABLE and path.is_file()]
+    saved = sorted(path.relative_to(output.parent).as_posix() for path in files)
+    words = [name.replace(os.sep, "/") for name in folder_paths.get_filename_list("embeddings")]
+    words = sorted((name for name in words if name.lower().endswith(READABLE)), key=str.lower)
+    return [
+        *ours, *(f"{name}{OUTPUT_MARK}" for name in saved), *(name for name in loras if name not in set(ours)),
+        *(f"{name}{EMBEDDING_MARK}" for name in words),
+    ]  # fmt: skip
+
+
+def resolve_concept_file(name: str) -> Path:
+    """The file a name stands for. Only files in the loras, embeddings and output folders are opened."""
+    wanted, folders = name.strip(), [Path(folder) for folder in folder_paths.get_folder_paths("loras")]
+    output = Path(folder_paths.get_output_directory())
+    if wanted.endswith(OUTPUT_MARK):
+        wanted, folders = wanted[: -len(OUTPUT_MARK)], [output]
+    elif wanted.endswith(EMBEDDING_MARK):
+        wanted = wanted[: -len(EMBEDDING_MARK)]
+        folders = [Path(folder) for folder in folder_paths.get_folder_paths("embeddings")]
+    if not wanted:
+        raise MixOfShowError(f"no concept file chosen: pick one in `file`, or put one into {concept_folder()}")
+    relative = wanted.replace("\\", "/")
+    if os.path.isabs(wanted):
+        folders = [*folders, output]
+    outside = True
+    for folder in folders:
+        path = Path(wanted) if os.path.isabs(wanted) else folder / relative
+        if not _is_inside(path, folder):
+            continue
+        outside = False
+        if path.is_file():
+            return path
+    if outside:
+        raise MixOfShowError(f"the concept file {name!r} lies outside the loras and output folders: move it into them")
+    raise MixOfShowError(f"concept file {name!r} not found: put it into {concept_folder()} and refresh the list")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """True if the path as written is below the folder; links that the user made inside the folder are followed."""
+    if ".." in path.parts:
+        return False
+    return any(_below(os.path.normpath(path), root) for root in (os.path.normpath(folder), os.path.realpath(folder)))
+
+
+def _below(path: str, root: str) -> bool:
+    try:
+        return os.path.commonpath([path, root]) == root and path != root
+    except ValueError:  # different drives
+        return False
+
+
+def check_concept_file(name: str) -> bool | str:
+    """True, or what is wrong with a chosen file: the answer of a node's ``validate_inputs``."""
+    try:
+        resolve_concept_file(name)
+    except MixOfShowError as error:
+        return str(error)
+    return True
+
+
+def file_fingerprint(name: str) -> tuple:
+    """Changes when the chosen file does: the answer of a node's ``fingerprint_inputs``."""
+    try:
+        facts = resolve_concept_file(name).stat()
+    except MixOfShowError:
+        return (name,)
+    return name, facts.st_mtime_ns, facts.st_size

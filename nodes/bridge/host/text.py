@@ -1,0 +1,245 @@
+"""Concept words in prompts: a CLIP that knows them, and encoding with one context per cross-attention layer.
+
+A person types one plain name per concept (``mara``, or ``<mara>``); it expands to the concept's words. Stock text
+nodes see the mean embedding of each word; :func:`encode_layered` returns the layered contexts as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, check_unique_names
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.names import replace_names
+
+BOS, TEXT, CONCEPT, EOS_PAD = range(4)
+EMBEDDING_SCOPE = "mos/"
+BRACKETED_NAME = re.compile(r"<([A-Za-z0-9][A-Za-z0-9_+-]*)>")
+MAX_PROMPT_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class LayeredText:
+    """An encoded prompt: ``context`` [1, T, C] with mean embeddings, ``layers`` [L, T, C] or None, host extras."""
+
+    context: Tensor
+    layers: Tensor | None
+    extras: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Concept entries that one CLIP knows."""
+
+    entries: tuple[ConceptEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_unique_names(self.entries, "These concepts")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.entries)
+
+    def embedding(self, key: str) -> LayeredEmbedding | None:
+        """The embedding behind a scoped key (``mos/mara-1``)."""
+        for entry in self.entries:
+            for word, embedding in zip(entry.words, entry.embeddings, strict=True):
+                if key == _scoped(word.text):
+                    return embedding
+        return None
+
+    def rewrite(self, text: str) -> str:
+        """Replace plain names, ``<name>`` and concept words by the host's ``embedding:`` syntax.
+
+        Names match whole and without regard to case; the longest wins, so ``mara`` never cuts ``mara-lynn``.
+        """
+        targets: dict[str, str] = {}
+        for entry in self.entries:
+            expansion = " ".join(f"embedding:{_scoped(word.text)}" for word in entry.words) or entry.name
+            calls = [entry.name.lower(), f"<{entry.name.lower()}>"]
+            if entry.with_class and entry.class_word:
+                expansion += f" {entry.class_word}"
+                calls += [f"{call} {entry.class_word.lower()}" for call in calls]  # typed out, it is not doubled
+            targets.update(dict.fromkeys(calls, expansion))
+            targets.update({word.text.lower(): f"embedding:{_scoped(word.text)}" for word in entry.words})
+        return replace_names(text, {call: f" {target} " for call, target in targets.items()})
+
+
+def _scoped(word: str) -> str:
+    return EMBEDDING_SCOPE + word.strip("<>").lower()
+
+
+class _EmbeddingRows:
+    """What the host's tokenizer expects of an embedding: a 2-d shape and rows to take, each row a token."""
+
+    def __init__(self, embedding: LayeredEmbedding, encoder: str):
+        mean = embedding.mean(encoder)
+        self.shape = (1, mean.shape[0])
+        self.token = {
+            "type": "embedding", "data": mean, "rows": embedding.rows[encoder], "index": embedding.index,
+        }
+
+    def __getitem__(self, row: int) -> dict:
+        return self.token
+
+
+class _ConceptTokenizer:
+    """Mixin for a copy of the host's SDTokenizer: rewrites names, then finds their rows in the vocabulary."""
+
+    vocabulary: Vocabulary
+    encoder: str
+
+    def tokenize_with_weights(self, text, *args, **kwargs):
+        return super().tokenize_with_weights(self.vocabulary.rewrite(text), *args, **kwargs)
+
+    def _try_get_embedding(self, embedding_name):
+        # The host's answer is asked for first, because the number of its fields differs between versions.
+        answer = super()._try_get_embedding(embedding_name)
+        embedding = self.vocabulary.embedding(embedding_name.split()[0])
+        if embedding is None:
+            return answer
+        if self.encoder not in embedding.rows:
+            raise MixOfShowError(
+                f"{embedding_name.split()[0]!r} has no rows for text encoder {self.encoder}; "
+                f"the concept was trained for another family ({', '.join(embedding.rows)})."
+            )
+        return (_EmbeddingRows(embedding, self.encoder), *answer[1:])
+
+
+def vocabulary_of(clip) -> Vocabulary:
+    """The concepts that a CLIP knows (empty for a stock CLIP)."""
+    for tokenizer in vars(clip.tokenizer).values():
+        if isinstance(tokenizer, _ConceptTokenizer):
+            return tokenizer.vocabulary
+    return Vocabulary()
+
+
+def concept_names(clip) -> tuple[str, ...]:
+    return vocabulary_of(clip).names
+
+
+def register_entries(clip, entries: Iterable[ConceptEntry]):
+    """A clone of CLIP that also knows ``entries``; an entry it knows already is not added twice."""
+    known = vocabulary_of(clip).entries
+    ids = {entry.id for entry in known}
+    vocabulary = Vocabulary((*known, *(entry for entry in entries if entry.id not in ids)))
+    clip = clip.clone()
+    clip.tokenizer = copy.copy(clip.tokenizer)
+    for name, tokenizer in list(vars(clip.tokenizer).items()):
+        if hasattr(tokenizer, "_try_get_embedding"):
+            setattr(clip.tokenizer, name, _with_vocabulary(tokenizer, vocabulary, encoder=name))
+    return clip
+
+
+def register_concepts(clip, uses: Iterable[ConceptUse]):
+    """A clone of CLIP whose tokenizer knows the words and the plain names of all concepts in ``uses``."""
+    return register_entries(clip, (entry for use in uses for entry in use.concept.entries))
+
+
+def _with_vocabulary(tokenizer, vocabulary: Vocabulary, encoder: str):
+    host_class = type(tokenizer)
+    if isinstance(tokenizer, _ConceptTokenizer):
+        host_class = host_class.__mro__[2]
+    known = type(f"Concept{host_class.__name__}", (_ConceptTokenizer, host_class), {})
+    clone = object.__new__(known)
+    clone.__dict__.update(tokenizer.__dict__, vocabulary=vocabulary, encoder=encoder)
+    if clone.embedding_directory is None:
+        clone.embedding_directory = []  # None would switch the embedding syntax off
+    return clone
+
+
+def check_prompt(clip, prompt: str, where: str = "prompt") -> None:
+    """Raise MixOfShowError for a ``<name>`` that this CLIP does not know, and for an absurdly long text."""
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise MixOfShowError(f"The {where} has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted.")
+    vocabulary = vocabulary_of(clip)
+    known = {entry.name.lower() for entry in vocabulary.entries}
+    known |= {word.text.strip("<>").lower() for entry in vocabulary.entries for word in entry.words}
+    for name in BRACKETED_NAME.findall(prompt):
+        if name.lower() not in known:
+            names = ", ".join(vocabulary.names) or "none; connect concepts or a fused CLIP"
+            raise MixOfShowError(f"The {where} names concept <{name}>, which is not known here. Known: {names}.")
+
+
+def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> LayeredText:
+    """Encode ``prompt`` once per distinct layer in a single call of the host's encoder.
+
+    ``layers`` is the number of cross-attention layers of the model. Prompts without concept words cost one
+    encoding and give ``layers=None``. Prompt weights, clip skip, long prompts and LoRA on CLIP work as usual,
+    because the host's own encoder does all of it. Source: P+ / extended textual inversion, arXiv 2303.09522.
+    """
+    check_prompt(clip, prompt, where)
+    tokens = clip.tokenize(prompt)
+    selections = _layer_selections(tokens, layers)
+    distinct = sorted(set(selections))
+    sections = {
+        key: chunks + [_select(chunk, selection) for selection in distinct for chunk in chunks]
+        for key, chunks in tokens.items()
+    }
+    encoded = dict(clip.encode_from_tokens(sections if distinct else tokens, return_dict=True))
+    cond = encoded.pop("cond")
+    if not distinct:
+        return LayeredText(cond, None, encoded)
+    length = cond.shape[1] // (1 + len(distinct))
+    stacked = cond[0].reshape(1 + len(distinct), length, cond.shape[-1])
+    order = torch.tensor([1 + distinct.index(selection) for selection in selections])
+    return LayeredText(stacked[:1], stacked[order.to(stacked.device)], encoded)
+
+
+def _concept_tokens(tokens: Mapping[str, list]) -> list[dict]:
+    return [
+        token[0] for chunks in tokens.values() for chunk in chunks for token in chunk
+        if isinstance(token[0], dict) and "rows" in token[0]
+    ]
+
+
+def _layer_selections(tokens: Mapping[str, list], layers: int) -> list[tuple[tuple[int, ...], int]]:
+    """Per layer a value that two layers share exactly when all concept words give them the same rows."""
+    found = _concept_tokens(tokens)
+    if not found:
+        return []
+    lengths = {len(token["index"]) for token in found} - {1}
+    if lengths - {layers}:
+        raise MixOfShowError(
+            f"A concept in this prompt has embeddings for {max(lengths)} cross-attention layers; MODEL has {layers}."
+        )
+    patterns = [token["index"] * layers if len(token["index"]) == 1 else token["index"] for token in found]
+    first: dict[tuple[int, ...], int] = {}
+    rows_by_layer = [tuple(pattern[layer] for pattern in patterns) for layer in range(layers)]
+    return [(rows, first.setdefault(rows, layer)) for layer, rows in enumerate(rows_by_layer)]
+
+
+def _select(chunk: list, selection: tuple[tuple[int, ...], int]) -> list:
+    """A copy of one chunk of tokens in which every concept word shows the row of the selected layer."""
+    layer = selection[1]
+    chosen = []
+    for token in chunk:
+        value = token[0]
+        if isinstance(value, dict) and "rows" in value:
+            row = value["index"][0 if len(value["index"]) == 1 else layer]
+            value = {"type": "embedding", "data": value["rows"][row]}
+        chosen.append((value, *token[1:]))
+    return chosen
+
+
+def token_kinds(clip, prompt: str) -> dict[str, Tensor]:
+    """Kind of every token position by encoder: BOS, TEXT, CONCEPT or EOS_PAD, as int64 [chunks * positions]."""
+    kinds = {}
+    for key, chunks in clip.tokenize(prompt).items():
+        encoder = f"clip_{key}"
+        end = getattr(clip.tokenizer, encoder).end_token
+        row: list[int] = []
+        for chunk in chunks:
+            ended = False
+            for position, token in enumerate(chunk):
+                ended = ended or (position > 0 and isinstance(token[0], int) and token[0] == end)
+                concept = isinstance(token[0], dict)
+                row.append(BOS if position == 0 else EOS_PAD if ended else CONCEPT if concept else TEXT)
+        kinds[encoder] = torch.tensor(row)
+    return kinds

@@ -1,0 +1,268 @@
+"""What attention knows about payloads, and the patch that gives each layer its own text.
+
+State lives in one Sampling object per sampling run and one Batch object per UNet call; both are made in regions.py and
+travel in transformer_options. What regions do is in region_blend.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.regional import attention as regional
+from ....mixofshow_core.regional.gating import concept_gates
+from ....mixofshow_core.regional.raster import RegionMap
+from ....mixofshow_core.topology import CrossAttention, cross_attention_layers
+from .routing import Routes
+
+log = logging.getLogger("mixofshow")
+
+KEY = "mixofshow_regions"
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What one conditioning entry adds to plain cross-attention.
+
+    ``tokens``: length of the plain context it belongs to. ``layers``: [L, T, C], one context per cross-attention layer
+    for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
+    ``routes``: unfused concepts, each acting in its own regions, or None.
+    """
+
+    tokens: int
+    layers: Tensor | None = None
+    texts: tuple[Tensor, ...] = ()
+    placed: RegionMap | None = None
+    routes: Routes | None = None
+
+    def __post_init__(self) -> None:
+        regions = len(self.placed.regions.regions) if self.placed is not None else 0
+        if len(self.texts) != regions:
+            raise MixOfShowError(f"A payload has {len(self.texts)} region texts for {regions} regions.")
+
+
+def payload_of(cond: dict) -> Payload | None:
+    found = cond.get("model_conds", {}).get(KEY)
+    return found.cond if found is not None else None
+
+
+@dataclass(eq=False)
+class Sampling:
+    """Memory of one sampling run: resized masks, projected region texts, and what was already said in the log.
+
+    ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
+    """
+
+    room: int = 0
+    masks: dict = field(default_factory=dict)
+    projections: dict = field(default_factory=dict)
+    addresses: dict = field(default_factory=dict)
+    plain: dict = field(default_factory=dict)
+    factors: dict = field(default_factory=dict)
+    said: set = field(default_factory=set)
+
+    def usable(self, cond: dict) -> Payload | None:
+        """The payload of a conditioning; without its layers when another node joined more text to it."""
+        payload = payload_of(cond)
+        text = cond.get("model_conds", {}).get("c_crossattn")
+        if payload is None or payload.layers is None or text is None or text.cond.shape[1] == payload.tokens:
+            return payload
+        self.warn(
+            f"A conditioning of Mix-of-Show was joined with another text ({text.cond.shape[1]} tokens instead of "
+            f"{payload.tokens}); its layered embeddings are not used. Write everything into Place's prompt."
+        )
+        return self.plain.setdefault(id(payload), replace(payload, layers=None))
+
+    def warn(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            log.warning(text)
+
+    def keep(self, key: tuple, projected: tuple[Tensor, Tensor]) -> None:
+        """Keep K and V of one layer while there is room; the result of sampling does not depend on it."""
+        size = sum(part.nbytes for part in projected)
+        if size <= self.room:
+            self.room -= size
+            self.projections[key] = projected
+
+    def layers_of(self, unet) -> dict[tuple, CrossAttention]:
+        """Cross-attention layers by the host's address (block name, number, block_index)."""
+        if id(unet) not in self.addresses:
+            layers = cross_attention_layers(unet)
+            # the module is kept beside its layers, so that its id cannot be given to another one meanwhile
+            self.addresses[id(unet)] = unet, {(*layer.block, layer.block_index): layer for layer in layers}
+        return self.addresses[id(unet)][1]
+
+
+@dataclass(eq=False)
+class Reading:
+    """A cross-attention that has begun: its place, what our patch saw of it, and its query once it is projected."""
+
+    layer: CrossAttention
+    size: tuple[int, int]
+    context: Tensor
+    value: Tensor
+    options: dict
+    query: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Batch:
+    """One UNet call: which payload each row has, and the masks of each row [B, R, H, W].
+
+    ``shared``: another patch changes what cross-attention reads; ``replaced``: blocks whose attention another node
+    computes. ``reading``: the cross-attention that runs now. ``here`` is the size (rows, columns) of the transformer
+    that runs now, as far as routing looks; see ``enter``.
+    """
+
+    sampling: Sampling
+    payloads: tuple[Payload, ...]
+    ids: list[int]
+    masks: Tensor
+    layers: dict[tuple, CrossAttention]
+    shared: bool
+    replaced: frozenset
+    reading: Reading | None = None
+    here: tuple[int, int] | None = None
+    focus: dict | None = None
+    kept: dict = field(default_factory=dict)
+
+    def layer(self, options: dict) -> CrossAttention | None:
+        return self.layers.get((*options.get("block", ()), options.get("block_index")))
+
+    def is_shared(self, options: dict) -> bool:
+        """Whether something else works on cross-attention in this block."""
+        block = tuple(options.get("block", ()))
+        return self.shared or block in self.replaced or (*block, options.get("block_index")) in self.replaced
+
+    def groups(self) -> dict[int, list[int]]:
+        """Rows that share the same placed regions, by id of those."""
+        found: dict[int, list[int]] = {}
+        for row, number in enumerate(self.ids):
+            if number and self.payloads[number - 1].placed is not None:
+                found.setdefault(id(self.payloads[number - 1].placed), []).append(row)
+        return found
+
+    def weights(self, rows: list[int], size: tuple[int, int]) -> Tensor:
+        """Region weights [rows, R, N] at one layer size; the rows share their placed regions."""
+        key = ("weights", tuple(rows), size)
+        if key not in self.kept:
+            spec = self.payloads[self.ids[rows[0]] - 1].placed.regions
+            covered = regional.cover(self.masks[rows, : len(spec.regions)], size, spec.edges)
+            strength = torch.tensor([region.strength for region in spec.regions])
+            weight = torch.tensor([region.weight for region in spec.regions])
+            self.kept[key] = regional.blend_weights(covered, strength, weight, spec.overlap)
+        return self.kept[key]
+
+    def plan(self, rows: list[int], size: tuple[int, int]) -> regional.TokenPlan | None:
+        key = ("plan", tuple(rows), size)
+        if key not in self.kept:
+            self.kept[key] = regional.plan_tokens(self.weights(rows, size))
+        return self.kept[key]
+
+    def routes(self) -> list[Routes]:
+        used = (self.payloads[number - 1].routes for number in set(self.ids) if number)
+        return list({id(routes): routes for routes in used if routes is not None}.values())
+
+    def gates(self, routes: Routes, size: tuple[int, int]) -> Tensor:
+        """Gates [B, N, K] of every row and token; rows of other conditionings stay closed."""
+        key = ("gates", id(routes), size)
+        if key not in self.kept:
+            gates = self.masks.new_zeros(len(self.ids), size[0] * size[1], routes.count)
+            for number in set(self.ids) - {0}:
+                payload = self.payloads[number - 1]
+                if payload.routes is not routes:
+                    continue
+                rows = [row for row, found in enumerate(self.ids) if found == number]
+                empty = gates.new_zeros(len(rows), 0, gates.shape[1])
+                weights = empty if payload.placed is None else self.weights(rows, size)
+                gates[rows] = concept_gates(weights, routes.owners, routes.background, routes.count)
+            self.kept[key] = gates
+        return self.kept[key]
+
+    def text_gates(self, routes: Routes) -> Tensor:
+        """Gates [B, 1, K] for the base text of every row: the background's concept, if there is one."""
+        rows = [bool(number) and self.payloads[number - 1].routes is routes for number in self.ids]
+        return routes.one_hot([routes.background if mine else None for mine in rows])
+
+    def gates_for(self, routes: Routes, x: Tensor, reads_text: bool) -> Tensor | None:
+        """Gates for the input of one layer; None when nothing acts there or its tokens cannot be told."""
+        if self.focus is not None:
+            return self.focus.get(id(routes))
+        if x.shape[0] == len(self.ids):
+            if reads_text:
+                return None if routes.background is None else self.text_gates(routes)
+            size = tuple(x.shape[-2:]) if x.dim() == 4 else self.here
+            if size is not None and (x.dim() == 4 or size[0] * size[1] == x.shape[1]):
+                return self.gates(routes, size)
+        self.sampling.warn("Another node changed the tokens or rows of a layer; routed concepts are left out there.")
+        return None
+
+    def begin(self, reading: Reading | None) -> None:
+        """Note which cross-attention runs from here on; the last one must have been blended by now."""
+        if self.reading is not None and self.groups():
+            self.sampling.warn("Another node computes cross-attention by itself; regions are left out there.")
+        self.reading = reading
+
+    def enter(self, x: Tensor) -> None:
+        """Note the size of a transformer's input [B, C, h, w]: its tokens are these places, whoever changed it."""
+        self.here = tuple(x.shape[-2:])
+
+    @contextmanager
+    def focused(self, gates: dict):
+        """While open, routed layers use these gates (by id of the Routes) instead of those of the whole batch."""
+        before, self.focus = self.focus, gates
+        try:
+            yield
+        finally:
+            self.focus = before
+
+
+def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
+    """attn2_patch: rows with a layered payload read the context of their layer."""
+    batch = options.get(KEY)
+    if not isinstance(batch, Batch) or not any(batch.ids):
+        return n, context, value
+    batch.begin(None)
+    if n.shape[0] != len(batch.ids):
+        batch.sampling.warn(
+            f"Another node changed the attention batch from {len(batch.ids)} to {n.shape[0]} rows (attention couple?); "
+            f"regions and layered embeddings are left out. Remove that node."
+        )
+        return n, context, value
+    layer = batch.layer(options)
+    if layer is None:
+        return n, context, value
+    layered = {number for number in set(batch.ids) if number and batch.payloads[number - 1].layers is not None}
+    if layered and value is not context:
+        batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
+    elif layered:
+        context = value = _layered_context(batch, layer.index, context, layered)
+    batch.begin(Reading(layer, tuple(options["activations_shape"][-2:]), context, value, options))
+    return n, context, value
+
+
+def at_layer(text: Tensor, index: int, count: int) -> Tensor:
+    """One layer [T, C] of a text [1 or L, T, C]."""
+    if text.shape[0] not in (1, count):
+        raise MixOfShowError(
+            f"A text was encoded for {text.shape[0]} cross-attention layers, this MODEL has {count}; "
+            f"give Place the MODEL that is sampled."
+        )
+    return text[index if text.shape[0] > 1 else 0]
+
+
+def _layered_context(batch: Batch, index: int, context: Tensor, layered: set[int]) -> Tensor:
+    texts = {number: at_layer(batch.payloads[number - 1].layers, index, len(batch.layers)) for number in layered}
+    length = math.lcm(context.shape[1], *(text.shape[0] for text in texts.values()))
+    context = regional.repeat_tokens(context, length).clone()
+    for number, text in texts.items():
+        rows = [row for row, found in enumerate(batch.ids) if found == number]
+        context[rows] = regional.repeat_tokens(text.to(context), length)
+    return context

@@ -1,0 +1,121 @@
+"""Regions inside cross-attention, by forward hooks on the running UNet.
+
+The query that a layer has projected is used again for every region's text, and the regions are blended into the result
+before the layer projects it back: a region costs its attention and nothing else. Hooks live for one UNet call and are
+removed even when it is interrupted. Nothing is replaced, so that other nodes' attention patches still work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from comfy.ldm.modules import attention as host_attention
+from torch import Tensor, nn
+
+from ....mixofshow_core.regional import attention as regional
+from ....mixofshow_core.topology import CrossAttention
+from .attention import Batch, Reading, at_layer
+
+
+@contextmanager
+def blended(batch: Batch) -> Iterator[None]:
+    """Hook every cross-attention layer for the duration of one call; open it after routing, whose query it takes."""
+    with ExitStack() as stack:
+        if batch.groups():
+            for layer in batch.layers.values():
+                stack.callback(layer.module.to_q.register_forward_hook(_note_query(batch, layer)).remove)
+                stack.callback(layer.module.to_out.register_forward_pre_hook(_add_regions(batch, layer)).remove)
+        yield
+        batch.begin(None)
+
+
+def _note_query(batch: Batch, layer: CrossAttention):
+    def note(module: nn.Module, inputs: tuple, out: Tensor) -> None:
+        if batch.reading is not None and batch.reading.layer is layer:
+            batch.reading.query = out
+
+    return note
+
+
+def _add_regions(batch: Batch, layer: CrossAttention):
+    def add(module: nn.Module, inputs: tuple) -> tuple | None:
+        reading = batch.reading
+        if reading is None or reading.layer is not layer or reading.query is None:
+            return None
+        batch.reading = None  # before any projection of ours, which is not this layer's reading
+        return (blend_regions(batch, reading, inputs[0]), *inputs[1:])
+
+    return add
+
+
+def blend_regions(batch: Batch, reading: Reading, out: Tensor) -> Tensor:
+    """Attention's result [B, N, C] before its output projection, with every region's text at the region's tokens."""
+    expected = len(batch.ids), reading.size[0] * reading.size[1]
+    if out.shape[:2] != expected or reading.query.shape[:2] != expected:
+        batch.sampling.warn("Another node changed the size of the attention output; regions are left out.")
+        return out
+    for rows in batch.groups().values():
+        plan = batch.plan(rows, reading.size)
+        if plan is None:
+            continue
+        every = len(rows) == out.shape[0]
+        own, query = (out, reading.query) if every else (out[rows], reading.query[rows])
+        query = query if plan.whole else query[:, plan.union]
+        part = _region_attention(batch, reading, plan, rows, query)
+        if batch.is_shared(reading.options):
+            base = _base_attention(batch, reading, rows, query)
+            own = regional.add_difference(own, part, base, plan)
+        else:
+            own = regional.blend(own, part, plan)
+        if every:
+            return own
+        out = out.clone()
+        out[rows] = own
+    return out
+
+
+def _attend(reading: Reading):
+    module = reading.layer.module
+
+    def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return host_attention.optimized_attention(
+            query, keys, values, module.heads, attn_precision=module.attn_precision,
+            transformer_options=reading.options,
+        )  # fmt: skip
+
+    return attend
+
+
+def _region_attention(batch: Batch, reading: Reading, plan, rows: list[int], query: Tensor) -> Tensor:
+    pairs = {number: _project(batch, number, reading.layer, query) for number in {batch.ids[row] for row in rows}}
+    length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
+    keys, values = (
+        torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)
+    )
+    return regional.attend_regions(query, keys, values, plan, _attend(reading))
+
+
+def _base_attention(batch: Batch, reading: Reading, rows: list[int], query: Tensor) -> Tensor:
+    """What the base text alone gives at the covered tokens, computed as the host does."""
+    module = reading.layer.module
+    with batch.focused({id(routes): batch.text_gates(routes)[rows] for routes in batch.routes()}):
+        keys, values = module.to_k(reading.context[rows]), module.to_v(reading.value[rows])
+    return _attend(reading)(query, keys, values)
+
+
+def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V [R, T, C] of all region texts of one payload at one layer."""
+    payload = batch.payloads[number - 1]
+    key = (id(payload), layer.path, like.device, like.dtype)
+    kept = batch.sampling.projections.get(key)
+    if kept is None:
+        count = len(batch.layers)
+        text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
+        routes = payload.routes
+        with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
+            kept = layer.module.to_k(text), layer.module.to_v(text)
+        batch.sampling.keep(key, kept)
+    return kept

@@ -1,0 +1,234 @@
+"""What MixOfShowPlace does: find each region's text, encode it, and hand it to the regional attention."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.regional.attention import cover
+from ....mixofshow_core.regional.raster import RegionMap
+from ....mixofshow_core.regional.syntax import note_foreign_syntax
+from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
+from ..host.model import apply_deltas, check_family, unet_of
+from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
+from .attention import Payload
+from .routing import Routes, make_routes
+from .wrappers import patch_model, with_payload
+
+log = logging.getLogger("mixofshow")
+
+LATENT_PIXELS = 8
+
+
+@dataclass(frozen=True)
+class PlacedPrompts:
+    """The texts of one polarity: for the whole picture and per region (the same string where a region has none)."""
+
+    base: str
+    regions: tuple[str, ...]
+
+    @property
+    def regional(self) -> bool:
+        return any(text != self.base for text in self.regions)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's."""
+
+    clips: dict[int | None, object]
+    layers: int
+    done: dict = field(default_factory=dict)
+
+    def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
+        if (text, owner) not in self.done:
+            self.done[text, owner] = encode_layered(self.clips[owner], text, self.layers, where)
+        return self.done[text, owner]
+
+
+def place(
+    model, clip, prompt: str, negative: str, placed: RegionMap | None = None, concepts=None,
+    notes: list[str] | None = None,
+):  # fmt: skip
+    """(MODEL, positive, negative) for a sampler; what a person should know of it is added to `notes`.
+
+    Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
+    ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
+    """
+    cast = ()
+    if concepts:
+        check_family(model, concepts)
+        clip = register_concepts(clip, concepts)
+        cast = tuple(use for use in concepts if use.resolved_role == "concept")
+        for use in concepts:
+            if use.resolved_role != "concept":  # styles and add-ons belong to the whole picture
+                model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
+    vocabulary = vocabulary_of(clip)
+    positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
+    notes = [] if notes is None else notes
+    notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
+    if placed is not None:
+        notes += warn_about_vanishing(placed)
+    routes, clips = None, {None: clip}
+    if cast:
+        owners, background = find_owners(cast, positives, placed, vocabulary)
+        notes += describe_owners(cast, owners, background, placed)
+        routes = make_routes(model, cast, owners, background)
+        for number in {*owners, background} - {None}:
+            texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
+            clips[number] = apply_deltas(None, clip, texts, cast[number].strength)[1] if texts else clip
+    encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
+    entries = [
+        _conditioning(encode, prompts, placed, routes, what)
+        for prompts, what in ((positives, "prompt"), (negatives, "negative prompt"))
+    ]
+    needed = any(payload is not None for _, payload in entries)
+    return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
+
+
+def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | None, routes: Routes | None, what: str):
+    base = encode(prompts.base, what, routes.background if routes else None)
+    texts, regions = (), None
+    if placed is not None and (prompts.regional or routes):
+        regions = placed
+        owners = routes.owners if routes else (None,) * len(prompts.regions)
+        found = [
+            encode(text, f"{what} of region {region.name!r}", owner)
+            for text, region, owner in zip(prompts.regions, placed.regions.regions, owners, strict=True)
+        ]
+        texts = tuple(text.context if text.layers is None else text.layers for text in found)
+    payload = None
+    if texts or base.layers is not None or routes:
+        payload = Payload(base.context.shape[1], base.layers, texts, regions, routes)
+    return with_payload(base.context, base.extras, payload), payload
+
+
+def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):
+    """(concept number per region, concept number of the background or None) for routing.
+
+    A region belongs to the concept that its text names; it may name the background's concept as well. The background
+    belongs to the concept that `background` names; without regions, to the only concept there is.
+    """
+    if placed is None:
+        if len(cast) > 1:
+            raise MixOfShowError(
+                f"Place: {len(cast)} unfused concepts arrive without regions. Connect Regions, or fuse the concepts."
+            )
+        return (), 0
+    names = [entry.name for use in cast for entry in use.concept.entries]
+    scene = placed.regions.background.concept
+    background = None
+    if scene.strip():
+        entry = find_entry(scene, "the background", vocabulary)
+        holds = (any(known.id == entry.id for known in use.concept.entries) for use in cast)
+        background = next((number for number, found in enumerate(holds) if found), None)
+    owners = []
+    for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
+        own = text if region.prompt.strip() or region.concept.strip() else ""
+        named = [number for number, use in enumerate(cast) if _mentions(own, use.concept.entries)]
+        if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
+            named = [number for number in named if number != background]
+        if len(named) > 1:
+            raise MixOfShowError(
+                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name one of "
+                f"{', '.join(names)}, or fuse them."
+            )
+        owners.append(named[0] if named else None)
+    return tuple(owners), background
+
+
+def describe_owners(cast: Sequence[ConceptUse], owners, background, placed: RegionMap | None) -> list[str]:
+    """A line per routed concept: where it acts, or that nothing calls it."""
+    notes = []
+    for number, use in enumerate(cast):
+        where = [] if placed is None else [
+            f"region {region.name!r}" for region, owner in zip(placed.regions.regions, owners, strict=True)
+            if owner == number
+        ]  # fmt: skip
+        where += ["the whole picture" if placed is None else "the background"] if background == number else []
+        if where:
+            notes.append(f"{use.label} at {use.strength:g}: {', '.join(where)}")
+        else:
+            notes.append(f"WARNING: no region names concept {use.label!r}; it is not used.")
+            log.warning("Place: %s", notes[-1])
+    return notes
+
+
+def _region_texts(placed: RegionMap | None) -> list[tuple[str, str]]:
+    regions = placed.regions.regions if placed is not None else ()
+    return [
+        (f"{what} of region {region.name!r}", text)
+        for region in regions for what, text in (("prompt", region.prompt), ("negative prompt", region.negative))
+    ]  # fmt: skip
+
+
+def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
+    return Vocabulary(tuple(entries)).rewrite(prompt) != prompt
+
+
+def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
+    """The positive and the negative PlacedPrompts.
+
+    A region without prompt and concept keeps Place's prompt, one without negative keeps Place's negative. A region's
+    concept is put in front of its prompt unless the prompt names it; the suffix goes behind every region's own prompt.
+    """
+    if placed is None:
+        return PlacedPrompts(prompt, ()), PlacedPrompts(negative, ())
+    spec = placed.regions
+    base = _with_concept(prompt, spec.background.concept, "the background", vocabulary)
+    texts = []
+    for region in spec.regions:
+        text = _with_concept(region.prompt, region.concept, f"region {region.name!r}", vocabulary)
+        texts.append(_join(text, spec.suffix) if text.strip() else base)
+    negatives = tuple(region.negative if region.negative.strip() else negative for region in spec.regions)
+    return PlacedPrompts(base, tuple(texts)), PlacedPrompts(negative, negatives)
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part.strip().strip(",") for part in parts if part.strip())
+
+
+def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary) -> str:
+    if not concept.strip():
+        return prompt
+    entry = find_entry(concept, where, vocabulary)
+    return prompt if _mentions(prompt, (entry,)) else _join(entry.name, prompt)
+
+
+def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:
+    """The entry with this name or id; MixOfShowError that lists the known names otherwise."""
+    wanted = concept.strip().strip("<>").lower()
+    for entry in vocabulary.entries:
+        if wanted in (entry.name.lower(), entry.id.lower()):
+            return entry
+    known = ", ".join(vocabulary.names) or "none; take CLIP from Fuse or connect concepts"
+    raise MixOfShowError(f"Place: {where} names concept {concept!r}, which CLIP does not know. Known: {known}.")
+
+
+def attention_levels(model) -> tuple[int, ...]:
+    """By how much the latent is downsampled where MODEL has cross-attention: 1, 2, 4, 8 for SD1.5; 2, 4 for SDXL."""
+    unet, level, found = unet_of(model), 1, set()
+    for stage in (*unet.input_blocks, unet.middle_block):
+        level *= 2 if any(type(layer).__name__ == "Downsample" for layer in stage) else 1
+        if any(hasattr(layer, "transformer_blocks") for layer in stage):
+            found.add(level)
+    return tuple(sorted(found))
+
+
+def warn_about_vanishing(placed: RegionMap) -> list[str]:
+    """Which regions own no token of the finest layer: with whole-token edges a thin region disappears. Logged, too."""
+    spec = placed.regions
+    size = (max(1, spec.height // LATENT_PIXELS), max(1, spec.width // LATENT_PIXELS))
+    if not spec.regions:
+        return []
+    covered = cover(placed.masks[None].float() / 255, size, spec.edges)
+    notes = [
+        f"Region {region.name!r} covers no whole 8 x 8 pixel token and has no effect; enlarge it."
+        for region, tokens in zip(spec.regions, covered[0], strict=True) if not tokens.any()
+    ]  # fmt: skip
+    for note in notes:
+        log.warning("%s", note)
+    return [f"WARNING: {note}" for note in notes]

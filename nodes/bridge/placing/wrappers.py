@@ -1,0 +1,167 @@
+"""Regional and layered text inside the host's sampling: how payloads travel.
+
+A CONDITIONING carries a Payload in its ``model_conds``; a patched MODEL acts on it. Per step a CALC_COND_BATCH wrapper
+turns payloads into one latent-shaped map (channel 0 says which payload a row belongs to, the others are the region
+masks), which the host crops, tiles and batches like the latent itself. A DIFFUSION_MODEL wrapper reads the map back
+for region_attention.py, region_blend.py and routing.py, which act inside the UNet.
+"""
+
+from __future__ import annotations
+
+import comfy.conds
+import torch
+import torch.nn.functional as F
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ....mixofshow_core.errors import MixOfShowError
+from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
+from .blend import blended
+from .routing import routed
+
+MAP = f"{KEY}_map"
+SAMPLING = f"{KEY}_sampling"
+MAX_PAYLOADS = 256  # ids up to here are exact in bfloat16
+ASPECT_TOLERANCE = 0.1
+KEPT_SHARE, KEPT_LEAST = 0.08, 64 * 2**20  # of a step's memory, bytes
+
+
+class PayloadCond(comfy.conds.CONDRegular):
+    """Lets a Payload travel through the host's conditioning code untouched."""
+
+    def process_cond(self, batch_size, **kwargs):
+        return self
+
+    def can_concat(self, other):
+        return True
+
+    def concat(self, others):
+        return self.cond
+
+    def size(self):
+        return [1]
+
+
+def with_payload(context: Tensor, extras: dict, payload: Payload | None) -> list:
+    """A CONDITIONING of one entry; without a payload it is exactly what a stock text node returns."""
+    extras = dict(extras)
+    if payload is not None:
+        extras["model_conds"] = {**extras.get("model_conds", {}), KEY: PayloadCond(payload)}
+    return [[context, extras]]
+
+
+def patch_model(model):
+    """A clone of MODEL that acts on payloads, and is the stock model without them; patched once is enough."""
+    if KEY in model.attachments:
+        return model
+    model = model.clone()
+    model.set_attachments(KEY, True)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, open_sampling)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, attach_maps)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, read_maps)
+    model.set_model_attn2_patch(choose_texts)
+    return model
+
+
+def open_sampling(executor, noise, *args, **kwargs):
+    """OUTER_SAMPLE: a fresh Sampling for this run."""
+    guider = executor.class_obj
+    entries = [cond for conds in guider.conds.values() for cond in conds or ()]
+    if not any(payload_of(cond) is not None for cond in entries):
+        return executor(noise, *args, **kwargs)
+    hooked = any(cond.get("hooks") is not None for cond in entries)
+    options = guider.model_options.setdefault("transformer_options", {})
+    options[SAMPLING] = Sampling(room=0 if hooked else room_for_projections(guider.model_patcher, noise.shape))
+    try:
+        return executor(noise, *args, **kwargs)
+    finally:
+        options.pop(SAMPLING, None)
+
+
+def room_for_projections(model, shape) -> int:
+    """Bytes of projected region texts that a sampling of noise [B, C, h, w] may keep.
+
+    Some megabytes a region, whatever the picture's size, that the host does not know of when it makes room for a step:
+    so at most a share of its own estimate, or little. 0 where weights can change between two steps.
+    """
+    if getattr(model, "weight_wrapper_patches", None):
+        return 0
+    with_negative = [2 * shape[0], *shape[1:]]
+    return max(KEPT_LEAST, int(KEPT_SHARE * model.model.memory_required(with_negative)))
+
+
+def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
+    """CALC_COND_BATCH: replace payloads by maps of one shape, so that positive and negative still run together."""
+    if not any(payload_of(cond) is not None for group in conds for cond in group or ()):
+        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+    options = dict(model_options.get("transformer_options", {}))
+    sampling = options.get(SAMPLING)
+    if not isinstance(sampling, Sampling):
+        sampling = Sampling()
+    payloads = [[sampling.usable(cond) for cond in group or ()] for group in conds]
+    table = list({id(payload): payload for group in payloads for payload in group if payload is not None}.values())
+    if len(table) > MAX_PAYLOADS:
+        raise MixOfShowError(f"{len(table)} regional conditionings meet in one sampling; at most {MAX_PAYLOADS} can.")
+    slots = max(len(payload.texts) for payload in table)
+    maps = {id(p): _make_map(n, p, slots, x_in, timestep, model, sampling) for n, p in enumerate(table, 1)}
+    maps[id(None)] = torch.zeros(1, 1 + slots, *x_in.shape[-2:], device=x_in.device)
+    options[KEY] = sampling, tuple(table)
+    mapped = [
+        None if group is None else [_with_map(cond, maps[id(p)]) for cond, p in zip(group, own, strict=True)]
+        for group, own in zip(conds, payloads, strict=True)
+    ]
+    return executor(model, mapped, x_in, timestep, {**model_options, "transformer_options": options}, *args, **kwargs)
+
+
+def _with_map(cond: dict, chosen: Tensor) -> dict:
+    model_conds = {key: value for key, value in cond.get("model_conds", {}).items() if key != KEY}
+    return {**cond, "model_conds": {**model_conds, MAP: comfy.conds.CONDNoiseShape(chosen)}}
+
+
+def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep, model, sampling: Sampling) -> Tensor:
+    height, width = x_in.shape[-2:]
+    made = torch.zeros(1, 1 + slots, height, width, device=x_in.device)
+    made[:, 0] = number
+    if payload.placed is None:
+        return made
+    spec = payload.placed.regions
+    other_shape = abs(width * spec.height / (height * spec.width) - 1) > ASPECT_TOLERANCE
+    if other_shape and bool((payload.placed.masks != 255).any()):  # a region that covers all fits every picture
+        sampling.warn(
+            f"The latent is {width} x {height}, the regions were drawn for {spec.width} x {spec.height} pixels; "
+            f"they are squeezed to fit. Wire width and height of Regions to the latent; for a crop take Pick Region."
+        )
+    key = (id(payload.placed), height, width, x_in.device)
+    if key not in sampling.masks:
+        masks = payload.placed.masks[None].to(x_in.device, torch.float32) / 255
+        sampling.masks[key] = F.interpolate(masks, size=(height, width), mode="area")
+    made[:, 1 : 1 + len(spec.regions)] = sampling.masks[key]
+    for index, region in enumerate(spec.regions, 1):
+        if not _is_active(region.start, region.end, timestep, model):
+            made[:, index] = 0
+    return made
+
+
+def _is_active(start: float, end: float, timestep: Tensor, model) -> bool:
+    """Whether the current sigma lies in the region's part of the schedule."""
+    if start <= 0 and end >= 1:
+        return True
+    sigma = float(timestep.flatten()[0])
+    sampling = model.model_sampling
+    return float(sampling.percent_to_sigma(end)) < sigma <= float(sampling.percent_to_sigma(start))
+
+
+def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options=None, **kwargs):
+    """DIFFUSION_MODEL: take the map out of the arguments and tell the attention patches about this call."""
+    maps = kwargs.pop(MAP, None)
+    options = transformer_options or {}
+    if maps is not None and KEY in options:
+        sampling, payloads = options[KEY]
+        patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
+        others = [patch for patch in patches.get("attn2_patch", ()) if patch is not choose_texts]
+        ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
+        layers = sampling.layers_of(executor.class_obj)
+        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
+        with routed(executor.class_obj, batch), blended(batch):
+            return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
+    return executor(x, timesteps, context, y, control, options, **kwargs)

@@ -1,0 +1,349 @@
+"""The host's MODEL and CLIP as something that can be trained through, and put back as it was.
+
+The host loads weights inside ``torch.inference_mode()``, writes residuals in place in its CLIP layers and changes
+``transformer_options`` while it runs; each of the three needs its own remedy here (docs/decisions).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.openaimodel
+import comfy.model_management
+import comfy.model_sampling
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from ....mixofshow_core.concept import LayeredEmbedding, Word
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.topology import (
+    CrossAttention,
+    LayerGroup,
+    cross_attention_layers,
+    layer_groups_text,
+    text_blocks,
+)
+from ....mixofshow_core.training.adapters import ConceptPlan, Trainables
+from ....mixofshow_core.training.loop import TextContexts
+from ....mixofshow_core.training.objectives import NoiseSchedule
+from ....mixofshow_core.training.settings import TrainSettings
+from ..host import model as bridge_model
+from ..host.text import register_entries
+from .attention import RECORDING, Recording, attention_recorded
+
+log = logging.getLogger("mixofshow")
+
+# Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
+COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
+TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
+DOWNSCALE = 8  # pixels per latent cell of SD1.5, SDXL and the small bases
+PREDICTIONS = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
+
+
+def prediction_of(model) -> str:
+    """``eps`` or ``v``, as sampling would take MODEL's output; MixOfShowError for flow models and the like.
+
+    Nodes such as ModelSamplingDiscrete swap the sampling object: what the checkpoint says does not count then.
+    """
+    kind = bridge_model.prediction_class(model)
+    if kind not in PREDICTIONS:
+        raise MixOfShowError(
+            f"MODEL predicts {kind.__name__}; training knows eps and v prediction (SD1.5 and SDXL). Connect the "
+            "checkpoint itself, or choose eps or v_prediction on ModelSamplingDiscrete."
+        )
+    return PREDICTIONS[kind]
+
+
+def plain_patcher(patcher):
+    """A clone whose weights stay where they are put. Raises MixOfShowError when the host cannot give one."""
+    if not getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher.clone()
+    try:
+        return patcher.clone(disable_dynamic=True)
+    except (RuntimeError, TypeError) as error:
+        raise MixOfShowError(
+            f"This MODEL or CLIP cannot be loaded without dynamic VRAM ({error}), and training needs that. "
+            f"Start ComfyUI with --disable-dynamic-vram, or load a plain checkpoint file."
+        ) from error
+
+
+@contextmanager
+def trainable_weights(module: nn.Module) -> Iterator[None]:
+    """Turn inference tensors into ordinary ones of the same values, and freeze all while inside."""
+    unfrozen = []
+    for owner in module.modules():
+        for name, parameter in list(owner._parameters.items()):
+            if parameter is not None and parameter.is_inference():
+                owner._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            elif parameter is not None and parameter.requires_grad:
+                unfrozen.append(parameter.requires_grad_(False))
+        for name, buffer in list(owner._buffers.items()):
+            if buffer is not None and buffer.is_inference():
+                owner._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for parameter in unfrozen:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+
+
+@contextmanager
+def differentiable_text(module: nn.Module) -> Iterator[None]:
+    """Copy the input of every layer norm of a CLIP: the residual added in place would overwrite what it saved."""
+    handles = []
+    try:
+        for _, block in text_blocks(module):
+            for norm in (block.layer_norm1, block.layer_norm2):
+                handles.append(norm.register_forward_pre_hook(lambda _, args: (args[0].clone(), *args[1:])))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def checkpointed(unet: nn.Module) -> Iterator[None]:
+    """Recompute residual and attention blocks in the backward pass instead of keeping their activations.
+
+    The options are copied per block: the host writes the running layer into them, and a recomputation with the
+    last layer's number would fetch the wrong layer's context without any error.
+    """
+    spatial = comfy.ldm.modules.attention.SpatialTransformer
+    residual = comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock
+    changed = [block for block in unet.modules() if isinstance(block, (spatial, residual))]
+    run = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+
+    def attention(original, x, context=None, transformer_options=None):
+        return run(original, x, context, dict(transformer_options or {}))
+
+    try:
+        for block in changed:
+            original = block.forward
+            block.forward = partial(attention if isinstance(block, spatial) else run, original)
+        yield
+    finally:
+        for block in changed:
+            block.__dict__.pop("forward", None)
+
+
+def _pytorch_attention(host_function, q, k, v, heads, *args, **kwargs):
+    """The attention that has a gradient on every device (sage and flash have none)."""
+    return comfy.ldm.modules.attention.attention_pytorch(q, k, v, heads, *args, **kwargs)
+
+
+def class_vector(clip, encoder: str, text: str) -> Tensor:
+    """[D] fp32 CPU: the input embedding of a word, the mean over its tokens if the tokenizer splits it."""
+    module = bridge_model.text_models_of(clip)[encoder]
+    chunks = clip.tokenize(text, disable_weights=True)[encoder.removeprefix("clip_")]
+    special = set(module.special_tokens.values())
+    ids = [token for token, _ in chunks[0] if isinstance(token, int) and token not in special]
+    if not ids:
+        raise MixOfShowError(f"The class word {text!r} has no token; give a plain noun such as person, dog or castle.")
+    weight = module.transformer.get_input_embeddings().weight
+    return weight[torch.tensor(ids, device=weight.device)].detach().float().cpu().mean(0).clone()
+
+
+def vocabulary_norm(clip, encoder: str) -> float:
+    """Mean L2 norm of everyday words' input embeddings."""
+    return float(torch.stack([class_vector(clip, encoder, word).norm() for word in COMMON_WORDS.split()]).mean())
+
+
+def reachable_text_groups(module: nn.Module, encoder: str, pooled: bool) -> tuple[LayerGroup, ...]:
+    """Text layers whose output is used: clip skip leaves the last ones out, unless the pooled vector needs them."""
+    groups = layer_groups_text(module, encoder)
+    if pooled or module.layer != "hidden":
+        return groups
+    blocks = len(list(text_blocks(module)))
+    used = module.layer_idx % blocks + 1
+    return groups[: used * len(groups) // blocks]
+
+
+def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, ...]:
+    """Cross-attention layer -> embedding row: one row, one per width of the layer (its resolution), or one each."""
+    if rows == "layers":
+        return tuple(range(len(layers)))
+    if rows != "resolutions":
+        return (0,) * len(layers)
+    widths = [layer.module.to_q.in_features for layer in layers]
+    distinct = sorted(set(widths))
+    return tuple(distinct.index(width) for width in widths)
+
+
+class HostDenoiser:
+    """The host's net and text encoders behind the trainer's protocol (training/loop.py, ``Denoiser``)."""
+
+    def __init__(self, model, clip, settings: TrainSettings, index: tuple[int, ...]):
+        self.model = model.model
+        self.clip = clip
+        self.device = model.load_device
+        self.settings = settings
+        self.index = index
+        self.rows = max(index) + 1
+        self.sampling = model.get_model_object("model_sampling")
+        sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
+        self.schedule = NoiseSchedule(sigmas, prediction_of(model))
+        layers = cross_attention_layers(self.model.diffusion_model)
+        self.layer_of = {(*layer.block, layer.block_index): layer.index for layer in layers}
+        self.layers = layers
+        self.patchers = [model, clip.patcher]
+        self.encoders = bridge_model.text_models_of(clip)
+        self.has_label = self.model.adm_channels > 0
+        self._tokens: dict[str, dict[str, list]] = {}
+
+    def learn_words(self, trainables: Trainables, plans: Sequence[ConceptPlan]) -> None:
+        """Make the tokenizer know the concepts' names and words; their tokens become places to fill in."""
+        entries = []
+        self.slots: dict[int, tuple[str, str]] = {}
+        self.word_number: dict[str, int] = {}
+        all_learned = dict(trainables.embeddings.items())
+        for plan in plans:
+            embeddings, learned = [], all_learned.get(plan.name)
+            for number, word in enumerate(learned.words if learned else ()):
+                rows = {encoder: table.detach()[number].clone() for encoder, table in learned.tables.items()}
+                self.slots.update({id(tensor): (word, encoder) for encoder, tensor in rows.items()})
+                self.word_number[word] = number
+                embeddings.append(LayeredEmbedding(rows, self.index))
+            words = tuple(map(Word, learned.words)) if learned else ()
+            entries.append(plan.entry(words, tuple(embeddings)))
+        self._entries = entries  # keeps the tensors alive whose ids are the slots' keys
+        self.clip = register_entries(self.clip, entries)
+        self._tokens.clear()
+
+    def tokens(self, caption: str) -> dict[str, list]:
+        """Per encoder the chunks of a caption; a token is an id, or (word, encoder) for a concept word."""
+        if caption not in self._tokens:
+            found = self.clip.tokenize(caption, disable_weights=True)
+            self._tokens[caption] = {
+                f"clip_{key}": [
+                    [self.slots[id(token[0]["rows"])] if isinstance(token[0], dict) else token[0] for token in chunk]
+                    for chunk in chunks
+                ]
+                for key, chunks in found.items()
+            }
+        return self._tokens[caption]
+
+    def encode(self, captions: Sequence[str], vectors: Mapping[str, Mapping[str, Tensor]]) -> TextContexts:
+        """[rows, n, T, C]: one batch per encoder holds every section of every caption."""
+        parts, pooled = [], None
+        for encoder, module in self.encoders.items():
+            with_pooled = self.has_label and encoder == list(self.encoders)[-1]
+            sections: list[list] = []
+            spans, pooled_at = [], []
+            for caption in captions:
+                chunks = self.tokens(caption)[encoder]
+                layered = any(isinstance(token, tuple) for chunk in chunks for token in chunk)
+                kinds: list[int | None] = list(range(self.rows)) if layered else [0]
+                spans.append((len(sections), len(kinds), len(chunks)))
+                pooled_at.append(len(sections) + (len(kinds) * len(chunks) if layered else 0))
+                if layered and with_pooled:
+                    kinds.append(None)  # the pooled vector comes from the mean embedding, as it does in sampling
+                for row in kinds:
+                    sections += [[self._fill(token, vectors, row) for token in chunk] for chunk in chunks]
+            hidden, final = self._run_encoder(module, sections)
+            parts.append([
+                hidden[start : start + rows * chunks].reshape(rows, -1, hidden.shape[-1]).expand(self.rows, -1, -1)
+                for start, rows, chunks in spans
+            ])
+            if with_pooled:
+                pooled = final[pooled_at]
+        contexts = [torch.cat(slices, dim=-1) for slices in zip(*parts, strict=True)]
+        # Softmax over a whole number of copies equals softmax over one: captions of several lengths share a batch.
+        length = math.lcm(*(context.shape[1] for context in contexts))
+        contexts = [context.repeat(1, length // context.shape[1], 1) for context in contexts]
+        layers = torch.stack(contexts, dim=1).to(self.device)
+        words = self._words(captions, length) if self.settings.attention_weight else None
+        return TextContexts(layers, None if pooled is None else pooled.to(self.device), words)
+
+    def _words(self, captions: Sequence[str], length: int) -> Tensor:
+        """[n, T, W]: 1 at the positions of each concept word, in every copy of a caption that was repeated."""
+        encoder = next(iter(self.encoders))
+        found = torch.zeros(len(captions), length, self.settings.words)
+        for row, caption in enumerate(captions):
+            tokens = [token for chunk in self.tokens(caption)[encoder] for token in chunk]
+            for position, token in enumerate(tokens):
+                if isinstance(token, tuple):
+                    found[row, position :: len(tokens), self.word_number[token[0]]] = 1.0
+        return found.to(self.device)
+
+    def _fill(self, token, vectors: Mapping[str, Mapping[str, Tensor]], row: int | None):
+        if not isinstance(token, tuple):
+            return token
+        table = vectors[token[0]][token[1]]
+        return table[list(self.index)].mean(0) if row is None else table[row]
+
+    def _run_encoder(self, module: nn.Module, sections: list[list]) -> tuple[Tensor, Tensor]:
+        if self.settings.checkpointing != "on" or not torch.is_grad_enabled():
+            return module.encode(sections)[:2]
+        groups = [sections[n : n + TEXT_SECTIONS] for n in range(0, len(sections), TEXT_SECTIONS)]
+        done = [torch.utils.checkpoint.checkpoint(module.encode, group, use_reentrant=False)[:2] for group in groups]
+        return torch.cat([hidden for hidden, _ in done]), torch.cat([final for _, final in done])
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: TextContexts, which: Tensor) -> Tensor:
+        # All rows at once: taken one by one, each has a gradient as large as all of them.
+        contexts = text.layers[:, which].unbind(0)
+
+        def attn2_patch(n, context, value, extra_options):
+            layer = self.layer_of[(*extra_options["block"], extra_options["block_index"])]
+            own = contexts[self.index[layer]].to(n.dtype)
+            return n, own, own
+
+        options = {"patches": {"attn2_patch": [attn2_patch]}, "optimized_attention_override": _pytorch_attention}
+        extra = {}
+        if self.has_label:
+            # A canvas of another shape (aspect buckets) tells its own size.
+            width, height = noisy.shape[-1] * DOWNSCALE, noisy.shape[-2] * DOWNSCALE
+            extra["y"] = self.model.encode_adm(
+                pooled_output=text.pooled[which], width=width, height=height, device=self.device
+            ).to(self.device)
+        half = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
+        self._shape = noisy.shape[-2:]
+        if text.words is not None:
+            options[RECORDING] = self._recording = Recording(text.words[which])
+        with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
+            return self.model.diffusion_model(
+                noisy, self.sampling.timestep(self.schedule.sigmas[timesteps]).float(), context=contexts[0],
+                transformer_options=options, **extra,
+            ).float()
+
+    def stay_loaded(self) -> None:
+        """Bring net and text encoders back to their device after another model was used."""
+        if self.device.type != "cpu":
+            comfy.model_management.load_models_gpu(self.patchers, force_full_load=True)
+
+    def attention_maps(self) -> list[Tensor]:
+        return self._recording.maps(*self._shape)
+
+
+@contextmanager
+def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ...]) -> Iterator[HostDenoiser]:
+    """Load MODEL and CLIP, make them differentiable, and undo all of it afterwards."""
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
+        unet, text = plain_patcher(model), plain_patcher(clip.patcher)
+        if settings.precision == "fp32" and unet.model.get_dtype() != torch.float32:
+            unet.set_model_compute_dtype(torch.float32)
+        comfy.model_management.load_models_gpu([unet, text], force_full_load=True)
+        clip = clip.clone()
+        clip.patcher, clip.cond_stage_model = text, text.model
+        clip.cond_stage_model.reset_clip_options()
+        if clip.layer_idx is not None:
+            clip.cond_stage_model.set_clip_options({"layer": clip.layer_idx})
+        if any(hasattr(module, "execution_device") for module in bridge_model.text_models_of(clip).values()):
+            clip.cond_stage_model.set_clip_options({"execution_device": text.load_device})
+        undo.callback(clip.cond_stage_model.reset_clip_options)
+        undo.enter_context(trainable_weights(unet.model))
+        undo.enter_context(trainable_weights(text.model))
+        for module in bridge_model.text_models_of(clip).values():
+            undo.enter_context(differentiable_text(module))
+        if settings.checkpointing == "on":
+            undo.enter_context(checkpointed(unet.model.diffusion_model))
+        host = HostDenoiser(unet, clip, settings, index)
+        if settings.attention_weight:
+            undo.enter_context(attention_recorded(host.layers))
+        yield host

@@ -1,0 +1,333 @@
+"""One training run inside the host: facts, encoded pictures, loop with progress and cancel, files, samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import comfy.model_management
+import latent_preview
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ....mixofshow_core.concept import BaseInfo, Concept, ConceptUse
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
+from ....mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
+from ....mixofshow_core.training.adapters import ConceptPlan, Trainables, export_concept
+from ....mixofshow_core.training.auto import ModelFacts, resolve
+from ....mixofshow_core.training.dataset import TrainingSet
+from ....mixofshow_core.training.loop import StepReport, train
+from ....mixofshow_core.training.optimizers import make_optimizer
+from ....mixofshow_core.training.sampling import sample_ddim
+from ....mixofshow_core.training.settings import TrainSettings
+from ....mixofshow_core.training.snapshot import RunState, Snapshots
+from ..host import model as bridge_model
+from ..host.files import concept_folder, concept_save_path, safe_name, work_folder
+from ..host.fingerprints import models_digests, module_digest
+from ..host.progress import Progress
+from .denoiser import (
+    HostDenoiser,
+    class_vector,
+    embedding_index,
+    host_for_training,
+    prediction_of,
+    vocabulary_norm,
+)
+from .encode import encode_pictures, ordinary
+from .memory import estimate, gigabytes, memory_advice
+from .optimizers import library_optimizer
+from .parts import count_trained, make_trainables, trained_modules
+from .prior import class_folder_fingerprint, encode_priors
+from .validation import save_validation
+
+log = logging.getLogger("mixofshow")
+
+TRAINER_VERSION = 3  # raised when the same request would give another result
+PREVIEW_STEPS = 8
+UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """Everything a run depends on. ``settings`` are resolved: no autos left."""
+
+    model: object
+    clip: object
+    vae: object
+    data: TrainingSet
+    settings: TrainSettings
+    seed: int
+    save_as: str
+    base: BaseInfo
+
+    @property
+    def plans(self) -> tuple[ConceptPlan, ...]:
+        with_class, start = self.settings.with_class, self.settings.word_start
+        return tuple(
+            ConceptPlan(c.name, c.class_word.strip(), c.kind, with_class, c.style, start) for c in self.data.concepts
+        )
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        layers = cross_attention_layers(bridge_model.unet_of(self.model))
+        return embedding_index(layers, self.settings.embedding_rows)
+
+    @property
+    def stem(self) -> str:
+        return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
+
+    @cached_property
+    def models(self) -> tuple:
+        """Tells MODEL and CLIP, as they are sampled, from all others: the run and its class pictures rest on them."""
+        return sample_weights(self.model, self.clip), *models_digests(self.model, self.clip)
+
+    def fingerprint(self) -> str:
+        """The same for runs that would end in the same file."""
+        settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
+        facts = [
+            TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
+            self.models, class_folder_fingerprint(self.settings), module_digest(self.vae.first_stage_model),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    concept: Concept
+    path: Path
+    losses: tuple[float, ...]
+
+
+def sample_weights(model, clip) -> str:
+    """Hash of a few weights of both models with the LoRAs that are patched onto them."""
+    spatial = layer_groups_unet(bridge_model.unet_of(model))
+    names = [spatial[0].members[0], spatial[len(spatial) // 2].members[0], spatial[-1].members[0]]
+    text = [
+        group.members[0]
+        for encoder, module in bridge_model.text_models_of(clip).items()
+        for group in layer_groups_text(module, encoder)[:1]
+    ]
+    digest = hashlib.sha256()
+    for patcher, chosen in ((model, names), (clip.patcher, text)):
+        for name, weight in sorted(bridge_model.effective_weights(patcher, chosen).items()):
+            digest.update(name.encode())
+            digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def prepare(
+    model, clip, vae, data: TrainingSet, settings: TrainSettings, quality: str, steps: int, seed: int, save_as: str
+) -> tuple[TrainRequest, tuple[str, ...]]:
+    """Check everything that can be checked before long work, and choose what was left on auto."""
+    prediction_of(model)
+    base = bridge_model.describe_base(model)
+    size = bridge_model.native_size(model)
+    norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
+    facts = ModelFacts(
+        base.family, size, sum(norms) / len(norms), str(model.load_device.type),
+        comfy.model_management.should_use_bf16(model.load_device),
+    )
+    chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
+    for concept in data.concepts:
+        for encoder in bridge_model.text_models_of(clip):
+            class_vector(clip, encoder, concept.class_word)
+        small = [p.source for p in concept.pictures if min(p.pixels.shape[:2]) < size]
+        if small:
+            notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
+    request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
+    size = gigabytes(4 * count_trained(request))
+    if chosen.full_weights:
+        log.warning("%s saves whole matrices: the file will have about %s, and every snapshot three times that.",
+                    chosen.method, size)
+    return request, (*notes, f"memory {estimate(request).text()}", f"file about {size}")
+
+
+def read_training(path: Path) -> dict:
+    """The training facts in a file's header; empty when there are none to read."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")).get("training", {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def find_finished(request: TrainRequest, fingerprint: str) -> Path | None:
+    """A file that an earlier run with identical inputs left under this name."""
+    for path in sorted(concept_folder().glob("*.safetensors")):
+        if not path.stem.startswith(request.stem):
+            continue
+        training = read_training(path)
+        if training.get("request") == fingerprint and training.get("steps_done") == request.settings.steps:
+            return path
+    return None
+
+
+def facts_for_file(request: TrainRequest, fingerprint: str, state: RunState) -> dict[str, object]:
+    """What the file says about its training; nothing that differs between two equal runs, so no times."""
+    return {
+        "request": fingerprint,
+        "steps_done": state.step,
+        "settings": request.settings.to_json(),
+        "seed": request.seed,
+        "pictures": request.data.pictures,
+        "dataset": request.data.content_hash,
+        "losses": [round(loss, 6) for loss in state.losses[:: max(1, len(state.losses) // 100)]],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "frozen": sorted(state.frozen),
+    }
+
+
+class Pace:
+    """How fast a run is, previews included."""
+
+    def __init__(self, step: int):
+        self.first, self.begun = step, time.monotonic()
+
+    def told(self, step: int, total: int) -> str:
+        each = (time.monotonic() - self.begun) / max(1, step - self.first)
+        left = round(each * (total - step))
+        speed = f"{each:.1f} s/step" if each > 1 else f"{1 / max(each, 1e-9):.1f} steps/s"
+        return f"{speed}, {left // 60}:{left % 60:02} left"
+
+
+class Preview:
+    """Small pictures while training, by the host's latent previewer (or its factors where previews are off)."""
+
+    def __init__(self, host: HostDenoiser, request: TrainRequest, latent_shape: tuple[int, ...]):
+        self.host, self.request, self.shape = host, request, (1, *latent_shape)
+        latent_format = request.model.model.latent_format
+        self.previewer = latent_preview.get_previewer(host.device, latent_format)
+        factors = getattr(latent_format, "latent_rgb_factors", None)
+        if self.previewer is None and factors is not None:
+            bias = getattr(latent_format, "latent_rgb_factors_bias", None)
+            self.previewer = latent_preview.Latent2RGBPreviewer(factors, bias)
+
+    @torch.no_grad()
+    def draw(self, trainables: Trainables):
+        """A PIL image of the first concept, or None where the host knows no way to show latents."""
+        if self.previewer is None:
+            return None
+        plan = self.request.plans[0]
+        trainables.eval()
+        try:
+            text = self.host.encode(["", f"a photo of {plan.name}"], trainables.vectors())
+            latent = sample_ddim(self.host, text, self.shape, 0, PREVIEW_STEPS, 3.0)
+        finally:
+            trainables.train()
+        return self.previewer.decode_latent_to_preview_image("JPEG", latent)[1]
+
+
+def run_training(request: TrainRequest) -> TrainResult:
+    """Train, or load what an identical run left. Whatever stops it, the last finished step is saved and named."""
+    fingerprint = request.fingerprint()
+    finished = find_finished(request, fingerprint)
+    if finished is not None:
+        log.info("An identical run is finished: loading %s instead of training again.", finished)
+        concept = read_concept(finished)
+        return TrainResult(concept, finished, tuple(concept.training.get("losses", ())))
+    samples = encode_pictures(request)
+    priors = encode_priors(request)
+    settings = request.settings
+    snapshots = Snapshots(work_folder("training"), fingerprint, settings.snapshots_kept)
+    with host_for_training(request.model, request.clip, settings, request.index) as host:
+        samples, priors = [ordinary(s) for s in samples], [ordinary(s) for s in priors]
+        trainables = make_trainables(request).to(host.device)
+        host.learn_words(trainables, request.plans)
+        optimizer = make_optimizer(trainables, settings, library_optimizer(settings.optimizer))
+        named = list(trainables.named_parameters())
+        state = snapshots.resume(named, optimizer) or RunState()
+        if state.step:
+            log.info("Continuing the run that stopped at step %d of %d.", state.step, settings.steps)
+        pace = Pace(state.step)
+        progress, preview = Progress(settings.steps), Preview(host, request, tuple(samples[0].latents.shape[1:]))
+
+        def on_step(report: StepReport) -> None:
+            for note in report.notes:
+                log.info("Training: %s.", note)
+            if report.step % settings.snapshot_every == 0 and report.step < report.total:
+                keep_snapshot(snapshots, state, named, optimizer)
+            shown = settings.preview_every and report.step % settings.preview_every == 0
+            if shown or report.step == report.total:
+                recent = state.losses[-settings.preview_every or -25 :]
+                log.info("Training step %d of %d, loss %.4f, %s.", report.step, report.total,
+                         sum(recent) / len(recent), pace.told(report.step, report.total))
+            if settings.validate_every and report.step % settings.validate_every == 0 and report.step < report.total:
+                save_validation(host, request, trainables, step_path(request, fingerprint, state.step), save)
+            progress.step(report.step, preview.draw(trainables) if shown else None)
+
+        def save(path: Path) -> Concept:
+            facts = facts_for_file(request, fingerprint, state)
+            concept = export_concept(trainables, request.plans, request.index, request.base, facts)
+            write_concept(path, concept)
+            return concept
+
+        modules = trained_modules(request.model, host.clip)
+        try:
+            with trainables.attached(modules):
+                train(host, samples, trainables, optimizer, settings, request.seed, state, on_step, priors)
+        except BaseException as stopped:
+            # The host's interrupt is no Exception in newer versions.
+            if state.step and state.step < settings.steps:
+                if not isinstance(stopped, MixOfShowError):
+                    keep_snapshot(snapshots, state, named, optimizer)
+                save_stopped(request, state, save, stopped)
+            out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
+            if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
+                raise MixOfShowError(memory_advice(request)) from stopped
+            raise
+        path = concept_save_path(request.stem)
+        try:
+            concept = save(path)
+        except MixOfShowError as error:
+            keep_snapshot(snapshots, state, named, optimizer)
+            raise MixOfShowError(
+                f"{error} Nothing is lost if {snapshots.folder} has room: queue the same settings again, and the "
+                f"finished run is saved without training again."
+            ) from error
+    snapshots.remove()
+    log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
+    return TrainResult(concept, path, tuple(state.losses))
+
+
+def keep_snapshot(snapshots: Snapshots, state: RunState, named, optimizer) -> None:
+    """Write a snapshot; a full disk costs the chance to resume, not the run."""
+    try:
+        snapshots.write(state, named, optimizer)
+    except MixOfShowError as error:
+        log.warning("%s There is no new snapshot to resume from.", error)
+
+
+def step_path(request: TrainRequest, fingerprint: str, step: int) -> Path:
+    """Where the concept of a step goes: over the file that this same run left there before, else a new name."""
+    path = concept_folder() / f"{request.stem}-step{step}.safetensors"
+    training = read_training(path) if path.is_file() else {}
+    return path if training.get("request") == fingerprint else concept_save_path(path.stem)
+
+
+def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
+    """Save a run that did not reach its end; a failure here must not hide why it stopped."""
+    path = step_path(request, str(request.fingerprint()), state.step)
+    try:
+        save(path)
+        log.warning(
+            "Training stopped at step %d of %d (%s). What it learned so far is usable: %s. "
+            "Queue the same settings again to continue from there.",
+            state.step, request.settings.steps, type(reason).__name__, path,
+        )
+    except MixOfShowError as error:
+        log.error("Training stopped at step %d and could not be saved: %s", state.step, error)
+
+
+def used_concepts(result: TrainResult) -> tuple[ConceptUse, ...]:
+    """The value of the CONCEPTS wire."""
+    triggers = [] if any(entry.words for entry in result.concept.entries) else [
+        f"{entry.name} {entry.class_word}" for entry in result.concept.entries
+    ]
+    return (ConceptUse(result.concept, trigger=", ".join(triggers), path=str(result.path)),)
