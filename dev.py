@@ -70,7 +70,7 @@ def main() -> int:
 def demo(options: argparse.Namespace, rest: list[str]) -> int:
     prepare()
     say("demo: up to 8 minutes on two cores")
-    return run_module("world.demo", rest)
+    return run_module("world.workflows.demo", rest)
 
 
 def bench(options: argparse.Namespace, rest: list[str]) -> int:
@@ -78,9 +78,9 @@ def bench(options: argparse.Namespace, rest: list[str]) -> int:
     if "--claims" in rest:
         return run_module("benchmarks.claims", [word for word in rest if word != "--claims"])
     if "--quick" in rest:
-        return run_module("benchmarks.quick", [word for word in rest if word != "--quick"])
+        return run_module("benchmarks.claims.quick", [word for word in rest if word != "--quick"])
     names = ("fusion", "regional", "training", "stock_loader")
-    return max([run_module(f"benchmarks.{name}", rest) for name in names], default=0)
+    return max([run_module(f"benchmarks.cost.{name}", rest) for name in names], default=0)
 
 
 def world(options: argparse.Namespace, rest: list[str]) -> int:

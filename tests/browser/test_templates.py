@@ -6,7 +6,7 @@ import pytest
 from mos_tests.browser.editor import RENDERERS, open_editor
 from mos_tests.browser.front_end import LOAD, empty_queue, run_workflow, wait_for_run
 from mos_tests.host.runtime import ROOT
-from mos_world.graphs import input_specs, is_widget, to_api
+from mos_world.workflows.graphs import input_specs, is_widget, to_api
 
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
 QUEUED = "async () => (await window.app.graphToPrompt()).output"

@@ -16,7 +16,7 @@ from mos_tests.browser.front_end import (
     wait_for_run,
 )
 from mos_tests.host.runtime import ROOT
-from mos_world.training_workflows import WORKFLOWS
+from mos_world.workflows.training import WORKFLOWS
 from PIL import Image
 from safetensors import safe_open
 

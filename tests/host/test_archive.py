@@ -28,8 +28,8 @@ def unpacked(tmp_path_factory):
 def test_the_unpacked_archive_runs_workflow_01_in_a_clean_host(unpacked):
     """The shipped file with a few training steps in place of its few hundred: quality is the demo's subject."""
     from mos_tests.host.server import start_server
-    from mos_world.graphs import to_api
-    from mos_world.variants import find, together
+    from mos_world.workflows.graphs import to_api
+    from mos_world.workflows.variants import find, together
 
     with start_server(find_host(), pack=unpacked, extra_nodes=()) as server:
         listed = {name for name in server.object_info() if name.startswith("MixOfShow")}

@@ -18,11 +18,11 @@ from mos_tests.host.runtime import ROOT
 from mos_tests.host.test_demo_model import sample
 from mos_tests.host.test_place import regions
 from mos_tests.host.tiny import TinyBase
-from mos_world import base as recipe_a
-from mos_world import base_b as recipe_b
-from mos_world.export import net_tensors
-from mos_world.graphs import to_api
-from mos_world.variants import find, together
+from mos_world.training import base as recipe_a
+from mos_world.training import base_b as recipe_b
+from mos_world.training.export import net_tensors
+from mos_world.workflows.graphs import to_api
+from mos_world.workflows.variants import find, together
 from safetensors.torch import save_file
 
 PROMPT = "a person with red hair on the left"

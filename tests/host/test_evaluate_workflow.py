@@ -4,8 +4,8 @@ import json
 
 from mos_tests.host.runtime import ROOT
 from mos_tests.host.test_place import picture
-from mos_world.evaluation_workflows import WORKFLOWS
-from mos_world.graphs import build_workflow, to_api
+from mos_world.workflows.evaluation import WORKFLOWS
+from mos_world.workflows.graphs import build_workflow, to_api
 
 
 def test_workflow_runs(server):
@@ -13,7 +13,7 @@ def test_workflow_runs(server):
     (name, steps), *_ = WORKFLOWS.items()
     built = build_workflow(steps(), info)
     shipped = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
-    assert shipped == built, "run `python -m world.workflows` to write the workflows anew"
+    assert shipped == built, "run `python -m world.workflows.write` to write the workflows anew"
     graph = to_api(built, info)
     for node in graph.values():
         kind, inputs = node["class_type"], node["inputs"]

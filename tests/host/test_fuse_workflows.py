@@ -2,8 +2,8 @@
 
 import pytest
 from mos_tests.host.test_load_concept import file_of
-from mos_world.fusing_workflows import WORKFLOWS
-from mos_world.graphs import build_workflow, to_api
+from mos_world.workflows.fusing import WORKFLOWS
+from mos_world.workflows.graphs import build_workflow, to_api
 from safetensors.torch import save_file
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 from mos_tests.host.test_place import picture
-from mos_world.graphs import build_workflow, to_api
-from mos_world.placing_workflows import WORKFLOWS
+from mos_world.workflows.graphs import build_workflow, to_api
+from mos_world.workflows.placing import WORKFLOWS
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -15,12 +15,12 @@ ROOMS = ("benchmarks", "world", "tests")
 
 @pytest.fixture(scope="module")
 def quick():
-    """benchmarks/quick.py is run from the repository's root and calls its neighbours by full name."""
+    """benchmarks/claims/quick.py is run from the repository's root and calls its neighbours by full name."""
     before = dict(sys.modules)
     for room in ROOMS:
         sys.modules[room] = ModuleType(room)
         sys.modules[room].__path__ = [str(ROOT / room)]
-    yield importlib.import_module("benchmarks.quick")
+    yield importlib.import_module("benchmarks.claims.quick")
     for name in set(sys.modules) - set(before):
         if name.split(".")[0] in ROOMS:
             del sys.modules[name]

@@ -22,7 +22,7 @@ def load():
     for room in ROOMS:
         sys.modules[room] = ModuleType(room)
         sys.modules[room].__path__ = [str(ROOT / room)]
-    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+    yield lambda name: importlib.import_module(f"benchmarks.claims.{name}")
     for name in set(sys.modules) - set(before):
         if name.split(".")[0] in ROOMS:
             del sys.modules[name]
@@ -30,7 +30,7 @@ def load():
 
 
 def test_intervals_draw_concepts_not_pictures(load):
-    judge = load("claim_judge")
+    judge = load("judge")
     alike = {"a": [0.0, 1.0] * 50, "b": [0.0, 1.0] * 50, "c": [0.0, 1.0] * 50}
     apart = {"a": [0.0] * 100, "b": [1.0] * 100, "c": [0.5] * 100}
     assert judge.interval(alike) == (0.5, 0.5, 0.5)
@@ -41,7 +41,7 @@ def test_intervals_draw_concepts_not_pictures(load):
 
 
 def test_a_ratio_is_of_means_and_drawn_together(load):
-    ratio = load("claim_judge").ratio
+    ratio = load("judge").ratio
     same = {"a": [1.0], "b": [0.0, 0.5], "c": [0.25]}
     assert ratio(same, same) == (1.0, 1.0, 1.0)
     mean, low, high = ratio({"a": [1.0], "b": [0.0]}, {"a": [0.5], "b": [0.5], "c": [0.0]})
@@ -51,21 +51,21 @@ def test_a_ratio_is_of_means_and_drawn_together(load):
 
 def test_kernel_distance_tells_sets_apart(load):
     """The pack's own, imported as the judge does: without the host."""
-    distance = load("claim_judge").kernel_distance()
+    distance = load("judge").kernel_distance()
     rows = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
     assert abs(distance(rows[:30], rows[30:])) < 0.2
     assert distance(rows[:30], rows[30:] + 1.0) > 1.0
 
 
 def test_steps_to_ninety_percent(load):
-    steps = load("claim_methods").steps_to_share
+    steps = load("methods").steps_to_share
     assert steps([(0, 0.2), (60, 0.2 + 0.45), (120, 0.7), (240, 0.7)]) == [pytest.approx(60)]
     assert steps([(0, 0.0), (100, 0.5), (200, 1.0)]) == [pytest.approx(180)]
     assert steps([(0, 0.5), (100, 0.51)]) == [], "what was never learned has no speed"
 
 
 def test_parts_of_a_row_are_measured_apart(load):
-    lab = load("claim_lab")
+    lab = load("lab")
     row = np.zeros((2, 64, 128, 3), np.uint8)
     row[:, :, 64:] = (120, 190, 110)
     row[1, 20:, 20:40] = 255
@@ -74,13 +74,13 @@ def test_parts_of_a_row_are_measured_apart(load):
     assert painted.features[0, 1, 1] > painted.features[0, 0, 1] == 0
     assert painted.sharpness[1, 0] > painted.sharpness[0, 0] == 0
     only = lab.Painted(painted.features[:, 1:], painted.corners[:, 1:], painted.sharpness[:, 1:])
-    assert load("claim_judge").background_hits(only, "green") == [1.0, 1.0]
-    assert load("claim_judge").background_hits(only, "blue") == [0.0, 0.0]
+    assert load("judge").background_hits(only, "green") == [1.0, 1.0]
+    assert load("judge").background_hits(only, "blue") == [0.0, 0.0]
 
 
 def test_groups_hold_every_k_and_start_from_the_same_noise(load):
-    plan = load("claim_plan").Plan(characters=tuple("abcdefghij"), objects=tuple("klmnopqrst"))
-    fusing, placing = load("claim_fusing"), load("claim_placing")
+    plan = load("plan").Plan(characters=tuple("abcdefghij"), objects=tuple("klmnopqrst"))
+    fusing, placing = load("fusing"), load("placing")
     sizes = [[len(group) for group in fusing.groups_of(plan, k)] for k in plan.ks]
     assert sizes == [[2] * 4, [5] * 2, [10], [20]]
     assert set(fusing.groups_of(plan, 20)[0]) == set("abcdefghijklmnopqrst")
@@ -90,7 +90,7 @@ def test_groups_hold_every_k_and_start_from_the_same_noise(load):
 
 
 def test_no_table_waits_for_another(load):
-    claims, lab = load("claims"), load("claim_lab")
+    claims, lab = load("__main__"), load("lab")
 
     class Free:
         def estimate(self, cells):
@@ -109,7 +109,7 @@ def test_no_table_waits_for_another(load):
 
 
 def test_a_table_reads_well_and_its_plot_is_valid(load):
-    page = load("claim_page")
+    page = load("page")
     rows = (page.Row(("2", "exact <&>"), "K = 2", {"nearest": (0.5, 0.25, 0.75), "drift": (0.1, 0.1, 0.1)}),
             page.Row(("5", "sum"), "K = 5", {"nearest": (float("nan"),) * 3, "drift": (0.2, 0.1, 0.4)}))
     columns = (page.Column("nearest", "right", ".0%", True), page.Column("drift", "drift", ".3f", True))
@@ -127,14 +127,14 @@ def test_rank_one_is_the_best_one(load):
 
     generator = torch.Generator().manual_seed(3)
     delta = LowRank(torch.randn(9, 4, generator=generator), torch.randn(4, 7, generator=generator), alpha=2.0)
-    cut = load("claim_nodes").cut_to_rank_one(delta)
+    cut = load("peer_nodes").cut_to_rank_one(delta)
     assert cut.rank == 1
     left = torch.linalg.svdvals(delta.dense())
     assert torch.linalg.matrix_norm(delta.dense() - cut.dense()) == pytest.approx(float(left[1:].norm()), rel=1e-4)
 
 
 def test_what_is_done_is_not_planned_again(load, tmp_path, monkeypatch):
-    lab_module, plan_module = load("claim_lab"), load("claim_plan")
+    lab_module, plan_module = load("lab"), load("plan")
     monkeypatch.setattr(lab_module, "CACHE", tmp_path)
     loads, plan = [], plan_module.Plan(characters=("mara",), chosen=("mara",))
 
@@ -156,7 +156,7 @@ def test_what_is_done_is_not_planned_again(load, tmp_path, monkeypatch):
 
 
 def test_a_fused_cell_is_another_one_under_other_defaults(load):
-    module = load("claim_lab")
+    module = load("lab")
 
     def path(ridge, node):
         studio = SimpleNamespace(base="A", fusion_defaults=lambda: {"ridge_text": ridge})
@@ -168,7 +168,7 @@ def test_a_fused_cell_is_another_one_under_other_defaults(load):
 
 
 def test_a_label_means_one_cell(load):
-    claims, plan = load("claims"), load("claim_plan").Plan(characters=("mara", "finn", "omara"), objects=("olmo",),
+    claims, plan = load("__main__"), load("plan").Plan(characters=("mara", "finn", "omara"), objects=("olmo",),
                                                           chosen=("mara", "olmo", "finn"))
     found = {}
     for table, make in claims.JOBS.items():
@@ -179,18 +179,18 @@ def test_a_label_means_one_cell(load):
 
 
 def test_concepts_learned_together_or_in_turn_are_trainings_of_their_own(load):
-    crossed, graphs = load("claim_crossed"), load("claim_graphs")
-    plan = load("claim_plan").Plan(characters=("mara", "finn"), chosen=("mara", "finn"))
+    crossed, graphs = load("crossed"), load("graphs")
+    plan = load("plan").Plan(characters=("mara", "finn"), chosen=("mara", "finn"))
     ways = crossed.pair_cells(plan, ("mara", "finn"), "ED-LoRA")
     apart, joint, turn = ways["apart, sum"], ways[crossed.TOGETHER], ways[crossed.IN_TURN]
     assert joint.trainings[0].steps == 2 * plan.steps and dict(joint.trainings[0].changes)[graphs.BESIDE].name == "finn"
     assert turn.trainings[0] == apart.trainings[0] and dict(turn.trainings[1].changes)[graphs.AFTER].name == "mara"
-    names = {load("claim_lab").digest(vars(t)) for cell in (apart, joint, turn) for t in cell.trainings}
+    names = {load("lab").digest(vars(t)) for cell in (apart, joint, turn) for t in cell.trainings}
     assert len(names) == 4, "no file stands for two trainings"
 
 
 def test_seeds_are_spent_on_the_methods_that_need_them(load):
-    methods, Plan = load("claim_methods"), load("claim_plan").Plan  # noqa: N806
+    methods, Plan = load("methods"), load("plan").Plan  # noqa: N806
     plan = Plan(chosen=("mara",), seeds=3, small_sets=(10,))
     trained = {t for job in methods.jobs(plan) for cell in job.cells for t in cell.trainings if not t.at}
     assert sorted(t.seed for t in trained if t.preset == "ED-LoRA") == [0, 1, 2]

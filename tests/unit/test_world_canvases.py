@@ -5,8 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from mos_world import build
-from mos_world.captions import Scene, Subject
+from mos_world.drawing import build
+from mos_world.drawing.captions import Scene, Subject
 from PIL import Image
 
 
@@ -37,7 +37,7 @@ def test_two_subjects_stand_once_each(sprite):
 
 
 def test_the_last_mixture_shows_every_sort_of_canvas():
-    from mos_world import base
+    from mos_world.training import base
 
     late = Counter(base.choose_label(1.0, i / 1000) for i in range(1000))
     assert late == {"triple": 70, "double": 330, "wide": 120, "wider": 80, "single": 400}

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from mos_world import composites, evaluator, recipes
+from mos_world import recipes
+from mos_world.judges import composites, evaluator
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import save_file

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CONCEPTS = ROOT / "world" / "concepts"
+CONCEPTS = ROOT / "world" / "data" / "concepts"
 COUNTS = {"character": 10, "object": 10, "scene": 3, "style": 3}
 EXACT = ("character", "object", "scene")
 
@@ -33,7 +33,7 @@ def test_every_concept_has_its_pictures_captions_and_masks(kind):
                 assert mask.exists() == (kind in EXACT)
                 if mask.exists():
                     assert Image.open(mask).size == Image.open(path).size
-    others = ROOT / "world" / "identities" if kind == "character" else CONCEPTS / "lookalikes" / kind
+    others = ROOT / "world" / "data" / "identities" if kind == "character" else CONCEPTS / "lookalikes" / kind
     assert len({folder.name for folder in others.iterdir()} - set(folders)) >= 10
 
 

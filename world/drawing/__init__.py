@@ -1,0 +1,1 @@
+"""How the small world looks: sprites, people, canvases and their captions, objects, concepts, the demo's pictures."""

@@ -1,0 +1,255 @@
+"""Trains UNet and text tower together from cached latents; run again to resume.
+
+`python -m world.training.base --hours 1.5`
+
+`--start SNAPSHOT` begins a new run from another run's averaged weights; words that it did not know start as new rows.
+
+One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
+bears a busy machine better than threads that meet in every operation.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from ..drawing.sprites import CACHE
+from ..host import small_base
+from .latents import Data, alphas, load_data
+from .sheets import draw_sheet
+
+SNAPSHOT = CACHE / "base.pt"
+BATCH = 16  # per process, in squares: a canvas of two fields counts as two pictures, one of three as three
+PEAK = 1e-3
+EMA = 0.998
+DROPOUT = 0.1
+TEST = 512
+
+
+def choose_label(done: float, chance: float) -> str:
+    """What a batch shows: one subject first, two and three and wide canvases later. `chance` lies in 0..1."""
+    share = 0.0 if done < 0.3 else 0.75 if done < 0.7 else 1.0
+    for label, often in (("triple", 0.07), ("double", 0.33), ("wide", 0.12), ("wider", 0.08)):
+        chance -= share * often
+        if chance < 0:
+            return label
+    return "single"
+
+
+def rate_at(step: int, done: float, peak: float) -> float:
+    """Warm-up over 200 steps, constant for 55 % of the time, then a cosine down to 3 %."""
+    late = max(0.0, (done - 0.55) / 0.45)
+    return peak * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, late))))
+
+
+class TextTower(nn.Module):
+    """The host's CLIP transformer over a compact vocabulary: rows for the tokens of our captions only."""
+
+    def __init__(self, transformer: nn.Module, ids: torch.Tensor) -> None:
+        super().__init__()
+        self.table = nn.Embedding(len(ids), transformer.text_model.final_layer_norm.weight.shape[0])
+        self.model = transformer.text_model
+        nn.init.normal_(self.table.weight, std=0.05)
+        self.model.embeddings.token_embedding = nn.Identity()
+        # The host adds residuals in place, which autograd refuses unless the layer norms see a copy.
+        for layer in self.model.encoder.layers:
+            for norm in (layer.layer_norm1, layer.layer_norm2):
+                norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(),))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """[B, 77] row numbers -> [B, 77, C]."""
+        return self.model(None, embeds=self.table(rows), num_tokens=[1] * len(rows))[0]
+
+
+def initialise(root: nn.Module) -> None:
+    """The host's layers start uninitialised: torch's defaults, and zeros where a branch joins its trunk."""
+    for name, module in root.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or isinstance(module, nn.Identity):
+            continue
+        if "norm" in type(module).__name__.lower():
+            nn.init.ones_(weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding) or "position_embedding" in name:
+            nn.init.normal_(weight, std=0.02)
+        else:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if name.endswith(("out_layers.3", "proj_out", "out.2")):
+                nn.init.zeros_(weight)
+
+
+class Net(nn.Module):
+    """UNet and text tower."""
+
+    def __init__(self, ids: torch.Tensor) -> None:
+        super().__init__()
+        module = small_base()
+        self.unet = module.build_unet().diffusion_model
+        self.text = TextTower(module.build_clip().cond_stage_model.clip_l.transformer, ids)
+        initialise(self.unet)
+        initialise(self.text.model)
+        self.requires_grad_(True)
+
+    def conditions(self, rows: torch.Tensor, height: int, width: int) -> dict[str, torch.Tensor]:
+        """What the UNet is told about captions [B, 77] for latents of this size."""
+        return {"context": self.text(rows)}
+
+
+
+def loss_of(
+    net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor, **place: int
+) -> torch.Tensor:
+    """v-prediction: v = a n - b x at x_t = a x + b n. ``place`` goes to the net's conditions.
+
+    Half of the timesteps are uniform, half logit-normal: what a picture shows is decided in the middle.
+    """
+    t = torch.where(torch.rand(len(x)) < 0.5, torch.rand(len(x)), torch.randn(len(x)).sigmoid()).mul(1000).long()
+    a, b = schedule[t].sqrt().view(-1, 1, 1, 1), (1 - schedule[t]).sqrt().view(-1, 1, 1, 1)
+    noise = torch.randn_like(x)
+    out = net.unet(a * x + b * noise, t.float(), **net.conditions(rows, *x.shape[-2:], **place))
+    return (out - (a * noise - b * x)).pow(2).mean()
+
+
+def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random batch; some captions are emptied, so that guidance has something to guide away from."""
+    count = BATCH * 8 // data.latents[label].shape[-1]
+    pick = torch.randint(len(data.latents[label]) - TEST, (count,))
+    rows = data.rows[label][pick].clone()
+    rows[torch.rand(count) < DROPOUT] = data.empty[0]
+    return data.latents[label][pick].float(), rows
+
+
+def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
+    """Take over another run's averaged weights. Words that it did not know keep their fresh rows."""
+    saved = torch.load(path)
+    weights = dict(saved["ema"])
+    old = weights.pop("text.table.weight")
+    missing, extra = net.load_state_dict(weights, strict=False)
+    if extra or set(missing) != {"text.table.weight"}:
+        raise SystemExit(f"{path} is a snapshot of another net: missing {missing[:3]}, unknown {extra[:3]}")
+    known = torch.isin(ids, saved["ids"])
+    with torch.no_grad():
+        net.text.table.weight[known] = old[torch.searchsorted(saved["ids"], ids[known])]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells one base's training from another's; the functions are a module's own, so that processes share them."""
+
+    snapshot: Path
+    sheets: Path
+    build: Callable[[torch.Tensor], nn.Module]  # vocabulary ids -> fresh net
+    loss: Callable[..., torch.Tensor] = loss_of  # net, latents, caption rows, schedule
+    label: Callable[[float, float], str] = choose_label
+    start: Callable[[nn.Module, torch.Tensor, Path], None] = start_from
+
+
+BASE_A = Recipe(SNAPSHOT, CACHE / "sheets", Net)
+
+
+def work(
+    rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, peak: float, start: str, recipe: Recipe
+) -> None:
+    """One training process."""
+    torch.set_num_threads(1)
+    data, schedule = load_data(), alphas()
+    torch.manual_seed(0)
+    net = recipe.build(data.ids)
+    workers = len(shared)
+    if start and not recipe.snapshot.exists():
+        recipe.start(net, data.ids, Path(start))
+    parameters = list(net.parameters())
+    average = {k: v.clone() for k, v in net.state_dict().items()}
+    optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    step, elapsed, seen = 0, 0.0, 0
+    if recipe.snapshot.exists():
+        saved = torch.load(recipe.snapshot)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average, step, elapsed, seen = saved["ema"], saved["step"], saved["elapsed"], saved["seen"]
+        # Half-finished work of another snapshot may sit in the buffer.
+        barrier.wait()
+    torch.manual_seed(1000 * step + rank)
+    clock, saved_at, shown_at, sheet_at = time.time(), time.time(), time.time(), time.time() - 120
+    losses: list[float] = []
+    start_step, start_time = step, time.time()
+    kinds = torch.Generator().manual_seed(step)
+    while elapsed < seconds:
+        done = elapsed / seconds
+        label = recipe.label(done, torch.rand(1, generator=kinds).item())
+        loss = recipe.loss(net, *draw_batch(data, label), schedule)
+        loss.backward()
+        shared[rank, :-1].copy_(torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel())
+                                           for p in parameters]))
+        if rank == 0:
+            shared[0, -1] = elapsed + time.time() - clock
+        barrier.wait()
+        total = shared[:, :-1].mean(0)
+        now = float(shared[0, -1])  # one clock for everybody, so that the branches below agree
+        barrier.wait()
+        clock += now - elapsed if rank == 0 else 0
+        elapsed = now
+        total *= min(1.0, 1.0 / (float(total.norm()) + 1e-6))
+        offset = 0
+        for p in parameters:
+            p.grad = total[offset:offset + p.numel()].view_as(p)
+            offset += p.numel()
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, done, peak)
+        optimiser.step()
+        optimiser.zero_grad()
+        step, seen = step + 1, seen + workers * BATCH
+        if rank:
+            continue
+        losses.append(loss.item())
+        decay = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), 1 - decay)
+        if time.time() - shown_at > 30:
+            shown_at = time.time()
+            speed = (step - start_step) * workers * BATCH / (time.time() - start_time)
+            print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s loss "
+                  f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
+        if time.time() - saved_at > 150 or elapsed >= seconds:
+            saved_at = time.time()
+            torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
+                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, recipe.snapshot.with_suffix(".tmp"))
+            os.replace(recipe.snapshot.with_suffix(".tmp"), recipe.snapshot)
+        if time.time() - sheet_at > 330:
+            sheet_at = time.time()
+            draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png")
+            if done > 0.15:
+                weights = {k: v.clone() for k, v in net.state_dict().items()}
+                net.load_state_dict(average)
+                draw_sheet(net, data, recipe.sheets / f"{step:06d}-ema.png")
+                net.load_state_dict(weights)
+
+
+def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: str = "") -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hours", type=float, default=1.4, help="whole length of training, earlier runs included")
+    parser.add_argument("--workers", type=int, default=workers, help="processes, one thread each")
+    parser.add_argument("--peak", type=float, default=peak, help="highest learning rate")
+    parser.add_argument("--start", default=start, help="another run's snapshot to begin from")
+    options = parser.parse_args()
+    recipe.sheets.mkdir(parents=True, exist_ok=True)
+    size = sum(p.numel() for p in recipe.build(load_data().ids).parameters())
+    print(f"{size / 1e6:.2f} M parameters", flush=True)
+    context = mp.get_context("spawn")
+    shared = torch.zeros(options.workers, size + 1, dtype=torch.float32).share_memory_()
+    barrier, seconds = context.Barrier(options.workers), options.hours * 3600
+    mp.spawn(work, (barrier, shared, seconds, options.peak, options.start, recipe), nprocs=options.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Writes assets/demo/small_base*.safetensors from a snapshot: `python -m world.training.export [--raw] [--base b]`."""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+import torch
+from safetensors.torch import save_file
+
+from ..drawing.sprites import CACHE
+from ..host import small_base, small_base_xl
+from .base import TextTower
+from .base_b import second_ids
+from .snapshots import load_snapshot
+
+
+def tower(text: TextTower, ids: torch.Tensor, prefix: str) -> dict[str, torch.Tensor]:
+    """A text tower's tensors: fp16, and the ids of the rows that it was trained on."""
+    tensors = {f"{prefix}text_model.{k}": v.half() for k, v in text.model.state_dict().items()}
+    if hasattr(text, "projection"):
+        tensors[f"{prefix}text_projection.weight"] = text.projection.weight.data.half()
+    return tensors | {
+        f"{prefix}vocabulary.rows": text.table.weight.data.half(), f"{prefix}vocabulary.ids": ids.to(torch.int32),
+    }
+
+
+def packed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices and kernels as 8-bit rows (half the size; about 1 % of noise on a weight), the rest fp16."""
+    tensors = {}
+    for name, weight in weights.items():
+        if weight.dim() > 1:
+            tensors[name], tensors[name + small_base().SCALE] = small_base().pack(weight)
+        else:
+            tensors[name] = weight.half()
+    return tensors
+
+
+def net_tensors(net: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The UNet and the text towers of base A (text.) or base B (clip_l., clip_g.) as they are stored."""
+    unet = {f"unet.{k}": v for k, v in net.unet.state_dict().items()}
+    if hasattr(net, "second"):
+        return packed(unet) | tower(net.text, ids, "clip_l.") | tower(net.second, second_ids(ids), "clip_g.")
+    return {k: v.half() for k, v in unet.items()} | tower(net.text, ids, "text.")
+
+
+def collect(raw: bool, base: str = "a") -> tuple[dict[str, torch.Tensor], dict]:
+    """All tensors of the file, with those under vae. and latent., and a small record of the training."""
+    net, data, snapshot = load_snapshot(raw, base)
+    cache = torch.load(CACHE / "latents.pt", mmap=True)
+    tensors = net_tensors(net, data.ids)
+    tensors |= {f"vae.{k}": v.half() for k, v in torch.load(CACHE / "autoencoder.pt").items()}
+    tensors |= {f"latent.{k}": cache[k].half() for k in ("mean", "std", "rgb", "rgb_bias")}
+    hours = round(snapshot["elapsed"] / 3600, 2)
+    record = {"steps": snapshot["step"], "images": snapshot["seen"], "hours": hours, "average": not raw}
+    return {k: v.contiguous() for k, v in tensors.items()}, record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--raw", action="store_true", help="raw weights instead of their moving average")
+    parser.add_argument("--base", choices=("a", "b"), default="a", help="SD1.5's kind or SDXL's kind")
+    options = parser.parse_args()
+    tensors, record = collect(options.raw, options.base)
+    out = (small_base_xl() if options.base == "b" else small_base()).WEIGHTS
+    temporary = out.with_suffix(".tmp")
+    save_file(tensors, str(temporary), metadata={"format": "pt", "mixofshow.small_base": json.dumps(record)})
+    os.replace(temporary, out)
+    print(f"{out.name}: {out.stat().st_size / 2**20:.1f} MiB, {record}")
+
+
+if __name__ == "__main__":
+    main()
