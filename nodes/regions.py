@@ -9,13 +9,7 @@ from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
 from .types import CATEGORY, CONCEPTS, REGIONS
 
-DEFAULT_REGIONS = """{
-  "version": 1,
-  "regions": [
-    {"id": "left", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}, "prompt": ""},
-    {"id": "right", "shape": {"type": "rect", "x": 0.5, "y": 0, "width": 0.5, "height": 1}, "prompt": ""}
-  ]
-}"""
+NO_REGIONS = '{"version": 1, "regions": []}'
 
 
 def _editor_input() -> io.String.Input:
@@ -23,7 +17,7 @@ def _editor_input() -> io.String.Input:
     editor = io.String.Input(
         "editor",
         multiline=True,
-        default=DEFAULT_REGIONS,
+        default=NO_REGIONS,
         tooltip="Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
         " wired in instead.",
     )

@@ -50,8 +50,8 @@ def level_sizes(width: int, height: int, levels: Sequence[int] = DEFAULT_LEVELS)
 
 
 def measure_coverage(placed: RegionMap, sizes: Sequence[tuple[int, int]]) -> tuple[LevelCoverage, ...]:
-    """The weights that attention will use at each size, as if every region were active."""
-    spec = placed.regions
+    """The weights that attention will use for the prompts at each size, as if every region were active."""
+    spec, masks = placed.regions, placed.claiming().masks
     found = []
     for size in sizes:
         size = (max(1, size[0]), max(1, size[1]))
@@ -59,7 +59,7 @@ def measure_coverage(placed: RegionMap, sizes: Sequence[tuple[int, int]]) -> tup
         if spec.regions:
             strength = torch.tensor([region.strength for region in spec.regions])
             weight = torch.tensor([region.weight for region in spec.regions])
-            covered = cover(placed.masks[None].float() / 255, size, spec.edges)
+            covered = cover(masks[None].float() / 255, size, spec.edges)
             weights = blend_weights(covered, strength, weight, spec.overlap)[0].view(-1, *size)
         shares = tuple(
             RegionShare(region.name, int((own > 0).sum()), float(own.sum()), float(own.max()))
@@ -83,8 +83,10 @@ def describe_coverage(placed: RegionMap, levels: Sequence[LevelCoverage]) -> str
 
 
 def _explain(placed: RegionMap, levels: Sequence[LevelCoverage]) -> list[str]:
-    spec, notes = placed.regions, []
+    spec, notes = placed.regions, placed.idle_notes()
     for index, region in enumerate(spec.regions):
+        if not region.claims:
+            continue
         if region.strength == 0:
             notes.append(f"{region.name!r} has strength 0: it is switched off.")
             continue

@@ -20,7 +20,10 @@ def colour(index: int) -> tuple[float, float, float]:
 
 
 def draw_preview(placed: RegionMap, backdrop: Tensor | None = None) -> Tensor:
-    """RGB picture [1, H, W, 3] in 0..1; ``backdrop`` is an image [1, h, w, 3] that is stretched to the canvas."""
+    """RGB picture [1, H, W, 3] in 0..1; ``backdrop`` is an image [1, h, w, 3] that is stretched to the canvas.
+
+    A region that claims nothing has its name, but no colour.
+    """
     height, width = placed.regions.height, placed.regions.width
     if backdrop is None:
         picture = torch.full((height, width, 3), 0.12)
@@ -28,7 +31,7 @@ def draw_preview(placed: RegionMap, backdrop: Tensor | None = None) -> Tensor:
         channels = backdrop[:1, ..., :3].detach().float().cpu().movedim(-1, 1)
         picture = torch.nn.functional.interpolate(channels, size=(height, width), mode="bilinear", antialias=True)[0]
         picture = picture.movedim(0, -1).clamp(0, 1).clone()
-    for index, mask in enumerate(placed.masks):
+    for index, mask in enumerate(placed.claiming().masks):
         share = mask[..., None].float() / 255 * TINT
         picture = picture * (1 - share) + torch.tensor(colour(index)) * share
     image = Image.frombuffer("RGB", (width, height), (picture * 255).round().to(torch.uint8).numpy().tobytes())

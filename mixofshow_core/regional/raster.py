@@ -37,6 +37,28 @@ class RegionMap:
                 f"Regions: the masks are {self.masks.dtype} {tuple(self.masks.shape)}; uint8 {wanted} is needed."
             )
 
+    def claiming(self, negative: bool = False) -> RegionMap:
+        """The same regions, with empty masks for those that claim nothing: the background and the others keep it.
+
+        ``negative``: for the negative prompts, where a region with a negative of its own has its place as well.
+        """
+        regions = self.regions.regions
+        idle = [n for n, r in enumerate(regions) if not (r.claims or (negative and r.negative.strip()))]
+        if not idle:
+            return self
+        masks = self.masks.clone()
+        masks[idle] = 0
+        return RegionMap(self.regions, masks)
+
+    def idle_notes(self) -> list[str]:
+        """A line for each region that claims nothing."""
+        what = {True: "only its negative counts", False: "it claims nothing"}
+        return [
+            f"{region.name!r} has no prompt and no concept: {what[bool(region.negative.strip())]}, and Place's prompt "
+            "decides there. Say what is there, or delete it."
+            for region in self.regions.regions if not region.claims
+        ]  # fmt: skip
+
 
 def make_map(regions: RegionSet, masks: Sequence[Tensor] = ()) -> RegionMap:
     return RegionMap(regions, rasterize(regions, masks))

@@ -208,6 +208,11 @@ class Region:
         if not self.name:
             object.__setattr__(self, "name", self.id)
 
+    @property
+    def claims(self) -> bool:
+        """Whether it takes its place from the background: without prompt and concept nothing is said to be there."""
+        return bool(self.prompt.strip() or self.concept.strip())
+
 
 @dataclass(frozen=True)
 class Background:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mos_tests.browser.editor import FIND, EditorPage, document, rectangle
+from mos_tests.browser.editor import FIND, GRAPH, EditorPage, document, rectangle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -218,4 +218,23 @@ def test_a_subgraph_made_saved_edited_and_unpacked_keeps_the_drawing(mouse):
     if seen:
         mouse.look()
         assert mouse.root.locator(".mos-row").count() == 2
+    assert not mouse.problems, mouse.problems
+
+
+def test_a_new_node_is_empty_says_what_to_do_and_names_what_claims_nothing(mouse):
+    """A person adds the node, drags at once, and types: no tool, no list, no region that was there before."""
+    mouse.load_graph(GRAPH)  # says nothing of the editor's value: it is the one of a new node
+    assert mouse.regions == []
+    assert "Draw a box" in mouse.root.locator(".mos-empty:visible").inner_text()
+    mouse.drag((0.1, 0.1), (0.6, 0.6))
+    [region] = mouse.regions
+    assert region["shape"]["type"] == "rect" and not mouse.root.locator(".mos-empty").is_visible()
+    row = mouse.root.locator(".mos-row").first
+    figures = mouse.root.locator(".mos-foot")
+    assert "claims nothing" in row.inner_text() and "0 % covered" in figures.inner_text()
+    mouse.field("Negative").fill("a hat")
+    row.get_by_text("negative only").wait_for()
+    mouse.field("Prompt").fill("a dog")
+    row.get_by_text("25 %").wait_for()
+    assert "25 % covered" in figures.inner_text() and "claims nothing" not in mouse.root.inner_text()
     assert not mouse.problems, mouse.problems

@@ -10,12 +10,17 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.host import text
 from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_pack.nodes.regions import DEFAULT_REGIONS, MixOfShowRegions
+from mos_pack.nodes.regions import NO_REGIONS, MixOfShowRegions
 from mos_tests.host.server import ServerError
 from mos_tests.host.test_server import sampling_graph
 from mos_tests.host.test_text import widths_of
 from mos_tests.unit.builders import make_concept
 from PIL import Image
+
+HALVES = json.dumps({"version": 1, "regions": [
+    {"id": name, "shape": {"type": "rect", "x": x, "y": 0, "width": 0.5, "height": 1}, "prompt": ""}
+    for name, x in (("left", 0), ("right", 0.5))
+]})  # fmt: skip
 
 
 @pytest.fixture
@@ -46,10 +51,18 @@ def stock(clip, prompt):
 
 
 def test_regions_node_outputs():
-    placed, masks, preview, width, height = MixOfShowRegions.execute(DEFAULT_REGIONS, 104, 72).result
+    placed, masks, preview, width, height = MixOfShowRegions.execute(HALVES, 104, 72).result
     assert (width, height) == (104, 72) and masks.shape == (2, 72, 104) and preview.shape == (1, 72, 104, 3)
     assert masks[0, :, :52].min() == 1 and masks[0, :, 52:].max() == 0
     assert [region.id for region in placed.regions.regions] == ["left", "right"]
+
+
+def test_a_new_regions_node_is_empty_and_claims_nothing(base):
+    """Two promptless halves took half of whatever was drawn over them."""
+    assert MixOfShowRegions.define_schema().inputs[0].default == NO_REGIONS
+    placed = MixOfShowRegions.execute(NO_REGIONS, 104, 72)[0]
+    model, *_ = MixOfShowPlace.execute(base.model, base.clip, "a", "b", placed).result
+    assert placed.regions.regions == () and model is base.model, "stock without a drawing"
 
 
 def test_regions_node_without_regions_gives_an_empty_mask():
@@ -142,7 +155,7 @@ def place_graph(regions=True):
     del graph["3"]
     graph["5"]["inputs"] |= {"model": ["2", 0], "positive": ["2", 1], "negative": ["2", 2]}
     if regions:
-        editor = DEFAULT_REGIONS.replace('"prompt": ""', '"prompt": "a dog"', 1)
+        editor = HALVES.replace('"prompt": ""', '"prompt": "a dog"', 1)
         graph["8"] = {"class_type": "MixOfShowRegions", "inputs": {"editor": editor, "width": 128, "height": 64}}
         graph["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 2]}}
         place["regions"] = ["8", 0]

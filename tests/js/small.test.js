@@ -29,11 +29,23 @@ test("history: undo, redo, merging, and a new branch", () => {
 test("cover and overlap are those of the drawing", () => {
   let doc = emptyDoc(512, 512);
   for (const x of [0, 0.25]) {
-    doc = { ...doc, regions: [...doc.regions, makeRegion(doc, { type: "rect", x, y: 0, width: 0.5, height: 1 })] };
+    const shape = /** @type {const} */ ({ type: "rect", x, y: 0, width: 0.5, height: 1 });
+    doc = { ...doc, regions: [...doc.regions, makeRegion(doc, shape, { prompt: "a dog" })] };
   }
   const figures = measure(doc);
   assert.ok(Math.abs(figures.covered - 0.75) < 0.01 && Math.abs(figures.overlap - 0.25) < 0.01);
   assert.ok(Math.abs((figures.shares.get("r1") ?? 0) - 0.5) < 0.01);
+});
+
+test("what has neither a prompt nor a concept covers nothing", () => {
+  const doc = emptyDoc(512, 512);
+  const shape = /** @type {const} */ ({ type: "rect", x: 0, y: 0, width: 0.5, height: 1 });
+  const covered = (/** @type {object} */ extra) => {
+    const region = makeRegion(doc, shape, extra);
+    return measure({ ...doc, regions: [region, makeRegion(doc, shape, { id: "r2", prompt: "a dog" })] });
+  };
+  assert.ok(covered({ prompt: " ", negative: "hat" }).overlap === 0 && covered({ concept: "mara" }).overlap > 0.49);
+  assert.ok(covered({}).covered > 0.49, "the other one still does");
 });
 
 test("a region is lost where it owns no token: by half with soft edges, wholly with hard ones", () => {

@@ -375,3 +375,18 @@ test("200 steps can be undone", () => {
   }
   assert.equal(undone, 200);
 });
+
+test("on an empty canvas a drag draws a box, until somebody chooses a tool", () => {
+  const { editor } = start();
+  assert.equal(editor.tool, "rect");
+  drag(editor, [0.1, 0.1], [0.4, 0.9]);
+  assert.deepEqual([editor.doc.regions.length, editor.tool], [1, "select"]);
+  press(editor, "Delete");
+  assert.equal(editor.tool, "select", "drawing was somebody's choice");
+  const { value } = editor;
+  assert.equal(start(value).editor.tool, "rect");
+  const filled = start(JSON.stringify({ version: 1, regions: [{ id: "a", shape: { type: "rect", x: 0, y: 0, width: 1, height: 1 } }] }));
+  assert.equal(filled.editor.tool, "select");
+  filled.editor.load(value);
+  assert.equal(filled.editor.tool, "rect");
+});

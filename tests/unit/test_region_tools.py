@@ -23,7 +23,7 @@ def draw(*regions, width=128, height=64, **top):
 
 
 def rect(x=0.0, y=0.0, width=1.0, height=1.0, **more):
-    return {"shape": {"type": "rect", "x": x, "y": y, "width": width, "height": height}, **more}
+    return {"shape": {"type": "rect", "x": x, "y": y, "width": width, "height": height}, "prompt": "a thing", **more}
 
 
 class TestControlWeights:
@@ -93,6 +93,26 @@ class TestCoverage:
         placed = draw(rect(name="under"), rect(name="top"), rect(name="off", strength=0), overlap="priority")
         report = describe_coverage(placed, measure_coverage(placed, [(8, 16)]))
         assert "'under' has no effect at all: others cover it" in report and "'off' has strength 0" in report
+
+    def test_a_region_that_says_nothing_claims_nothing_and_the_report_says_so(self):
+        """It took half of what it lay over, in silence; a negative alone has its place among the negatives only."""
+        silent, denying = rect(name="drawn", prompt=" "), rect(name="denying", prompt="", negative="hat")
+        placed = draw(rect(width=0.5, name="man"), silent, denying)
+        (level,) = measure_coverage(placed, [(4, 8)])
+        assert [share.owned for share in level.shares] == [16, 0, 0]
+        report = describe_coverage(placed, (level,))
+        assert "'drawn' has no prompt and no concept: it claims nothing" in report and "'man' " not in report
+        assert "'denying' has no prompt and no concept: only its negative counts" in report
+        assert "others cover" not in report
+        assert [int(mask.max()) for mask in placed.claiming().masks] == [255, 0, 0]
+        assert [int(mask.max()) for mask in placed.claiming(negative=True).masks] == [255, 0, 255]
+        assert [int(mask.max()) for mask in placed.masks] == [255, 255, 255], "its MASK is drawn all the same"
+        assert control_weights(placed, (4, 8)).unique().tolist() == [1]
+        whole = draw(rect(width=0.5, name="man"))
+        assert whole.claiming() is whole, "nothing to empty: nothing is copied"
+
+    def test_a_concept_alone_is_a_claim(self):
+        assert draw(rect(prompt="", concept="mara")).regions.regions[0].claims
 
     def test_no_regions(self):
         placed = draw()

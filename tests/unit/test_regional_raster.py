@@ -149,8 +149,14 @@ class TestInputMasks:
 
 
 def test_preview_shows_regions_over_the_backdrop():
-    placed = make_map(spec(rect(0, 0, 0.5, 1), width=128))
+    placed = make_map(spec(rect(0, 0, 0.5, 1), width=128, prompt="a dog"))
     picture = draw_preview(placed, torch.full((1, 10, 20, 3), 0.5))
     assert picture.shape == (1, 64, 128, 3)
     assert torch.allclose(picture[0, :, 70:], torch.tensor(0.5), atol=0.01)
     assert (picture[0, :5, :60] - 0.5).abs().max() > 0.1
+
+
+def test_preview_of_a_region_that_claims_nothing_shows_its_name_alone():
+    silent, speaking = (draw_preview(make_map(spec(rect(0, 0, 1, 1), prompt=text))) for text in ("", "a dog"))
+    assert (silent[0, :10] - 0.12).abs().max() < 0.01 < (speaking[0, :10] - 0.12).abs().max(), "no colour"
+    assert (silent - 0.12).abs().max() > 0.5, "its name"

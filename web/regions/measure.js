@@ -33,6 +33,9 @@ function sampled(shape, width, height) {
   return entry;
 }
 
+/** As the server counts: what has neither a prompt nor a concept takes no place. @param {import("./model.js").Region} region */
+export const claims = ({ prompt, concept }) => Boolean(prompt.trim() || concept.trim());
+
 /** @param {Doc} doc @returns {{width: number, height: number}} */
 export function coarseSize(doc) {
   const scale = LONG_SIDE / Math.max(doc.width, doc.height);
@@ -47,7 +50,8 @@ export function measure(doc) {
   for (const region of doc.regions) {
     const { cells, count } = sampled(region.shape, width, height);
     shares.set(region.id, count / cells.length);
-    if (region.strength > 0) for (let n = 0; n < cells.length; n += 1) counts[n] += cells[n];
+    if (region.strength > 0 && claims(region))
+      for (let n = 0; n < cells.length; n += 1) counts[n] += cells[n];
   }
   let [covered, overlap] = [0, 0];
   for (const count of counts) {

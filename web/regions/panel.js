@@ -4,7 +4,7 @@ import { el, iconButton } from "./dom.js";
 import { makeBackgroundFields, makeRegionFields } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
 import { boundsOf } from "./geometry.js";
-import { lostTokens } from "./measure.js";
+import { claims, lostTokens } from "./measure.js";
 import { reorderRegion } from "./model.js";
 import { colorOf } from "./render.js";
 import { BACKGROUND } from "./state.js";
@@ -102,8 +102,11 @@ export function makePanel(editor, context) {
       for (const entry of doc.regions) {
         const texts = shares.get(entry.id);
         if (!texts) continue;
-        const text = entry.shape.type === "input" ? "" : `${Math.round((figures.shares.get(entry.id) ?? 0) * 100)} %`;
+        const idle = claims(entry) ? "" : t(entry.negative.trim() ? "idle.negative" : "idle");
+        const percent = `${Math.round((figures.shares.get(entry.id) ?? 0) * 100)} %`;
+        const text = idle || (entry.shape.type === "input" ? "" : percent);
         if (texts.share.textContent !== text) texts.share.textContent = text;
+        texts.share.title = idle && t("idle.why");
         if (editor.draft) continue; // nobody listens to every frame of a drag
         const said = describe(editor, entry, t, texts.warn);
         if (texts.heard.textContent !== said) texts.heard.textContent = said;
@@ -119,7 +122,8 @@ export function makePanel(editor, context) {
  * What the canvas shows of a region, in words.
  * @param {Editor} editor @param {Region} entry @param {import("./texts.js").Translate} t @param {string} warn
  */
-function describe({ size }, { shape, concept, ui }, t, warn) {
+function describe({ size }, entry, t, warn) {
+  const { shape, concept, ui } = entry;
   const box = boundsOf(shape);
   const place = t("heard.place", {
     x: Math.round(box.x * size.width),
@@ -127,7 +131,7 @@ function describe({ size }, { shape, concept, ui }, t, warn) {
     width: Math.round(box.width * size.width),
     height: Math.round(box.height * size.height),
   });
-  const flags = [ui.locked && t("heard.locked"), ui.hidden && t("heard.hidden")];
+  const flags = [ui.locked && t("heard.locked"), ui.hidden && t("heard.hidden"), !claims(entry) && t("idle.why")];
   return [t(`shape.${shape.type}`), shape.type !== "input" && place, concept, ...flags, warn]
     .filter(Boolean)
     .join(", ");

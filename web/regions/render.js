@@ -2,7 +2,7 @@
 
 import { decodeRuns } from "./bitmask.js";
 import { boundsOf } from "./geometry.js";
-import { coarseSize } from "./measure.js";
+import { claims, coarseSize } from "./measure.js";
 import { rasterize } from "./raster.js";
 import { allHandles } from "./tools.js";
 
@@ -190,7 +190,8 @@ function drawFill(context, region, scene, doc, still) {
   const { shape } = region;
   const color = colorOf(region);
   const document = context.canvas.ownerDocument;
-  context.globalAlpha = 0.12 + 0.3 * region.strength;
+  const share = claims(region) ? 1 : 0.35; // paler: nothing is said to be there
+  context.globalAlpha = share * (0.12 + 0.3 * region.strength);
   if (shape.type === "input") {
     const mask = scene.masks.get(shape.index);
     if (mask) context.drawImage(colored(document, mask, color), r.x, r.y, r.width, r.height);
@@ -217,7 +218,7 @@ function drawFill(context, region, scene, doc, still) {
   }
   if (shape.type !== "mask" && shape.type !== "input") {
     const pattern = patternOf(context, color, String(region.ui.pattern), scene.scale);
-    context.globalAlpha = region.ui.pattern === "plain" ? 0 : 0.5;
+    context.globalAlpha = region.ui.pattern === "plain" ? 0 : 0.5 * share;
     tracePath(context, shape, r);
     context.fillStyle = pattern;
     context.fill();

@@ -28,6 +28,7 @@ export class Editor {
     this.size = size;
     /** @type {Tool} */
     this.tool = "select";
+    this.chosen = false; // whether somebody chose the tool
     this.brush = 0.05;
     this.snap = 8;
     this.view = { zoom: 1, x: 0, y: 0 };
@@ -70,7 +71,13 @@ export class Editor {
     const selected = doc.regions.some((region) => region.id === this.selected) ? this.selected : null;
     this.history = new History({ doc, selected });
     this.held = null;
+    this.offerTool(doc);
     this.cancel();
+  }
+
+  /** Until somebody chooses: on an empty canvas dragging draws a box. @param {Doc} doc */
+  offerTool({ regions }) {
+    if (!this.chosen) this.tool = regions.length ? "select" : "rect";
   }
 
   /** Set when the text was drawn for other proportions. @returns {import("./model.js").Note | null} */
@@ -114,6 +121,7 @@ export class Editor {
   use(tool) {
     this.cross = this.held = null;
     this.cancel();
+    this.chosen = true;
     this.tool = tool;
     this.notify();
   }
@@ -153,6 +161,7 @@ export class Editor {
     }
     this.history.push({ doc, selected }, merge !== null && merge === this.mergeKey);
     this.mergeKey = merge;
+    this.offerTool(doc);
     this.publish(value, merge === null);
     return true;
   }
