@@ -218,7 +218,7 @@ def test_a_person_fills_the_shipped_workflow_by_mouse_and_presses_run(mouse):
     mouse.server.interrupt()
     mouse.page.locator("[data-testid=queue-button] button, button[data-testid=queue-button]").first.click()
     drawn = {}
-    for _ in range(50):
+    for _ in range(200):
         queue = mouse.server.get("/queue")
         for entry in queue["queue_running"] + queue["queue_pending"]:
             drawn = next(node["inputs"] for node in entry[2].values() if node["class_type"] == "MixOfShowRegions")

@@ -12,6 +12,7 @@ from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import NO_REGIONS, MixOfShowRegions
 from mos_tests.host.server import ServerError
+from mos_tests.host.test_regions import Case
 from mos_tests.host.test_server import sampling_graph
 from mos_tests.host.test_text import widths_of
 from mos_tests.unit.builders import make_concept
@@ -110,6 +111,25 @@ def test_negatives_and_empty_regions_fall_back_to_place(base, knowing):
     assert torch.equal(positive.texts[1], stock(knowing, "a dog")[0][0])
     assert torch.equal(negative.texts[0], stock(knowing, "hat")[0][0])
     assert torch.equal(negative.texts[1], stock(knowing, "bad")[0][0])
+
+
+def test_a_region_that_says_nothing_takes_no_token_of_what_it_lies_over(base):
+    """It shared every token of the dog by half with Place's prompt. A negative of its own still has its place."""
+    case, prompts = Case("sd15", base.model), (base.model, base.clip, "two animals", "bad")
+    whole = {"type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}
+    dog, silent, denying = {"prompt": "a dog"}, {"shape": whole}, {"shape": whole, "negative": "hat"}
+
+    def sampled(*entries):
+        return case.sample(*MixOfShowPlace.execute(*prompts, regions(*entries)).result)
+
+    assert torch.equal(sampled(dog, silent), sampled(dog))
+    assert torch.equal(sampled(silent), case.sample(*MixOfShowPlace.execute(*prompts).result)), "stock again"
+    shown = MixOfShowPlace.execute(*prompts, regions(dog, silent, denying))
+    positive, negative = (payload(shown.result[n]).placed.masks for n in (1, 2))
+    assert [int(mask.max()) for mask in positive] == [255, 0, 0]
+    assert [int(mask.max()) for mask in negative] == [255, 0, 255]
+    (said,) = shown.ui.as_dict()["text"]
+    assert "'r1' has no prompt and no concept: it claims nothing" in said and "'r2' has" in said and "'r0'" not in said
 
 
 def test_background_concept(base, knowing):

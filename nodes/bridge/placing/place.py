@@ -71,7 +71,7 @@ def place(
     notes = [] if notes is None else notes
     notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
     if placed is not None:
-        notes += warn_about_vanishing(placed)
+        notes += [*warn_about_vanishing(placed), *(f"Region {note}" for note in placed.idle_notes())]
     routes, clips = None, {None: clip}
     if cast:
         owners, background = find_owners(cast, positives, placed, vocabulary)
@@ -81,9 +81,10 @@ def place(
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
             clips[number] = apply_deltas(None, clip, texts, cast[number].strength)[1] if texts else clip
     encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
+    for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
-        _conditioning(encode, prompts, placed, routes, what)
-        for prompts, what in ((positives, "prompt"), (negatives, "negative prompt"))
+        _conditioning(encode, positives, for_positive, routes, "prompt"),
+        _conditioning(encode, negatives, for_negative, routes, "negative prompt"),
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
@@ -172,7 +173,7 @@ def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
 def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
     """The positive and the negative PlacedPrompts.
 
-    A region without prompt and concept keeps Place's prompt, one without negative keeps Place's negative. A region's
+    A region without prompt and concept has Place's prompt, one without negative Place's negative. A region's
     concept is put in front of its prompt unless the prompt names it; the suffix goes behind every region's own prompt.
     """
     if placed is None:
@@ -227,7 +228,7 @@ def warn_about_vanishing(placed: RegionMap) -> list[str]:
     covered = cover(placed.masks[None].float() / 255, size, spec.edges)
     notes = [
         f"Region {region.name!r} covers no whole 8 x 8 pixel token and has no effect; enlarge it."
-        for region, tokens in zip(spec.regions, covered[0], strict=True) if not tokens.any()
+        for region, tokens in zip(spec.regions, covered[0], strict=True) if region.claims and not tokens.any()
     ]  # fmt: skip
     for note in notes:
         log.warning("%s", note)

@@ -126,7 +126,8 @@ def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep,
         return made
     spec = payload.placed.regions
     other_shape = abs(width * spec.height / (height * spec.width) - 1) > ASPECT_TOLERANCE
-    if other_shape and bool((payload.placed.masks != 255).any()):  # a region that covers all fits every picture
+    spread = payload.placed.masks.flatten(1).aminmax(dim=1)
+    if other_shape and bool((spread.min != spread.max).any()):  # what covers all, or nothing, fits every picture
         sampling.warn(
             f"The latent is {width} x {height}, the regions were drawn for {spec.width} x {spec.height} pixels; "
             f"they are squeezed to fit. Wire width and height of Regions to the latent; for a crop take Pick Region."
