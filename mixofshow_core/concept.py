@@ -21,6 +21,7 @@ from .errors import MixOfShowError
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
+COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 WORD_PATTERN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_+-]{0,79}>")
 LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")

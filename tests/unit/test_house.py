@@ -19,6 +19,8 @@ MAX_LINES = 400
 SHIPPED = sorted(
     [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "mixofshow_core").rglob("*.py")]
 )
+OUTSIDE = ("world", "benchmarks")  # rooms that are not shipped
+UNSHIPPED = sorted(path for room in OUTSIDE for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "web").rglob("*.js")])
 
 
@@ -27,13 +29,15 @@ def name_of(path: Path) -> str:
 
 
 def room_of(parts: tuple[str, ...]) -> str:
-    """Room of a module given its path below the root: ("nodes", "bridge", "text") -> "bridge"."""
+    """Room of a module given its path below the root: ("nodes", "bridge", "host", "text") -> "bridge/host"."""
     if not parts or parts == ("__init__",):
         return "pack"
-    if parts[0] == "nodes":
-        return "bridge" if len(parts) > 1 and parts[1] == "bridge" else "nodes"
+    if parts[:2] == ("nodes", "bridge"):
+        return f"bridge/{parts[2]}" if len(parts) > 2 and (ROOT / "nodes" / "bridge" / parts[2]).is_dir() else "bridge"
     if parts[0] == "mixofshow_core":
         return parts[1] if len(parts) > 1 and parts[1] in CORE_ROOMS else "base"
+    if parts[0] in OUTSIDE and len(parts) > 1 and (ROOT / parts[0] / parts[1]).is_dir():
+        return f"{parts[0]}/{parts[1]}"
     return parts[0]
 
 
@@ -42,11 +46,17 @@ def parts_of(path: Path) -> tuple[str, ...]:
 
 
 def read_arrows() -> dict[str, set[str]]:
-    """The block of arrows in CONTRIBUTING.md: room -> rooms it may import."""
+    """The blocks of arrows in CONTRIBUTING.md: room -> rooms it may import."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     arrows = {}
-    for source, targets in re.findall(r"^ +(\w+)(?: \(.*?\))? +--> +(.+)$", text, re.M):
+    for source, targets in re.findall(r"^ +([\w/]+)(?: \(.*?\))? +--> +(.+)$", text, re.M):
         arrows[source] = set() if targets.startswith("nothing") else set(targets.split())
+    wings = {room for room in arrows if room.startswith("bridge/")}
+    for targets in arrows.values():
+        if "core" in targets:
+            targets |= {*CORE_ROOMS, "base"}
+        if "bridge" in targets:
+            targets |= wings
     return arrows
 
 
@@ -61,23 +71,98 @@ def imports_of(path: Path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, None, alias.name.split(".")[0]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] not in OUTSIDE:
             yield node.lineno, None, node.module.split(".")[0]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1]
-            target = base + tuple((node.module or "").split(".")) if node.module else base
-            for alias in node.names:
-                child = (*target, alias.name)
-                is_module = (ROOT.joinpath(*child).with_suffix(".py")).is_file() or ROOT.joinpath(*child).is_dir()
-                yield node.lineno, room_of(child if is_module else target), None
+    for line, target in targets_of(tree, package):
+        yield line, room_of(target), None
+
+
+def targets_of(tree: ast.AST, package: tuple[str, ...]):
+    """(line, path below the root) of every module of ours that a file imports, by relative or full name."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if not node.level and node.module.split(".")[0] not in OUTSIDE:
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        target = base + tuple(node.module.split(".")) if node.module else base
+        for alias in node.names:
+            child = (*target, alias.name)
+            is_module = (ROOT.joinpath(*child).with_suffix(".py")).is_file() or ROOT.joinpath(*child).is_dir()
+            yield node.lineno, child if is_module else target
 
 
 def test_the_diagram_names_every_room():
-    found = {room_of(parts_of(path)) for path in SHIPPED} | {"web"}
+    found = {room_of(parts_of(path)) for path in SHIPPED + UNSHIPPED} | {"web"}
+    found -= {"bridge"}  # its __init__ alone
     assert set(ARROWS) >= found, f"rooms without a line in CONTRIBUTING.md: {sorted(found - set(ARROWS))}"
     named = set(ARROWS) | {target for targets in ARROWS.values() for target in targets}
-    for room in named - {"web", "pack", "nodes", "bridge", "base"}:
-        assert (ROOT / "mixofshow_core" / room / "__init__.py").is_file(), f"the diagram names {room}, which is gone"
+    for room in named - {"web", "pack", "nodes", "bridge", "base", "core", *found}:
+        raise AssertionError(f"the diagram names {room}, which is gone")
+
+
+def test_no_arrow_points_up():
+    """Rooms can be put on floors: every room's imports lie below it."""
+    floors: dict[str, int] = {}
+
+    def floor(room: str, above: tuple[str, ...] = ()) -> int:
+        assert room not in above, f"a circle of rooms: {' -> '.join((*above, room))}"
+        if room not in floors:
+            below = [floor(target, (*above, room)) for target in ARROWS.get(room, ()) if target in ARROWS]
+            floors[room] = 1 + max(below, default=0)
+        return floors[room]
+
+    for room in ARROWS:
+        floor(room)
+
+
+def test_no_two_files_import_each_other():
+    """No circle between files, by whatever import: inside functions and for type checking, too."""
+    graph = {}
+    for path in SHIPPED + UNSHIPPED:
+        found = set()
+        for _, target in targets_of(ast.parse(path.read_text(encoding="utf-8")), parts_of(path)[:-1]):
+            place = ROOT.joinpath(*target)
+            found.add(place.with_suffix(".py") if place.with_suffix(".py").is_file() else place / "__init__.py")
+        graph[path] = found - {path}
+    circle = find_circle(graph)
+    assert not circle, " -> ".join(name_of(path) for path in circle)
+
+
+def find_circle(graph: dict) -> list:
+    """Files of the first circle that is found, or nothing."""
+    done: set = set()
+
+    def walk(path, above: list) -> list:
+        if path in above:
+            return [*above[above.index(path):], path]
+        if path in done:
+            return []
+        for target in sorted(graph.get(path, ())):
+            circle = walk(target, [*above, path])
+            if circle:
+                return circle
+        done.add(path)
+        return []
+
+    for path in sorted(graph):
+        circle = walk(path, [])
+        if circle:
+            return circle
+    return []
+
+
+def test_a_circle_is_seen():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize("path", UNSHIPPED, ids=name_of)
+def test_rooms_that_are_not_shipped_follow_their_arrows(path):
+    room = room_of(parts_of(path))
+    wrong = [f"line {line}: {room} -> {target}" for line, target, _ in imports_of(path)
+             if target is not None and target != room and target not in ARROWS[room]]
+    assert not wrong, f"{name_of(path)}: {wrong}"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=name_of)
@@ -89,7 +174,7 @@ def test_imports_follow_the_arrows(path):
             wrong.append(f"line {line}: {room} -> {target}")
         if package is None or package in sys.stdlib_module_names or package in CORE_PACKAGES:
             continue
-        allowed = {"bridge": HOST_PACKAGES | OPTIONAL_PACKAGES, "nodes": {"comfy_api"}}.get(room, set())
+        allowed = {"bridge": HOST_PACKAGES | OPTIONAL_PACKAGES, "nodes": {"comfy_api"}}.get(room.split("/")[0], set())
         if package not in allowed:
             wrong.append(f"line {line}: {room} imports {package}")
     assert not wrong, f"{name_of(path)}: {wrong}"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core import formats
-from ....mixofshow_core.concept import LAYER_PATTERN, BaseInfo, Concept, ConceptEntry, Delta, Dense, LowRank
+from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Concept, ConceptEntry, Delta, Dense, LowRank
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.diffusers_names import PEFT_PREFIX, peft_alphas, to_kohya_names
 from ....mixofshow_core.formats.native import check_finite
@@ -35,7 +35,6 @@ from .exporting import LiveWeights
 
 log = logging.getLogger("mixofshow")
 
-COMMUNITY = "community LoRA"
 CONTEXT_WIDTHS = {768: "sd15", 2048: "sdxl"}
 EXPECTED = "lora_unet_*, lora_te_*, unet.down_blocks.*, text_encoder.* or diffusion_model.* of SD1.5's or SDXL's layers"
 CONFIG_BYTES = 2**20  # of an adapter_config.json, which is text of a few kilobytes

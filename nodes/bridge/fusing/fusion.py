@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ....mixofshow_core.concept import (
+    COMMUNITY,
     Concept,
     ConceptUse,
     Delta,
@@ -26,7 +27,6 @@ from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
 from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
-from ..formats.foreign import COMMUNITY
 from ..host.files import concept_folder, concept_save_path, safe_name
 from ..host.fingerprints import models_digests
 from ..host.model import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from ....mixofshow_core.training.loop import Sample
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from ..host.progress import Progress
-
-if TYPE_CHECKING:
-    from .run import TrainRequest
+from .request import TrainRequest
 
 ENCODE_BATCH = 8
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -13,9 +12,7 @@ from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from .denoiser import DOWNSCALE, TEXT_SECTIONS
 from .parts import count_trained
-
-if TYPE_CHECKING:
-    from .run import TrainRequest
+from .request import TrainRequest
 
 GIGABYTE = 1024**3
 POSITIONS = 77

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -19,9 +18,7 @@ from ....mixofshow_core.training.adapters import Trainables, WordEmbeddings, see
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from .denoiser import class_vector, reachable_text_groups, vocabulary_norm
-
-if TYPE_CHECKING:
-    from .run import TrainRequest
+from .request import TrainRequest
 
 # Words that CLIP's vocabulary holds and its training pictures hardly had; Custom Diffusion's choice.
 RARE_WORDS = ("ktn", "pll", "ucd")

@@ -7,7 +7,6 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -17,28 +16,20 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import load_safetensors, save_safetensors
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.captions import class_prompt
-from ....mixofshow_core.training.dataset import folder_fingerprint, read_class_folder
+from ....mixofshow_core.training.dataset import read_class_folder
 from ....mixofshow_core.training.loop import Sample
-from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from ..host.files import work_folder
 from ..host.progress import Progress
 from .data import picture_folder
 from .encode import encode_picture
+from .request import TrainRequest
 from .samples import sample_latents
-
-if TYPE_CHECKING:
-    from .run import TrainRequest
 
 log = logging.getLogger("mixofshow")
 
 BATCH = 4
 CACHE_VERSION = 1  # raised when the same request would draw other pictures
-
-
-def class_folder_fingerprint(settings: TrainSettings) -> str:
-    """Changes with the given class pictures; empty without a folder."""
-    return folder_fingerprint(picture_folder(settings.prior_folder)) if settings.prior_folder.strip() else ""
 
 
 def encode_priors(request: TrainRequest) -> list[Sample]:

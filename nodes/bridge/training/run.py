@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import comfy.model_management
@@ -15,11 +13,10 @@ import latent_preview
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ....mixofshow_core.concept import BaseInfo, Concept, ConceptUse
+from ....mixofshow_core.concept import Concept, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
-from ....mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
-from ....mixofshow_core.training.adapters import ConceptPlan, Trainables, export_concept
+from ....mixofshow_core.training.adapters import Trainables, export_concept
 from ....mixofshow_core.training.auto import ModelFacts, resolve
 from ....mixofshow_core.training.dataset import TrainingSet
 from ....mixofshow_core.training.loop import StepReport, train
@@ -28,13 +25,11 @@ from ....mixofshow_core.training.sampling import sample_ddim
 from ....mixofshow_core.training.settings import TrainSettings
 from ....mixofshow_core.training.snapshot import RunState, Snapshots
 from ..host import model as bridge_model
-from ..host.files import concept_folder, concept_save_path, safe_name, work_folder
-from ..host.fingerprints import models_digests, module_digest
+from ..host.files import concept_folder, concept_save_path, work_folder
 from ..host.progress import Progress
 from .denoiser import (
     HostDenoiser,
     class_vector,
-    embedding_index,
     host_for_training,
     prediction_of,
     vocabulary_norm,
@@ -43,58 +38,13 @@ from .encode import encode_pictures, ordinary
 from .memory import estimate, gigabytes, memory_advice
 from .optimizers import library_optimizer
 from .parts import count_trained, make_trainables, trained_modules
-from .prior import class_folder_fingerprint, encode_priors
+from .prior import encode_priors
+from .request import TrainRequest
 from .validation import save_validation
 
 log = logging.getLogger("mixofshow")
 
-TRAINER_VERSION = 3  # raised when the same request would give another result
 PREVIEW_STEPS = 8
-UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
-
-
-@dataclass(frozen=True, eq=False)
-class TrainRequest:
-    """Everything a run depends on. ``settings`` are resolved: no autos left."""
-
-    model: object
-    clip: object
-    vae: object
-    data: TrainingSet
-    settings: TrainSettings
-    seed: int
-    save_as: str
-    base: BaseInfo
-
-    @property
-    def plans(self) -> tuple[ConceptPlan, ...]:
-        with_class, start = self.settings.with_class, self.settings.word_start
-        return tuple(
-            ConceptPlan(c.name, c.class_word.strip(), c.kind, with_class, c.style, start) for c in self.data.concepts
-        )
-
-    @property
-    def index(self) -> tuple[int, ...]:
-        layers = cross_attention_layers(bridge_model.unet_of(self.model))
-        return embedding_index(layers, self.settings.embedding_rows)
-
-    @property
-    def stem(self) -> str:
-        return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
-
-    @cached_property
-    def models(self) -> tuple:
-        """Tells MODEL and CLIP, as they are sampled, from all others: the run and its class pictures rest on them."""
-        return sample_weights(self.model, self.clip), *models_digests(self.model, self.clip)
-
-    def fingerprint(self) -> str:
-        """The same for runs that would end in the same file."""
-        settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
-        facts = [
-            TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
-            self.models, class_folder_fingerprint(self.settings), module_digest(self.vae.first_stage_model),
-        ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,23 +52,6 @@ class TrainResult:
     concept: Concept
     path: Path
     losses: tuple[float, ...]
-
-
-def sample_weights(model, clip) -> str:
-    """Hash of a few weights of both models with the LoRAs that are patched onto them."""
-    spatial = layer_groups_unet(bridge_model.unet_of(model))
-    names = [spatial[0].members[0], spatial[len(spatial) // 2].members[0], spatial[-1].members[0]]
-    text = [
-        group.members[0]
-        for encoder, module in bridge_model.text_models_of(clip).items()
-        for group in layer_groups_text(module, encoder)[:1]
-    ]
-    digest = hashlib.sha256()
-    for patcher, chosen in ((model, names), (clip.patcher, text)):
-        for name, weight in sorted(bridge_model.effective_weights(patcher, chosen).items()):
-            digest.update(name.encode())
-            digest.update(weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def prepare(

@@ -11,8 +11,8 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.topology import cross_attention_layers
 from ....mixofshow_core.training.sheet import labelled_grid
 from ..host import model as bridge_model
+from ..host.layered import with_layers
 from ..host.text import encode_layered, register_concepts
-from ..placing.wrappers import Payload, patch_model, with_payload
 
 STRENGTHS = (0.0, 0.7, 1.0)
 STEPS = 20
@@ -24,13 +24,12 @@ def sample_latents(model, clip, prompt: str, seed: int, count: int, use: Concept
     layers, size = len(cross_attention_layers(bridge_model.unet_of(model))), bridge_model.native_size(model)
     text_model = clip if use is None else register_concepts(clip, (use,))
     positive, negative = encode_layered(text_model, prompt, layers), encode_layered(text_model, "", layers)
-    payload = Payload(positive.context.shape[1], positive.layers) if positive.layers is not None else None
     channels = model.model.latent_format.latent_channels
     latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, channels, size // 8, size // 8))
     return comfy.sample.sample(
-        patch_model(model), comfy.sample.prepare_noise(latent, seed), STEPS, 4.0 if size < 256 else 7.0, SAMPLER,
-        SCHEDULER, with_payload(positive.context, dict(positive.extras), payload),
-        with_payload(negative.context, dict(negative.extras), None), latent, seed=seed, disable_pbar=True,
+        with_layers(model, positive.layers), comfy.sample.prepare_noise(latent, seed), STEPS,
+        4.0 if size < 256 else 7.0, SAMPLER, SCHEDULER, [[positive.context, dict(positive.extras)]],
+        [[negative.context, dict(negative.extras)]], latent, seed=seed, disable_pbar=True,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ from ....mixofshow_core.training.sheet import labelled_grid
 from ..host import model as bridge_model
 from ..host.progress import Progress
 from .denoiser import HostDenoiser
-
-if TYPE_CHECKING:
-    from .run import TrainRequest
+from .request import TrainRequest
 
 log = logging.getLogger("mixofshow")
 
