@@ -31,6 +31,6 @@ def test_samples_of_training_are_what_place_paints(tiny_sd15):
     plain = [[[text.context, dict(text.extras)]] for text in (positive, negative)]
     ours = sample(with_layers(base.model, positive.layers), *plain)
     placed = place(base.model, base.clip, "a photo of mara", "", None, (use,))
-    assert torch.equal(ours, sample(placed[0], placed[2], placed[3]))
+    assert torch.equal(ours, sample(*placed))
     assert not torch.equal(ours, sample(base.model, *plain)), "the layers matter"
     assert with_layers(base.model, None) is base.model
