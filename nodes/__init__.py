@@ -24,7 +24,7 @@ class MixOfShowExtension(ComfyExtension):
             train,
         )
 
-        topics = (demo_model, dataset, train, concepts, fuse, regions, place, control, region_tools, evaluate, export,
+        topics = (demo_model, dataset, train, concepts, fuse, regions, place, region_tools, control, evaluate, export,
                   inspection)  # fmt: skip
         return [node for topic in topics for node in topic.NODES]
 

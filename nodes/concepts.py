@@ -10,7 +10,7 @@ from .bridge.formats.exporting import LiveWeights
 from .bridge.formats.foreign import read_any
 from .bridge.fusing.fusion import check_list
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
-from .types import CATEGORY, CONCEPTS
+from .types import CONCEPTS, FUSE, found_by
 
 NO_FILE = "(no file yet)"
 
@@ -23,7 +23,8 @@ class MixOfShowLoadConcept(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowLoadConcept",
             display_name="Mix-of-Show Load Concept",
-            category=CATEGORY,
+            category=FUSE,
+            **found_by("MixOfShowLoadConcept"),
             description="Loads a concept file, or any LoRA for SD1.5 or SDXL, for Fuse and Place.",
             inputs=[
                 io.Combo.Input(

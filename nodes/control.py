@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .bridge.demo.adapter import load_sketch_adapter
 from .bridge.placing.control import control_regions
 from .bridge.placing.preprocess import KINDS, control_image
-from .types import CATEGORY, REGIONS
+from .types import DEMO, PLACE, REGIONS, found_by
 
 
 class MixOfShowRegionControl(io.ComfyNode):
@@ -14,7 +14,8 @@ class MixOfShowRegionControl(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowRegionControl",
             display_name="Mix-of-Show Region Control",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowRegionControl"),
             description="Let a ControlNet or T2I-Adapter guide each region as strongly as its control weight says.",
             inputs=[
                 io.Conditioning.Input("positive", tooltip="From Place, or from a node like this one: chain them."),
@@ -60,7 +61,8 @@ class MixOfShowControlImage(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowControlImage",
             display_name="Mix-of-Show Control Image",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowControlImage"),
             description="Makes the control picture for a ControlNet or T2I-Adapter: lines, soft edges or a pose.",
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose lines or pose shall be followed."),
@@ -89,7 +91,8 @@ class MixOfShowDemoControl(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowDemoControl",
             display_name="Mix-of-Show Demo Control",
-            category=CATEGORY,
+            category=DEMO,
+            **found_by("MixOfShowDemoControl"),
             description="A very small T2I-Adapter for Demo Model that follows line drawings. For real checkpoints load "
                         "a real one with Load ControlNet Model.",
             inputs=[],

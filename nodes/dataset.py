@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.concept import KINDS
 from ..mixofshow_core.training.captions import MODES
 from .bridge.training import data as training_data
-from .types import CATEGORY, DATASET
+from .types import DATASET, TRAIN, found_by
 
 
 class MixOfShowDataset(io.ComfyNode):
@@ -16,7 +16,8 @@ class MixOfShowDataset(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowDataset",
             display_name="Mix-of-Show Dataset",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("MixOfShowDataset"),
             description="Pictures of one character, object, scene or style, with captions. Chain two to train both.",
             inputs=[
                 io.String.Input("name", default="mara", tooltip=(

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from .bridge.demo.scenery import load_small_base_with_scenery
 from .bridge.demo.small_base import load_small_base
 from .bridge.demo.small_base_xl import load_small_base_xl
+from .types import DEMO, found_by
 
 BASES = {
     "SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl,
@@ -22,7 +23,8 @@ class MixOfShowDemoModel(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowDemoModel",
             display_name="Mix-of-Show Demo Model",
-            category="Mix-of-Show",
+            category=DEMO,
+            **found_by("MixOfShowDemoModel"),
             description="A very small model that ships with this pack and draws flat avatars and emoji at 64 pixels. "
                         "It exists to try training, fusion and regions in minutes without a download. "
                         "For real pictures use a checkpoint loader in its place.",

@@ -24,7 +24,7 @@ from .bridge.evaluating.evaluation import (
 from .bridge.evaluating.evaluators import built_in, from_clip_vision, from_path
 from .bridge.evaluating.score import collect_references, describe_pictures, describe_scores, panels_of, score
 from .bridge.host.images import to_image_batch
-from .types import CATEGORY, CONCEPTS, DATASET, REGIONS, SETTINGS
+from .types import CONCEPTS, DATASET, EVALUATE, REGIONS, SETTINGS, found_by
 
 WAYS = "base, each, sum, average, fused, fused + regions, routed"
 PROMPTS = "a photo of {name}"
@@ -39,7 +39,8 @@ class MixOfShowCompare(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowCompare",
             display_name="Mix-of-Show Compare",
-            category=CATEGORY,
+            category=EVALUATE,
+            **found_by("MixOfShowCompare"),
             description="Paints the same prompts from the same noise with the base, each concept alone, and the "
             "concepts merged, placed and routed, and shows all of it in one labelled picture.",
             is_output_node=True,
@@ -122,7 +123,8 @@ class MixOfShowScore(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowScore",
             display_name="Mix-of-Show Score",
-            category=CATEGORY,
+            category=EVALUATE,
+            **found_by("MixOfShowScore"),
             description="Measures how like reference pictures, and how well fitting their texts, pictures are, with "
             "95 % intervals. Connect a CLIP_VISION or name an evaluator; without one only colours and edges count.",
             is_output_node=True,

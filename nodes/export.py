@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
 from .bridge.formats.exporting import EXPORT_FORMATS, export_concept
-from .types import CATEGORY, CONCEPTS
+from .types import CONCEPTS, FUSE, found_by
 
 SIZES = ("auto", "exact", "128", "64", "32", "16", "8", "4", "2", "1")
 
@@ -19,7 +19,8 @@ class MixOfShowExport(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowExport",
             display_name="Mix-of-Show Export",
-            category=CATEGORY,
+            category=FUSE,
+            **found_by("MixOfShowExport"),
             description="Writes a concept or a fusion for other programs, and says what the format cannot hold.",
             is_output_node=True,
             inputs=[

@@ -27,7 +27,7 @@ from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.model import apply_deltas
 from .bridge.host.text import register_concepts
-from .types import CATEGORY, CONCEPTS, SETTINGS
+from .types import CONCEPTS, FUSE, SETTINGS, found_by
 
 log = logging.getLogger("mixofshow")
 
@@ -63,7 +63,8 @@ class MixOfShowFusionSettings(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowFusionSettings",
             display_name="Mix-of-Show Fusion Settings",
-            category=CATEGORY,
+            category=FUSE,
+            **found_by("MixOfShowFusionSettings"),
             description="Everything else about a fusion. Connect it to the settings of Fuse.",
             inputs=[
                 io.Combo.Input("mode", options=list(MODES), default=plain.mode, tooltip=(
@@ -127,7 +128,8 @@ class MixOfShowFuse(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowFuse",
             display_name="Mix-of-Show Fuse",
-            category=CATEGORY,
+            category=FUSE,
+            **found_by("MixOfShowFuse"),
             description=(
                 "Computes one set of weights that keeps what every concept does to its own inputs, layer by layer and "
                 "in closed form. First it looks at each concept alone (calibration), then it solves in seconds. "

@@ -10,7 +10,7 @@ from ..mixofshow_core.formats.card import describe, describe_concept, plot_norms
 from .bridge.formats.foreign import read_any as read_with_host
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .bridge.host.images import to_image_batch
-from .types import CATEGORY, CONCEPTS
+from .types import CONCEPTS, EVALUATE, found_by
 
 FROM_WIRE = "(the connected concepts)"
 
@@ -23,7 +23,8 @@ class MixOfShowInspect(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowInspect",
             display_name="Mix-of-Show Inspect",
-            category=CATEGORY,
+            category=EVALUATE,
+            **found_by("MixOfShowInspect"),
             description="Shows names, words, base, rank, layers, sizes and warnings of a file or a wire.",
             is_output_node=True,
             inputs=[

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from .bridge.placing.place import place
-from .types import CATEGORY, CONCEPTS, REGIONS
+from .types import CONCEPTS, PLACE, REGIONS, found_by
 
 
 class MixOfShowPlace(io.ComfyNode):
@@ -12,7 +12,8 @@ class MixOfShowPlace(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowPlace",
             display_name="Mix-of-Show Place",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowPlace"),
             description="Encode the prompt with one embedding per attention layer for each concept word, and put every "
             "region's text where it belongs, in one pass of the model.",
             inputs=[

@@ -6,7 +6,7 @@ from ..mixofshow_core.regional.coverage import describe_coverage, draw_coverage,
 from ..mixofshow_core.regional.pick import pick_region
 from .bridge.host.images import to_image_batch
 from .bridge.placing.place import attention_levels
-from .types import CATEGORY, REGIONS
+from .types import PLACE, REGIONS, found_by
 
 
 class MixOfShowPickRegion(io.ComfyNode):
@@ -15,7 +15,8 @@ class MixOfShowPickRegion(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowPickRegion",
             display_name="Mix-of-Show Pick Region",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowPickRegion"),
             description="Take one region out of many, with its prompt and concept, to paint its details again.",
             inputs=[
                 REGIONS.Input("regions", tooltip="From Regions."),
@@ -44,7 +45,8 @@ class MixOfShowCoverage(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowCoverage",
             display_name="Mix-of-Show Coverage",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowCoverage"),
             description="Shows who owns which token at each resolution of the model, and why a tiny region vanishes.",
             is_output_node=True,
             inputs=[

@@ -7,7 +7,7 @@ from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
-from .types import CATEGORY, CONCEPTS, REGIONS
+from .types import CONCEPTS, PLACE, REGIONS, found_by
 
 NO_REGIONS = '{"version": 1, "regions": []}'
 
@@ -31,7 +31,8 @@ class MixOfShowRegions(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowRegions",
             display_name="Mix-of-Show Regions",
-            category=CATEGORY,
+            category=PLACE,
+            **found_by("MixOfShowRegions"),
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[
                 _editor_input(),

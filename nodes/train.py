@@ -30,7 +30,7 @@ from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
 from .bridge.training import run as training_run
 from .bridge.training import samples as training_samples
-from .types import CATEGORY, CONCEPTS, DATASET, SETTINGS
+from .types import CONCEPTS, DATASET, SETTINGS, TRAIN, found_by
 
 log = logging.getLogger("mixofshow")
 
@@ -61,7 +61,8 @@ class MixOfShowTrainSettings(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowTrainSettings",
             display_name="Mix-of-Show Train Settings",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("MixOfShowTrainSettings"),
             description="What the Train node does not show. Whatever is left as it is comes from the preset.",
             inputs=[
                 count("rank", "LoRA rank; 0 = from preset (4).", 0, 0, 256),
@@ -160,7 +161,8 @@ class MixOfShowTrain(io.ComfyNode):
         return io.Schema(
             node_id="MixOfShowTrain",
             display_name="Mix-of-Show Train",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("MixOfShowTrain"),
             description="Learns a dataset's concept and saves it as a file. An identical run is loaded, not repeated.",
             is_output_node=True,
             inputs=[

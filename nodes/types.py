@@ -1,10 +1,41 @@
-"""The wires of our own, and the menu category. Everything else on a wire is the host's own type."""
+"""Our own wires (all others are the host's), where nodes stand in the menu, and by which words they are found."""
+
+from dataclasses import fields
 
 from comfy_api.latest import io
 
 CATEGORY = "Mix-of-Show"
+TRAIN, FUSE, PLACE, EVALUATE, DEMO = (f"{CATEGORY}/{part}" for part in ("train", "fuse", "place", "evaluate", "demo"))
 
 CONCEPTS = io.Custom("MIXOFSHOW_CONCEPTS")  # tuple of ConceptUse, in the order of the chain
 DATASET = io.Custom("MIXOFSHOW_DATASET")
 SETTINGS = io.Custom("MIXOFSHOW_SETTINGS")
 REGIONS = io.Custom("MIXOFSHOW_REGIONS")  # validated regions with the canvas size
+
+# What people type who look for a node and do not know its name.
+SEARCHED_AS = {
+    "MixOfShowDemoModel": "tiny model, test model, example checkpoint",
+    "MixOfShowDemoControl": "t2i-adapter, test controlnet",
+    "MixOfShowDataset": "training images, captions, dreambooth",
+    "MixOfShowTrain": "lora train, train lora, dreambooth, textual inversion, custom diffusion, character, ed-lora",
+    "MixOfShowTrainSettings": "learning rate, lora rank, training parameters",
+    "MixOfShowLoadConcept": "load lora, lora loader, multi lora, character, textual inversion, embedding",
+    "MixOfShowFuse": "merge lora, multi lora, combine loras, gradient fusion, characters",
+    "MixOfShowFusionSettings": "merge settings, lora weights",
+    "MixOfShowRegions": "region, regional prompt, attention couple, mask prompt, area prompt, latent couple",
+    "MixOfShowPlace": "regional prompt, attention couple, mask prompt, multi lora, character, clip text encode",
+    "MixOfShowPickRegion": "detailer, crop region, inpaint region",
+    "MixOfShowCoverage": "region tokens, region size, attention map",
+    "MixOfShowRegionControl": "regional controlnet, masked controlnet, t2i-adapter",
+    "MixOfShowControlImage": "preprocessor, lineart, openpose, canny",
+    "MixOfShowCompare": "xy plot, compare loras, grid",
+    "MixOfShowScore": "clip score, similarity, identity score",
+    "MixOfShowExport": "save lora, convert lora, kohya, diffusers, save checkpoint",
+    "MixOfShowInspect": "lora info, lora metadata, trigger words",
+}
+
+
+def found_by(node_id: str, schema: type = io.Schema) -> dict[str, list[str]]:
+    """The search words of a node as an argument of the host's Schema, where that has one (0.3.75 has none)."""
+    known = any(field.name == "search_aliases" for field in fields(schema))
+    return {"search_aliases": SEARCHED_AS[node_id].split(", ")} if known else {}

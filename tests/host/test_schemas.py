@@ -195,8 +195,39 @@ def test_every_node_has_a_help_page(listed):
     assert not missing
 
 
-def test_nodes_stand_in_our_menu(listed):
-    assert {info["category"] for info in listed.values()} == {"Mix-of-Show"}
+def test_nodes_stand_in_our_menu_by_what_they_are_for(listed):
+    places = {info["category"] for info in listed.values()}
+    assert places == {f"Mix-of-Show/{part}" for part in ("train", "fuse", "place", "evaluate", "demo")}
+    for language in ("en", "zh"):
+        path = ROOT / "locales" / language / "main.json"
+        known = json.loads(path.read_text(encoding="utf-8"))["nodeCategories"]
+        assert {part for place in places for part in place.split("/")} == set(known), language
+    order = [name for name, info in listed.items() if info["category"] == "Mix-of-Show/place"]
+    assert order[:2] == ["MixOfShowRegions", "MixOfShowPlace"]  # before Region Control, which comes later in a journey
+
+
+def test_nodes_are_found_by_what_people_type_where_the_host_has_aliases(listed):
+    """0.3.75 has none: its Schema refuses the argument, and its nodes would not load."""
+    from mos_pack.nodes.types import SEARCHED_AS, found_by
+
+    @dataclass
+    class Newer:
+        search_aliases: list = field(default_factory=list)
+
+    @dataclass
+    class Older:
+        node_id: str = ""
+
+    assert set(SEARCHED_AS) == set(listed)
+    assert all(not found_by(name, Older) for name in listed)
+    words = {name: Newer(**found_by(name, Newer)).search_aliases for name in listed}
+    wanted = {
+        "regional prompt": "Regions", "attention couple": "Place", "mask prompt": "Regions", "region": "Regions",
+        "merge lora": "Fuse", "multi lora": "Fuse", "character": "LoadConcept", "lora train": "Train",
+        "dreambooth": "Train", "textual inversion": "Train",
+    }  # fmt: skip
+    assert not [typed for typed, name in wanted.items() if typed not in words[f"MixOfShow{name}"]]
+    assert all(info.get("search_aliases", words[name]) == words[name] for name, info in listed.items())
 
 
 def english_texts(listed: dict) -> dict:
