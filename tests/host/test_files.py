@@ -6,6 +6,10 @@ from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.progress import Progress
 
 
+def test_the_packs_own_folder_is_the_one_with_its_shipped_files():
+    assert (files.PACK / "pyproject.toml").is_file() and (files.PACK / "assets" / "demo").is_dir()
+
+
 @pytest.fixture
 def saved():
     path = files.concept_save_path("mara")

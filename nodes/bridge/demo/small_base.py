@@ -18,11 +18,12 @@ import torch
 from safetensors import safe_open
 
 from ....mixofshow_core.errors import MixOfShowError
+from ..host.files import PACK
 from .small_autoencoder import SmallAutoencoder
 
 logger = logging.getLogger("mixofshow")
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "demo" / "small_base.safetensors"
+WEIGHTS = PACK / "assets" / "demo" / "small_base.safetensors"
 NATIVE_SIZE = 64
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 128

@@ -15,6 +15,7 @@ import folder_paths
 
 from ....mixofshow_core.errors import MixOfShowError
 
+PACK = Path(__file__).resolve().parents[3]  # the folder of this node pack
 FOLDER = "mixofshow"
 SUFFIX = ".safetensors"
 READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
@@ -22,11 +23,6 @@ OUTPUT_MARK = " [output]"
 EMBEDDING_MARK = " [embeddings]"
 MAX_NAME = 80  # characters of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
-
-
-def package_root() -> Path:
-    """The folder of this node pack."""
-    return Path(__file__).resolve().parents[2]
 
 
 def concept_folder(where: str = "loras") -> Path:

@@ -24,7 +24,7 @@ from ....mixofshow_core.training.dataset import (
     with_masks,
 )
 from ....mixofshow_core.training.sheet import contact_sheet
-from ..host.files import package_root
+from ..host.files import PACK
 
 log = logging.getLogger("mixofshow")
 
@@ -38,7 +38,7 @@ def picture_folder(folder: str) -> Path:
         raise MixOfShowError("folder is empty; give a folder with pictures, or connect a batch of images.")
     if wanted.startswith(DEMO):
         name = wanted[len(DEMO) :].strip()
-        shipped = package_root() / "assets" / "demo" / "pictures"
+        shipped = PACK / "assets" / "demo" / "pictures"
         known = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
         if name not in known:
             raise MixOfShowError(f"folder is {folder!r}, but the pack's pictures are: {', '.join(known) or 'none'}.")
