@@ -30,4 +30,7 @@ class MixOfShowExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ComfyExtension:
+    from .bridge.host.routes import add_routes
+
+    add_routes()
     return MixOfShowExtension()

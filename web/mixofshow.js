@@ -1,10 +1,11 @@
-/** Registers the region editor with ComfyUI: of our files this one and nodes.js know ComfyUI. */
+/** Registers the region editor with ComfyUI: only this file, nodes.js and sources.js know ComfyUI. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { chain, leavePlace, snapshot, takeLeftPlace } from "./regions/glue.js";
 import { mount } from "./regions/mount.js";
 import { findConceptNames } from "./regions/upstream.js";
+import { book } from "./sources.js";
 
 const MIN = { width: 780, height: 500 };
 const SIDES = ["width", "height"];
@@ -22,13 +23,11 @@ function makeRegionWidget(node, inputName, inputData) {
   const side = (name) => node.widgets?.find((widget) => widget.name === name);
   const isWired = (input) => SIDES.includes(input.widget?.name) && input.link !== null && input.link !== undefined;
   const sizeIsFixed = () => node.inputs?.some(isWired) ?? false;
-  const typedSize = () => ({
-    width: Number(side("width")?.value) || 512,
-    height: Number(side("height")?.value) || 512,
-  });
+  const typed = (name) => Number(side(name)?.value) || 512;
+  const typedSize = () => ({ width: typed("width"), height: typed("height") });
   const size = () => (sizeIsFixed() && lastRun.size) || typedSize();
   const publishSize = () => publish({ size: size() });
-  let lastRun = { concepts: [], sources: -1 };
+  let lastRun = { concepts: [] };
   let value = inputData?.[1]?.default ?? "";
   const widget = node.addDOMWidget(inputName, "MOS_REGIONS", element, {
     getValue: () => value,
@@ -47,19 +46,19 @@ function makeRegionWidget(node, inputName, inputData) {
     snapshot(app);
   };
   const concepts = () => {
-    const typed = findConceptNames(node);
-    const fresh = typed.sources > 0 && typed.sources === lastRun.sources; // the last run's list still holds
-    return { names: [...new Set([...typed.names, ...lastRun.concepts])], complete: typed.complete || fresh };
+    const { names, complete } = findConceptNames(node, (file) => book.namesIn(file));
+    return { names: complete ? names : [...new Set([...names, ...lastRun.concepts])], complete };
   };
   const subscribe = (listener) => listeners.add(listener) && (() => listeners.delete(listener));
   const cleanup = mount(element, { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe });
-  chain(widget, "onRemove", () => (cleanup(), leavePlace(element, node)));
+  book.listeners.add(publishSize); // whatever is published, the editor looks again
+  chain(widget, "onRemove", () => (book.listeners.delete(publishSize), cleanup(), leavePlace(element, node)));
   chain(node, "onAdded", () => setTimeout(takeLeftPlace, 60, element, node));
   for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, publishSize);
   chain(node, "onExecuted", async (output) => {
     const run = output?.mixofshow_run?.[0];
     if (!run) return;
-    lastRun = { ...run, sources: findConceptNames(node).sources };
+    lastRun = run;
     const [[backdrop = null], masks] = await Promise.all(
       [output.mixofshow_backdrop, output.mixofshow_masks].map(pictures),
     );

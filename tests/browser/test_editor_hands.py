@@ -238,3 +238,45 @@ def test_a_new_node_is_empty_says_what_to_do_and_names_what_claims_nothing(mouse
     row.get_by_text("25 %").wait_for()
     assert "25 % covered" in figures.inner_text() and "claims nothing" not in mouse.root.inner_text()
     assert not mouse.problems, mouse.problems
+
+
+CHOOSE = """([title, name, value]) => { const node = window.app.graph.nodes.find(node => node.title === title);
+    const widget = node.widgets.find(widget => widget.name === name);
+    widget.value = value; widget.callback?.(value, window.app.canvas, node) }"""
+
+
+def test_names_in_the_chosen_files_are_offered_before_any_run_and_unknown_ones_marked_at_once(mouse):
+    """No name is typed on the nodes; the run's own list must not outlive a change of the file either."""
+    loader = {"class_type": "MixOfShowLoadConcept", "_meta": {"title": "first"}}
+    file = "mixofshow/known_{}.safetensors"
+    drawn = document([rectangle("a", 0, 0, 0.5, 1, name="A", concept="finn", prompt="x")])
+    mouse.load_graph({
+        "1": {"class_type": "MixOfShowRegions", "inputs": {
+            "width": 256, "height": 192, "editor": drawn, "concepts": ["5", 0]}},
+        "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        "4": loader | {"inputs": {"file": file.format("mara")}},
+        "5": {"class_type": "MixOfShowLoadConcept", "_meta": {"title": "second"},
+              "inputs": {"file": file.format("finn"), "concepts": ["4", 0]}},
+    })  # fmt: skip
+    row = mouse.root.locator(".mos-row").first
+    mark = row.locator(".mos-warn[title^='No connected concept has this name']")
+    mouse.click(0.25, 0.5)
+    concept = mouse.field("Concept")
+    concept.click()
+    offered = "field => [...field.list.options].map(option => option.value).sort().join()"
+    for _ in range(50):
+        if concept.evaluate(offered) == "finn,mara":
+            break
+        mouse.page.wait_for_timeout(100)
+    assert concept.evaluate(offered) == "finn,mara" and mark.count() == 0
+    mouse.run_js(CHOOSE, ["second", "file", file.format("mara")])
+    mark.wait_for(timeout=5_000)
+    assert concept.get_attribute("aria-invalid") == "true"
+    mouse.run_js(CHOOSE, ["second", "file", file.format("finn")])
+    mark.wait_for(state="detached", timeout=5_000)
+    mouse.run()
+    mouse.run_js(CHOOSE, ["second", "name", "otto"])
+    mark.wait_for(timeout=5_000)  # as many sources as in the run, but others
+    assert "mara" in mark.get_attribute("title") and "otto" in mark.get_attribute("title")
+    assert not mouse.problems, mouse.problems

@@ -1,9 +1,13 @@
 """Concept files are found, named and saved safely in the host's own folders; progress can be cancelled."""
 
+from urllib.parse import urlencode
+
 import pytest
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.formats.native import write_concept
 from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.progress import Progress
+from mos_tests.unit.builders import make_concept
 
 
 def test_the_packs_own_folder_is_the_one_with_its_shipped_files():
@@ -95,3 +99,14 @@ def test_progress_reports_every_step_and_stops_when_cancelled(monkeypatch):
     comfy.model_management.interrupt_current_processing()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         progress.step(3)
+
+
+def test_the_server_says_which_names_a_file_brings(server):
+    """The route that the editor asks before the first run; only files that Load Concept would open are looked into."""
+    folder = server.base / "models" / "loras" / "mixofshow"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_concept(folder / "called otherwise.safetensors", make_concept("mara"))
+    ours = "mixofshow/called otherwise.safetensors"
+    for file, names in ((ours, ["mara"]), ("../../x", None), ("gone", None), ("", None)):
+        assert server.get(f"/mixofshow/names?{urlencode({'file': file})}")["names"] == names, file
+        assert server.get(f"/api/mixofshow/names?{urlencode({'file': file})}")["names"] == names, file

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { thin } from "../../web/regions/geometry.js";
+import { NameBook } from "../../web/names.js";
 import { History } from "../../web/regions/history.js";
 import { lostTokens, measure } from "../../web/regions/measure.js";
 import { emptyDoc, makeRegion } from "../../web/regions/model.js";
@@ -155,17 +156,29 @@ function graphOf(nodes, links) {
   return Object.assign(graph, { rootGraph: graph });
 }
 
-/** @param {string} name @param {number | null} [link] */
-const loader = (name, link = null) => ({
+/** What the files of these tests bring; a name that is not here is not known. */
+const FILES = { "two.safetensors": ["anna", "berta"], "plain.safetensors": [] };
+/** @type {import("../../web/regions/upstream.js").NamesIn} */
+const namesIn = (file) => FILES[/** @type {keyof typeof FILES} */ (file)] ?? null;
+
+/** @param {string} name @param {number | null} [link] @param {string} [file] */
+const loader = (name, link = null, file = "new.safetensors") => ({
   type: "MixOfShowLoadConcept",
-  widgets: [{ name: "name", value: name }],
-  inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link }],
+  widgets: [
+    { name: "name", value: name },
+    { name: "file", value: file },
+  ],
+  inputs: /** @type {any[]} */ ([
+    { name: "concepts", type: "MIXOFSHOW_CONCEPTS", link },
+    { name: "name", type: "STRING", widget: { name: "name" }, link: null },
+  ]),
 });
 /** @param {number | null} link @returns {any} */
 const regions = (link) => ({
   type: "MixOfShowRegions",
   inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link }],
 });
+const find = (/** @type {any} */ node) => findConceptNames(node, namesIn);
 
 test("names are found along chains, reroutes and bypassed nodes", () => {
   const nodes = {
@@ -176,12 +189,28 @@ test("names are found along chains, reroutes and bypassed nodes", () => {
     e: regions(null),
   };
   graphOf(nodes, { 1: ["a", 0], 2: ["b", 0], 3: ["c", 0] });
-  assert.deepEqual(findConceptNames(nodes.d), { names: ["otto", "mara"], complete: true, sources: 2 });
+  assert.deepEqual(find(nodes.d), { names: ["otto", "mara"], complete: true });
   Object.assign(nodes.b, { mode: 4 });
-  assert.deepEqual(findConceptNames(nodes.d).names, ["mara"]);
-  nodes.a.widgets[0].value = " ";
-  assert.equal(findConceptNames(nodes.d).complete, false);
-  assert.deepEqual(findConceptNames(nodes.e), { names: [], complete: false, sources: 0 });
+  assert.deepEqual(find(nodes.d).names, ["mara"]);
+  assert.deepEqual(find(nodes.e), { names: [], complete: false });
+});
+
+test("where no name is typed the chosen file says it; where that is not known, or wired, the list is not complete", () => {
+  const nodes = { a: loader(" ", null, "two.safetensors"), b: loader("otto", 1), d: regions(2) };
+  graphOf(nodes, { 1: ["a", 0], 2: ["b", 0] });
+  const set = (/** @type {string} */ name, /** @type {string} */ value) => {
+    const widget = nodes.a.widgets.find((entry) => entry.name === name);
+    if (widget) widget.value = value;
+  };
+  assert.deepEqual(find(nodes.d), { names: ["otto", "anna", "berta"], complete: true });
+  set("file", "plain.safetensors");
+  assert.deepEqual(find(nodes.d), { names: ["otto"], complete: true }, "a LoRA without a name is known to have none");
+  set("file", "huge.pth");
+  assert.deepEqual(find(nodes.d), { names: ["otto"], complete: false });
+  set("name", "mara");
+  assert.deepEqual(find(nodes.d), { names: ["otto", "mara"], complete: true });
+  nodes.a.inputs[1].link = 7;
+  assert.deepEqual(find(nodes.d), { names: ["otto"], complete: false });
 });
 
 test("names are found through training, out of and into subgraphs, and circles end", () => {
@@ -196,7 +225,32 @@ test("names are found through training, out of and into subgraphs, and circles e
   };
   const outer = graphOf(nodes, { 5: ["a", 0], 6: ["box", 0], 7: ["a", 0] });
   Object.assign(inner, { rootGraph: outer });
-  assert.deepEqual(findConceptNames(nodes.d).names, ["otto"]);
+  assert.deepEqual(find(nodes.d).names, ["otto"]);
   const inside = inner.nodes.find((node) => node.type === "MixOfShowRegions");
-  assert.deepEqual(findConceptNames(inside).names, ["mara"]);
+  assert.deepEqual(find(inside).names, ["mara"]);
+});
+
+test("a file is asked for once, again after a run, and what was learnt stays meanwhile", async () => {
+  const answers = [["anna"], new Error("no such address"), ["anna", "berta"]];
+  /** @type {string[]} */
+  const asked = [];
+  let heard = 0;
+  const book = new NameBook(async (file) => {
+    asked.push(file);
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  });
+  book.listeners.add(() => (heard += 1));
+  const settle = () => new Promise((done) => setTimeout(done));
+  assert.deepEqual([book.namesIn("a"), book.namesIn("a")], [null, null]);
+  await settle();
+  assert.deepEqual([book.namesIn("a"), asked, heard], [["anna"], ["a"], 1]);
+  assert.equal(book.namesIn("b"), null);
+  await settle();
+  assert.equal(book.namesIn("b"), null, "a server without the address is no error");
+  book.forget();
+  assert.deepEqual(book.namesIn("a"), ["anna"], "until the answer is there");
+  await settle();
+  assert.deepEqual([book.namesIn("a"), asked], [["anna", "berta"], ["a", "b", "a"]]);
 });

@@ -46,17 +46,24 @@ function conceptField(editor, context, change) {
     update(/** @type {string} */ value) {
       setField(input, value);
       const known = context.concepts();
-      const unknown = value !== "" && known.complete && !known.names.some((name) => sameName(name, value));
+      const unknown = isUnknown(value, known);
       input.classList.toggle("mos-bad", unknown);
       input.setAttribute("aria-invalid", String(unknown));
       problem.hidden = !unknown;
-      problem.textContent = unknown ? t("concept.unknown", { names: known.names.join(", ") || "-" }) : "";
+      problem.textContent = unknown ? unknownText(t, known) : "";
     },
   };
 }
 
 /** As the server compares: without case and without < >. @param {string} a @param {string} b */
 const sameName = (a, b) => a.toLowerCase() === b.replace(/^[<>]+|[<>]+$/g, "").toLowerCase();
+
+/** Whether no concept can have this name. @param {string} value @param {import("./panel.js").Concepts} known */
+export const isUnknown = (value, known) =>
+  value !== "" && known.complete && !known.names.some((name) => sameName(name, value));
+
+/** @param {import("./texts.js").Translate} t @param {import("./panel.js").Concepts} known */
+export const unknownText = (t, known) => t("concept.unknown", { names: known.names.join(", ") || "-" });
 
 /** @param {Editor} editor @param {PanelContext} context */
 export function makeRegionFields(editor, context) {

@@ -129,7 +129,7 @@ export function mount(host, ctx) {
   for (const name of ["copy", "cut", "paste", "dblclick"])
     root.addEventListener(name, (event) => event.stopPropagation());
   root.addEventListener("pointerdown", (event) => event.button === 0 && event.stopPropagation());
-  root.addEventListener("pointerenter", schedule);
+  for (const name of ["pointerenter", "focusin"]) root.addEventListener(name, schedule); // the graph may be another
   host.append(root);
   const observer = new ResizeObserver(schedule);
   observer.observe(stage.root);

@@ -1,7 +1,7 @@
 /** The list of regions, which mirrors the canvas, and the fields of the chosen one. */
 
 import { el, iconButton } from "./dom.js";
-import { makeBackgroundFields, makeRegionFields } from "./fields.js";
+import { isUnknown, makeBackgroundFields, makeRegionFields, unknownText } from "./fields.js";
 import { duplicateSelected, removeSelected } from "./keys.js";
 import { boundsOf } from "./geometry.js";
 import { claims, lostTokens } from "./measure.js";
@@ -57,7 +57,9 @@ export function makePanel(editor, context) {
   let drawn = "";
   /** @type {Shares} */
   const shares = new Map();
-  const small = (/** @type {Region} */ entry, /** @type {number | undefined} */ share) => {
+  /** What is wrong with a region. @param {Region} entry @param {number | undefined} share @param {Concepts} known */
+  const warning = (entry, share, known) => {
+    if (isUnknown(entry.concept, known)) return unknownText(t, known);
     if (entry.shape.type === "input") return "";
     if (share === 0) return t("warn.tiny");
     const lost = lostTokens(editor.doc, entry);
@@ -68,16 +70,13 @@ export function makePanel(editor, context) {
     panel,
     update(figures) {
       const { doc, selected } = editor;
+      const known = context.concepts();
+      const warnings = doc.regions.map((entry) => warning(entry, figures.shares.get(entry.id), known));
       const shown = JSON.stringify([
         selected,
         doc.background.concept,
-        doc.regions.map((entry) => [
-          entry.id,
-          entry.name,
-          entry.ui,
-          entry.shape.type,
-          small(entry, figures.shares.get(entry.id)),
-        ]),
+        warnings,
+        doc.regions.map((entry) => [entry.id, entry.name, entry.ui, entry.shape.type]),
       ]);
       if (shown !== drawn) {
         drawn = shown;
@@ -87,9 +86,7 @@ export function makePanel(editor, context) {
         shares.clear();
         list.replaceChildren(
           ...doc.regions
-            .map((entry, n) =>
-              row(editor, context, entry, doc.regions.length - n, shares, small(entry, figures.shares.get(entry.id))),
-            )
+            .map((entry, n) => row(editor, context, entry, doc.regions.length - n, shares, warnings[n]))
             .reverse(),
           backgroundRow(editor, context),
         );

@@ -1,40 +1,55 @@
 /**
- * Which concept names can be known before a run: those typed on nodes up the wires. Reads the graph, changes
- * nothing.
+ * Which concept names can be known before a run: those typed on nodes up the wires, and those in the files that are
+ * chosen there. Reads the graph, changes nothing.
  */
 
-/** @typedef {{names: string[], complete: boolean, sources: number}} Found */
+/** @typedef {{names: string[], complete: boolean}} Found not complete when a name is known only after a run */
 
 /**
  * The little of ComfyUI's graph that is read here.
- * @typedef {{name: string, type?: unknown, link?: number | null}} Slot
+ * @typedef {{name: string, type?: unknown, link?: number | null, widget?: {name?: string}}} Slot
  * @typedef {{origin_id: number | string, origin_slot: number}} Link
  * @typedef {{type?: string, comfyClass?: string, mode?: number, graph?: Graph | null, subgraph?: Graph,
  *   inputs?: Slot[],
  *   outputs?: {type?: unknown}[], widgets?: {name?: string, value?: unknown}[]}} Node
  * @typedef {{links: Map<number, Link> | Record<number, Link>, nodes?: Node[], rootGraph?: Graph,
  *   getNodeById: (id: number | string) => Node | null | undefined, outputs?: {linkIds?: number[]}[]}} Graph
+ * @typedef {(file: string) => string[] | null} NamesIn null where it is not known
+ * @typedef {{namesIn: NamesIn, names: string[], complete: boolean, sources: number}} Search
  */
 
 const SUBGRAPH_INPUT = -10;
 const CARRIERS = new Set(["MIXOFSHOW_CONCEPTS", "MIXOFSHOW_DATASET"]);
-const NAMED = new Set(["MixOfShowLoadConcept", "MixOfShowDataset"]);
+/** Nodes that bring a concept, and what on them says its name. */
+export const SOURCES = new Set(["MixOfShowLoadConcept", "MixOfShowDataset"]);
+export const SAYING = Object.freeze(["name", "file"]);
 const BYPASSED = 4;
 const MUTED = 2;
 
-/**
- * @param {Node} node @param {string} [input]
- * @returns {Found} not complete when some name is decided by a file; `sources` counts the nodes that bring a concept
- */
-export function findConceptNames(node, input = "concepts") {
-  /** @type {Found} */
-  const found = { names: [], complete: true, sources: 0 };
+/** @param {{link?: number | null} | undefined} slot */
+const isWired = (slot) => slot?.link !== null && slot?.link !== undefined;
+
+/** @param {Node} node @param {NamesIn} namesIn @param {string} [input] @returns {Found} */
+export function findConceptNames(node, namesIn, input = "concepts") {
+  /** @type {Search} */
+  const search = { namesIn, names: [], complete: true, sources: 0 };
   const slot = node.inputs?.find((entry) => entry.name === input);
-  if (!slot || slot.link === null || slot.link === undefined) return { ...found, complete: false };
-  follow(node.graph, slot.link, found, new Set());
-  found.names = [...new Set(found.names)];
-  if (!found.names.length) found.complete = false;
-  return found;
+  if (slot && isWired(slot)) follow(node.graph, slot.link, search, new Set());
+  return { names: [...new Set(search.names)], complete: search.complete && search.sources > 0 };
+}
+
+/**
+ * What this node calls its concepts: as typed, else as its file says.
+ * @param {Node} node @param {NamesIn} namesIn @returns {string[] | null}
+ */
+function namesOn(node, namesIn) {
+  const [name, file] = SAYING.map((wanted) => {
+    if (isWired(node.inputs?.find((slot) => slot.widget?.name === wanted))) return null;
+    return node.widgets?.find((widget) => widget.name === wanted)?.value;
+  });
+  if (typeof name !== "string") return null;
+  if (name.trim()) return [name.trim()];
+  return typeof file === "string" ? namesIn(file) : null;
 }
 
 /** @param {Graph} graph @param {number} id @returns {Link | undefined} */
@@ -42,32 +57,32 @@ const linkOf = (graph, id) => (graph.links instanceof Map ? graph.links.get(id) 
 
 /**
  * @param {Graph | null | undefined} graph @param {number | null | undefined} linkId
- * @param {Found} found @param {Set<unknown>} seen
+ * @param {Search} search @param {Set<unknown>} seen
  */
-function follow(graph, linkId, found, seen) {
+function follow(graph, linkId, search, seen) {
   const link = graph && linkId !== null && linkId !== undefined ? linkOf(graph, linkId) : undefined;
   if (!graph || !link || seen.has(link)) return;
   seen.add(link);
   if (Number(link.origin_id) === SUBGRAPH_INPUT) {
-    for (const [outer, node] of placesOf(graph)) follow(outer, node.inputs?.[link.origin_slot]?.link, found, seen);
+    for (const [outer, node] of placesOf(graph)) follow(outer, node.inputs?.[link.origin_slot]?.link, search, seen);
     return;
   }
   const origin = graph.getNodeById(link.origin_id);
   if (!origin || origin.mode === MUTED) return;
   if (origin.subgraph) {
     for (const inner of origin.subgraph.outputs?.[link.origin_slot]?.linkIds ?? [])
-      follow(origin.subgraph, inner, found, seen);
+      follow(origin.subgraph, inner, search, seen);
     return;
   }
-  if (NAMED.has(origin.comfyClass ?? origin.type ?? "") && origin.mode !== BYPASSED) {
-    found.sources += 1;
-    const name = origin.widgets?.find((widget) => widget.name === "name")?.value;
-    if (typeof name === "string" && name.trim()) found.names.push(name.trim());
-    else found.complete = false; // the file says the name
+  if (SOURCES.has(origin.comfyClass ?? origin.type ?? "") && origin.mode !== BYPASSED) {
+    const names = namesOn(origin, search.namesIn);
+    search.sources += 1;
+    search.names.push(...(names ?? []));
+    search.complete &&= names !== null;
   }
   const passesAll = origin.type === "Reroute" || origin.mode === BYPASSED;
   for (const slot of origin.inputs ?? []) {
-    if (passesAll || CARRIERS.has(String(slot.type))) follow(graph, slot.link, found, seen);
+    if (passesAll || CARRIERS.has(String(slot.type))) follow(graph, slot.link, search, seen);
   }
 }
 

@@ -1,0 +1,23 @@
+/** What concept files bring, for the region editor: asked of the server, anew when a person or a run changes them. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { NameBook } from "./names.js";
+import { chain } from "./regions/glue.js";
+import { SAYING, SOURCES } from "./regions/upstream.js";
+
+export const book = new NameBook(async (/** @type {string} */ file) => {
+  const answer = await api.fetchApi(`/mixofshow/names?${new URLSearchParams({ file })}`);
+  return (await answer.json()).names;
+});
+
+app.registerExtension({
+  name: "MixOfShow.Sources",
+  nodeCreated(/** @type {any} */ node) {
+    if (!SOURCES.has(node.comfyClass)) return;
+    for (const widget of node.widgets ?? [])
+      if (SAYING.includes(widget.name)) chain(widget, "callback", () => book.tell());
+  },
+  setup: () => api.addEventListener("execution_success", () => book.forget()), // it may have trained one
+  refreshComboInNodes: () => book.forget(),
+});
