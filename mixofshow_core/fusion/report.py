@@ -70,8 +70,11 @@ class FusionReport:
             "added_error": _share(group.added for group in self.groups),
             "ranks": _ranks(self.groups),
             "unsolved": {"layers": len(self.unsolved), "first": list(self.unsolved[:5]), "rule": self.unsolved_rule},
-            "seconds": {"solve": round(self.solve_seconds, 3), "solve_and_report": round(self.total_seconds, 3)},
         }
+
+    def cost(self) -> dict[str, float]:
+        """Seconds by what they went into: of this run, so in no file."""
+        return {"solve": round(self.solve_seconds, 3), "solve_and_report": round(self.total_seconds, 3)}
 
 
 def _share(pairs: Iterable[tuple[float, float]]) -> float:
@@ -170,7 +173,9 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
         lines.append(f"residual per round of refining, each on that round's own inputs: {told}")
     if summary.get("peak_memory_mb"):
         lines.append(f"largest memory of the whole process so far: {summary['peak_memory_mb']} MB")
-    lines.append("\n" + ", ".join(f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items()))
+    if summary.get("seconds"):
+        spent = (f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items())
+        lines.append("\n" + ", ".join(spent))
     if summary["measured"]:
         lines.append("residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "
                      "It is the least-squares objective, not picture quality.")  # fmt: skip

@@ -155,8 +155,8 @@ def test_a_changed_base_draws_its_own_class_pictures_and_is_a_run_of_its_own(lea
         replace(lean, clip=clip),
     ]
     requests = [ask(base, prior_weight=1.0, prior_pictures=1) for base in bases]
-    assert len({training_prior.cache_key(request, "a person", 64) for request in requests}) == len(bases)
-    assert len({request.fingerprint() for request in requests}) == len(bases)
+    assert len({training_prior.cache_key(request, "a person") for request in requests}) == len(bases)
+    assert len({request.fingerprint for request in requests}) == len(bases)
 
 
 def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_path):
@@ -166,9 +166,9 @@ def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_p
     with torch.inference_mode():
         request = ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path))
         captions = [sample.caption for sample in training_prior.encode_priors(request)]
-        before = request.fingerprint()
+        before = request.fingerprint
         (tmp_path / "a.txt").write_text("an old man in town")
-        assert ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path)).fingerprint() != before
+        assert ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path)).fingerprint != before
     assert captions == ["an old man at sea", "a photo of a person"]
 
 

@@ -24,11 +24,12 @@ from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.baselines import merge_sum, shorten
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan
+from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
 from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from ..host.files import concept_folder, concept_save_path, safe_name
-from ..host.fingerprints import models_digests
+from ..host.fingerprints import models_key
 from ..host.model import (
     apply_deltas,
     check_family,
@@ -44,12 +45,16 @@ from .stages import Job, names_of, use_identity
 log = logging.getLogger("mixofshow")
 
 RESULT_LIMIT = 20  # finished fusions that are kept
-FUSION_VERSION = 3
+FUSION_VERSION = 4
 
 
 @dataclass(frozen=True)
 class FusedUses:
-    """What the node hands on. summary: the report's figures (JSON-able); notes: lines for people."""
+    """What the node hands on. notes: lines for people.
+
+    summary: the report's figures (JSON-able), those of the file and what this run cost: two equal fusions save the
+    same bytes, so that stands in no file.
+    """
 
     concept: Concept
     summary: Mapping[str, object]
@@ -131,8 +136,7 @@ def fuse_uses(
     changed = {name for part in parts for name in part}
     unsolved += tuple(name for group in left for name in group.members if name in changed)
     base_model, base_clip = apply_deltas(model, clip, added)
-    added_as_they_are = [use_identity(use) for use in add_ons]
-    base = hash_of([info.family, info.fingerprint, *models_digests(model, clip), added_as_they_are])
+    base = models_key(base_model, base_clip)  # add-ons are patches on them
     plan = plan.sized(native_size(model))
     described = [use_identity(use) for use in solved]
     key = hash_of([FUSION_VERSION, base, described, [e.id for e in entries], method, plan.content_hash,
@@ -145,16 +149,16 @@ def fuse_uses(
     store = StatisticsStore(folder / "statistics")
     job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
               method, store, weights)  # fmt: skip
-    fusion, facts = job.run()
-    summary = fusion.report.summary() | facts
-    summary["seconds"]["calibration"] = round(time.perf_counter() - started - fusion.report.total_seconds, 2)
-    summary["strengths"] = [use.strength for use in solved]
-    summary["store_bytes"] = store.size()
+    fusion, facts, told = job.run()
+    summary = fusion.report.summary() | facts | {"strengths": [use.strength for use in solved]}
     deltas = merge_sum([fusion.deltas, added], [1.0, 1.0])
     concept = Concept(entries, deltas, info, {"fusion": summary})
     summary["size"] = _size_line(concept, summary, settings)
     _keep_finished(kept, concept)
-    return FusedUses(concept, summary, tuple(_notes(solved, add_ons, groups, store, summary)))
+    calibration = time.perf_counter() - started - fusion.report.total_seconds
+    cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
+    notes = *_notes(solved, add_ons, groups, store, summary), *told
+    return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
 
 
 def _shortened(use: ConceptUse, rank: int) -> ConceptUse:
@@ -219,7 +223,6 @@ def _notes(solved, add_ons, groups, store: StatisticsStore, summary: Mapping) ->
         lines.append(f"add-ons, added as they are: {', '.join(f'{u.label} ({u.strength:g})' for u in add_ons)}")
     if width:
         lines.append("total rank / layer width: " + ", ".join(f"{role} {share:.3f}" for role, share in width.items()))
-    lines += summary.get("notes", [])
     lines.append(f"{len(groups)} groups of layers; statistics in {store.folder} use {store.size() / 1e6:.1f} MB "
                  f"of {store.limit / 1e9:g} GB (safe to delete)")  # fmt: skip
     return lines

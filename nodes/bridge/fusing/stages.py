@@ -21,7 +21,7 @@ from ....mixofshow_core.concept import ConceptUse, Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fusion.fuse import Fusion, Source, fuse, hash_of, preview
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
-from ....mixofshow_core.fusion.report import format_conflicts_of, peak_memory
+from ....mixofshow_core.fusion.report import format_conflicts_of
 from ....mixofshow_core.fusion.settings import ROLES, SOLVED, FusionSettings
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import StatisticsStore
@@ -74,12 +74,12 @@ class Job:
     store: StatisticsStore
     weights: tuple[float, ...]
 
-    def run(self) -> tuple[Fusion, dict]:
-        """The fusion, and facts for its summary. Raises the host's interrupt when the user cancels."""
+    def run(self) -> tuple[Fusion, dict, tuple[str, ...]]:
+        """The fusion, facts for its summary, and notes about this run alone. The host's interrupt passes through."""
         ticker = _Ticker(self._work())
         if self.method not in SOLVED:
             sources = [self._source(k, Statistics({})) for k in range(len(self.uses))]
-            return self._solve(sources, self.groups, self.unsolved, None, ticker), {}
+            return self._solve(sources, self.groups, self.unsolved, None, ticker), {}, ()
         notes: list[str] = []
         roles = ROLES if self.settings.mode == "staged" else (None,)
         fusion, conflicts = None, {}
@@ -104,8 +104,8 @@ class Job:
             fusion = self._solve(sources, self.groups, self.unsolved, prior, ticker)
             residuals.append(_mean_residual(fusion))
         facts = {"conflicts": conflicts, "mode": self.settings.mode, "refine": self.settings.refine,
-                 "residuals": residuals, "peak_memory_mb": peak_memory(), "notes": sorted(set(notes))}  # fmt: skip
-        return fusion, facts
+                 "residuals": residuals}  # fmt: skip
+        return fusion, facts, tuple(sorted(set(notes)))
 
     def _look(self, stage: Stage, ticker: _Ticker, notes: list[str]) -> tuple[list[Source], Statistics]:
         if not stage.groups:

@@ -1,76 +1,186 @@
-"""What tells two bases apart without reading gigabytes: patches, hooks and samples of the text encoders."""
+"""One key for every cache of the pack: what MODEL, CLIP and VAE are, with all that other nodes did to them.
+
+Training, class pictures, statistics and fusions are found again by it, so it holds what their result rests on: every
+patch whole, hooked functions with what they captured, swapped objects by their values, native size, a concept's words.
+Names, addresses and places on a disk are not in it.
+"""
 
 from __future__ import annotations
 
+import enum
+import functools
 import hashlib
-from collections.abc import Mapping
+import types
+import uuid
+import weakref
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import PurePath
 
+import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
 
-from ....mixofshow_core.fusion.fuse import hash_of
-from .model import named_linears
+from .model import native_size
+from .text import vocabulary_of
+
+SAMPLED = 256  # values of every base weight that are taken by themselves, beside the sum of all its bits
+SCALARS = (types.NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+OPAQUE = (types.ModuleType, torch.Generator, uuid.UUID, weakref.ref)  # what they are is all that is said of them
+# Of a patcher: all that makes two clones act differently. Its base weights are added by `weights_digest`.
+PATCHER_PARTS = (
+    "patches", "model_options", "object_patches", "weight_wrapper_patches", "attachments", "additional_models",
+    "callbacks", "wrappers", "injections", "hook_patches", "forced_hooks", "force_cast_weights",
+)  # fmt: skip
+VAE_PARTS = ("process_input", "process_output", "downscale_ratio", "upscale_ratio", "vae_dtype", "crop_input")
 
 
-def patches_digest(patcher) -> str:
-    """Tells LoRAs apart that stock nodes already put on MODEL or CLIP: they belong to the base."""
+def models_key(model, clip, vae=None) -> str:
+    """SHA-256 over MODEL, CLIP and (where a result depends on it) VAE, as they act: the key of every cache."""
+    seen = Digests()
+    sampling, latents = (model.get_model_object(name) for name in ("model_sampling", "latent_format"))
+    facts = [
+        type(model.model), model.model.model_config.unet_config, native_size(model), sampling, latents,
+        weights_digest(model, "diffusion_model."), seen.patcher(model),
+        type(clip.cond_stage_model), clip.layer_idx, clip.tokenizer_options, clip.use_clip_schedule,
+        clip.apply_hooks_to_conds, vocabulary_of(clip).entries, clip.patcher,
+    ]  # fmt: skip
+    if vae is not None:
+        patcher = getattr(vae, "patcher", None)
+        facts += [type(vae), [getattr(vae, part, None) for part in VAE_PARTS]]
+        facts.append(getattr(vae, "first_stage_model", None) if patcher is None else patcher)
+    return seen.of(facts).hex()
+
+
+def tokens_key(clip, texts: Iterable[str]) -> str:
+    """What stock embeddings (``embedding:file``) in these texts stand for; empty where there are none."""
+    found = [clip.tokenize(text) for text in texts if "embedding:" in text.lower()]
+    return Digests().of(found).hex() if found else ""
+
+
+def weights_digest(patcher, prefix: str = "") -> str:
+    """The checkpoint's own weights, also while patches are baked into the module: a sample and a sum of each."""
     digest = hashlib.sha256()
-
-    def feed(value) -> None:
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{tuple(value.shape)}{value.dtype}".encode())  # whole: a LoRA may change a few rows only
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, list | tuple):
-            for item in value:
-                feed(item)
-        elif hasattr(value, "weights"):
-            feed(value.weights)
-        elif isinstance(value, str | int | float):
-            digest.update(repr(value).encode())
-
-    for key in sorted(patcher.patches, key=str):
-        feed(str(key))
-        feed(patcher.patches[key])
+    kept = {**patcher.hook_backup, **patcher.backup}
+    for name, tensor in sorted(patcher.model.state_dict().items()):
+        if not name.startswith(prefix) or not isinstance(tensor, Tensor):
+            continue
+        tensor = kept[name][0] if name in kept else tensor
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}{_sum_of_bits(tensor)}".encode())
+        digest.update(_bytes(_sample(tensor)))
     return digest.hexdigest()
 
 
-def options_digest(model) -> str:
-    """What other nodes hooked into MODEL: names of patches and wrappers, values of swapped objects."""
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // SAMPLED)][: 2 * SAMPLED]
 
-    def names(value) -> object:
+
+def _sum_of_bits(tensor: Tensor) -> int:
+    """The tensor's bytes as whole numbers, added up with overflow: one pass at the speed of memory."""
+    flat = tensor.detach().contiguous().flatten()
+    for kind in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        try:
+            return int(flat.view(kind).sum(dtype=torch.int64))
+        except (RuntimeError, TypeError, NotImplementedError):  # an odd size or place in its file, a quantised kind
+            continue
+    return 0
+
+
+def _bytes(tensor: Tensor) -> memoryview | bytes:
+    try:
+        return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    except (RuntimeError, TypeError, NotImplementedError):  # a quantised kind that is no row of bytes
+        return tensor.detach().float().cpu().contiguous().numpy().tobytes()
+
+
+class Digests:
+    """SHA-256 of any value by its content; each object is looked at once, and a circle ends where it closes."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, bytes] = {}
+        self._alive: list[object] = []  # an id means one object only while that object lives
+
+    def of(self, value: object) -> bytes:
+        if isinstance(value, SCALARS):
+            return self._hash(type(value).__name__, repr(value).encode())
+        if id(value) not in self._done:
+            self._alive.append(value)
+            self._done[id(value)] = b"circle"
+            self._done[id(value)] = self._look(value)
+        return self._done[id(value)]
+
+    def patcher(self, patcher) -> bytes:
+        """What was done to a patcher; the weights it was done to are not in it."""
+        return self._many("patcher", [getattr(patcher, part, None) for part in PATCHER_PARTS])
+
+    def _look(self, value: object) -> bytes:
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            return self._hash(f"tensor{tuple(value.shape)}{value.dtype}", _bytes(value))
+        if isinstance(value, nn.Parameter):
+            return self._hash("parameter", self.of(value.data))
+        if isinstance(value, np.ndarray | np.generic):
+            return self._hash(f"array{value.shape}{value.dtype}", self.of(value.tolist()))
+        if isinstance(value, PurePath):
+            return self._hash("path", str(value).encode())
+        if isinstance(value, enum.Enum):
+            return self._hash(type(value).__qualname__, value.name.encode())
         if isinstance(value, Mapping):
-            return {str(key): names(item) for key, item in value.items()}
+            return self._hash("mapping", *sorted(self.of(key) + self.of(item) for key, item in value.items()))
         if isinstance(value, list | tuple):
-            return [names(item) for item in value]
-        if isinstance(value, torch.nn.Module):
-            plain = {key: item for key, item in vars(value).items() if isinstance(item, str | int | float)}
-            kinds = [kind.__qualname__ for kind in type(value).__mro__]
-            return [kinds, plain, module_digest(value, None)]
-        return getattr(value, "__qualname__", type(value).__qualname__)
+            return self._many("list", value)
+        if isinstance(value, set | frozenset):
+            return self._hash("set", *sorted(map(self.of, value)))
+        if isinstance(value, ModelPatcher):
+            return self._hash("model", weights_digest(value).encode(), self.patcher(value))
+        if isinstance(value, type):
+            return self._hash("class", *(kind.__qualname__.encode() for kind in value.__mro__))
+        return self._code(value) or self._object(value)
 
-    return hash_of([names(model.model_options), {key: names(value) for key, value in model.object_patches.items()}])
+    def _code(self, value: object) -> bytes | None:
+        """Functions of every kind, with what they captured: the same name with another value is another function."""
+        if isinstance(value, functools.partial):
+            return self._many("partial", [value.func, value.args, value.keywords])
+        if isinstance(value, types.MethodType):
+            return self._many("method", [value.__func__, value.__self__])
+        if isinstance(value, types.FunctionType):
+            captured = [_inside(cell) for cell in value.__closure__ or ()]
+            parts = [value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, captured]
+            return self._many("function", parts)
+        if isinstance(value, types.CodeType):
+            return self._many("code", [value.co_code, value.co_names, value.co_consts])
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | types.WrapperDescriptorType):
+            return self._hash("builtin", value.__qualname__.encode())
+        return None
+
+    def _object(self, value: object) -> bytes:
+        kind = self.of(type(value))
+        if isinstance(value, OPAQUE):
+            return self._hash("opaque", kind)
+        if isinstance(value, nn.Module):
+            plain = {key: item for key, item in vars(value).items() if isinstance(item, SCALARS) and key != "training"}
+            inner = [type(child) for child in value.modules()]
+            return self._many("module", [kind, plain, inner, dict(value.state_dict())])
+        held = dict(getattr(value, "__dict__", {}))
+        for slots in (vars(owner).get("__slots__", ()) for owner in type(value).__mro__):
+            names: Collection[str] = (slots,) if isinstance(slots, str) else slots
+            held |= {name: getattr(value, name, None) for name in names if not name.startswith("__")}
+        return self._hash("object", kind, self.of(held))
+
+    def _many(self, what: str, values: Iterable[object]) -> bytes:
+        return self._hash(what, *map(self.of, values))
+
+    @staticmethod
+    def _hash(what: str, *parts) -> bytes:
+        digest = hashlib.sha256(what.encode())
+        for part in parts:
+            digest.update(f"|{len(part)}|".encode())
+            digest.update(part)
+        return digest.digest()
 
 
-def module_digest(module: torch.nn.Module, count: int | None = 64) -> str:
-    """The first `count` values of every weight and buffer (None: all)."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().flatten()[:count].float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def models_digests(model, clip) -> list[str]:
-    """What other nodes did to MODEL and CLIP, and where CLIP stops: part of every key of what rests on them."""
-    return [patches_digest(model), patches_digest(clip.patcher), options_digest(model), text_fingerprint(clip)]
-
-
-def text_fingerprint(clip) -> str:
-    """A few weights of every text encoder, and where it stops: what K and V read depends on them."""
-    digest = hashlib.sha256(repr(clip.layer_idx).encode())
-    for name, linear in sorted(named_linears(None, clip).items()):
-        if name.endswith(".self_attn.out_proj"):
-            key = name.removeprefix("text_encoders.") + ".weight"
-            kept = clip.patcher.backup.get(key)
-            weight = linear.weight if kept is None else kept.weight
-            digest.update(weight.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _inside(cell) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None

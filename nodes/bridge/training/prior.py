@@ -18,8 +18,8 @@ from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.captions import class_prompt
 from ....mixofshow_core.training.dataset import read_class_folder
 from ....mixofshow_core.training.loop import Sample
-from ..host import model as bridge_model
 from ..host.files import work_folder
+from ..host.fingerprints import tokens_key
 from ..host.progress import Progress
 from .data import picture_folder
 from .encode import encode_picture
@@ -29,7 +29,7 @@ from .samples import sample_latents
 log = logging.getLogger("mixofshow")
 
 BATCH = 4
-CACHE_VERSION = 1  # raised when the same request would draw other pictures
+CACHE_VERSION = 2  # raised when the same request would draw other pictures
 
 
 def encode_priors(request: TrainRequest) -> list[Sample]:
@@ -56,8 +56,7 @@ def encode_priors(request: TrainRequest) -> list[Sample]:
 def generated(request: TrainRequest, plan: ConceptPlan, prompt: str) -> list[Sample]:
     """Pictures of the class by the base itself; kept on disk by everything they depend on, and continued there."""
     count, model = request.settings.prior_pictures, request.model
-    side = bridge_model.native_size(model)
-    path = work_folder("class-pictures") / f"{cache_key(request, prompt, side)}.safetensors"
+    path = work_folder("class-pictures") / f"{cache_key(request, prompt)}.safetensors"
     found = read_cached(path)
     if found is None or len(found) < count:
         log.info("Drawing %d pictures for %r, kept in %s for later runs.", count, prompt, path.parent)
@@ -73,8 +72,8 @@ def generated(request: TrainRequest, plan: ConceptPlan, prompt: str) -> list[Sam
     return [Sample(plan, prompt, latent[None], mask) for latent in latents]
 
 
-def cache_key(request: TrainRequest, prompt: str, side: int) -> str:
-    facts = [CACHE_VERSION, request.models, prompt, side]
+def cache_key(request: TrainRequest, prompt: str) -> str:
+    facts = [CACHE_VERSION, request.models, tokens_key(request.clip, [prompt]), prompt]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ....mixofshow_core.concept import BaseInfo
-from ....mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
+from ....mixofshow_core.topology import cross_attention_layers
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.dataset import TrainingSet, folder_fingerprint
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from ..host.files import safe_name
-from ..host.fingerprints import models_digests, module_digest
+from ..host.fingerprints import models_key, tokens_key
 from .data import picture_folder
 from .denoiser import embedding_index
 
-TRAINER_VERSION = 3  # raised when the same request would give another result
+TRAINER_VERSION = 4  # raised when the same request would give another result
 UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
 
 
@@ -55,16 +55,19 @@ class TrainRequest:
         return safe_name(self.save_as or "+".join(concept.name for concept in self.data.concepts))
 
     @cached_property
-    def models(self) -> tuple:
-        """Tells MODEL and CLIP, as they are sampled, from all others: the run and its class pictures rest on them."""
-        return sample_weights(self.model, self.clip), *models_digests(self.model, self.clip)
+    def models(self) -> str:
+        """Tells MODEL and CLIP, as they are sampled, from all others: class pictures rest on them."""
+        return models_key(self.model, self.clip)
 
+    @cached_property
     def fingerprint(self) -> str:
         """The same for runs that would end in the same file."""
         settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
+        captions = [picture.caption for concept in self.data.concepts for picture in concept.pictures]
         facts = [
             TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
-            self.models, class_folder_fingerprint(self.settings), module_digest(self.vae.first_stage_model),
+            models_key(self.model, self.clip, self.vae), tokens_key(self.clip, captions),
+            class_folder_fingerprint(self.settings),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -72,20 +75,3 @@ class TrainRequest:
 def class_folder_fingerprint(settings: TrainSettings) -> str:
     """Changes with the given class pictures; empty without a folder."""
     return folder_fingerprint(picture_folder(settings.prior_folder)) if settings.prior_folder.strip() else ""
-
-
-def sample_weights(model, clip) -> str:
-    """Hash of a few weights of both models with the LoRAs that are patched onto them."""
-    spatial = layer_groups_unet(bridge_model.unet_of(model))
-    names = [spatial[0].members[0], spatial[len(spatial) // 2].members[0], spatial[-1].members[0]]
-    text = [
-        group.members[0]
-        for encoder, module in bridge_model.text_models_of(clip).items()
-        for group in layer_groups_text(module, encoder)[:1]
-    ]
-    digest = hashlib.sha256()
-    for patcher, chosen in ((model, names), (clip.patcher, text)):
-        for name, weight in sorted(bridge_model.effective_weights(patcher, chosen).items()):
-            digest.update(name.encode())
-            digest.update(weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()

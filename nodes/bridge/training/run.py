@@ -159,7 +159,7 @@ class Preview:
 
 def run_training(request: TrainRequest) -> TrainResult:
     """Train, or load what an identical run left. Whatever stops it, the last finished step is saved and named."""
-    fingerprint = request.fingerprint()
+    fingerprint = request.fingerprint
     finished = find_finished(request, fingerprint)
     if finished is not None:
         log.info("An identical run is finished: loading %s instead of training again.", finished)
@@ -246,7 +246,7 @@ def step_path(request: TrainRequest, fingerprint: str, step: int) -> Path:
 
 def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
     """Save a run that did not reach its end; a failure here must not hide why it stopped."""
-    path = step_path(request, str(request.fingerprint()), state.step)
+    path = step_path(request, request.fingerprint, state.step)
     try:
         save(path)
         log.warning(
