@@ -280,3 +280,40 @@ def test_names_in_the_chosen_files_are_offered_before_any_run_and_unknown_ones_m
     mark.wait_for(timeout=5_000)  # as many sources as in the run, but others
     assert "mara" in mark.get_attribute("title") and "otto" in mark.get_attribute("title")
     assert not mouse.problems, mouse.problems
+
+
+def test_the_toolbar_stands_still_and_badges_agree_with_names(mouse):
+    mouse.load([rectangle("a", 0.1, 0.1, 0.3, 0.3, name="Region 1")])
+    mouse.run_js(f"() => {{ const node = {FIND}; node.setSize([780, 640]) }}")
+    mouse.look()
+    bar, stage = mouse.root.locator(".mos-bar"), mouse.root.locator(".mos-stage")
+    before = bar.bounding_box(), stage.bounding_box()
+    brush = mouse.root.get_by_label("Brush size")
+    assert brush.evaluate("field => getComputedStyle(field).visibility") == "hidden"
+    for tool in ("brush", "eraser", "select"):
+        mouse.tool(tool)
+        mouse.page.wait_for_timeout(100)
+        assert (bar.bounding_box(), stage.bounding_box()) == before, tool
+        assert brush.is_visible() == (tool != "select")
+    line = mouse.root.locator("[data-tool=select]").bounding_box()["height"]
+    assert before[0]["height"] < 2 * line, "one line, also at the node's smallest width"
+    mouse.tool("rect")
+    mouse.drag((0.5, 0.5), (0.9, 0.9))
+    rows = mouse.root.locator(".mos-row").all_inner_texts()
+    assert [row.split()[:3] for row in rows[:2]] == [["2", "Region", "2"], ["1", "Region", "1"]]
+    assert not mouse.problems, mouse.problems
+
+
+def test_undo_brings_back_what_the_browsers_own_undo_took_from_a_field(mouse):
+    mouse.load([rectangle("a", 0.1, 0.1, 0.8, 0.8)])
+    mouse.click(0.5, 0.5)
+    for label in ("Prompt", "Negative", "Concept"):
+        field = mouse.field(label)
+        field.click()
+        mouse.page.keyboard.type("frog")
+        mouse.page.keyboard.press("Control+z")
+        assert field.input_value() != "frog", "the browser's undo"
+        mouse.root.get_by_role("button", name="Undo (Ctrl+Z)").click()
+        mouse.page.wait_for_timeout(150)
+        assert field.input_value() == "frog" == mouse.regions[0][label.lower()], label
+    assert not mouse.problems, mouse.problems

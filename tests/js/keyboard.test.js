@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readCorners } from "../../web/regions/fields.js";
+import { readCorners } from "../../web/regions/numbers.js";
 import { handleKey } from "../../web/regions/keys.js";
 import { Editor } from "../../web/regions/state.js";
 

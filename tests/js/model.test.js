@@ -65,6 +65,14 @@ test("ids, names and colours of new regions are free", () => {
   assert.equal(new Set(doc.regions.map((region) => region.name.toLowerCase())).size, 10);
   assert.equal(new Set(doc.regions.slice(0, 8).map((region) => region.ui.color)).size, 8);
   assert.equal(new Set(doc.regions.slice(0, 8).map((region) => region.ui.pattern)).size, 8);
+  assert.deepEqual(
+    doc.regions.map((region) => region.name),
+    doc.regions.map((_, n) => `Region ${n + 1}`),
+    "a default name says the number on the badge",
+  );
+  const fewer = { ...doc, regions: doc.regions.slice(3) };
+  const added = model.makeRegion(fewer, RECT);
+  assert.deepEqual([added.id, added.name], ["r1", "Region 2"], "Region 8 is taken; names stay, Pick Region knows them");
   doc = model.renameRegion(doc, "r2", "Region 1");
   assert.notEqual(doc.regions[1].name.toLowerCase(), doc.regions[0].name.toLowerCase());
   assert.equal(model.renameRegion(doc, "r2", "  "), doc);

@@ -3,7 +3,10 @@ import { test } from "node:test";
 import { dropSeedControls } from "../../web/saved.js";
 
 /** @param {unknown[]} values */
-const compare = (...values) => ({ type: "MixOfShowCompare", widgets_values: ["p", "n", "w", "standard", 7, ...values] });
+const compare = (...values) => ({
+  type: "MixOfShowCompare",
+  widgets_values: ["p", "n", "w", "standard", 7, ...values],
+});
 
 test("the control value goes, inside subgraphs too, and nothing else does", () => {
   const workflow = {

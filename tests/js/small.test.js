@@ -252,5 +252,11 @@ test("a file is asked for once, again after a run, and what was learnt stays mea
   book.forget();
   assert.deepEqual(book.namesIn("a"), ["anna"], "until the answer is there");
   await settle();
-  assert.deepEqual([book.namesIn("a"), asked], [["anna", "berta"], ["a", "b", "a"]]);
+  assert.deepEqual(
+    [book.namesIn("a"), asked],
+    [
+      ["anna", "berta"],
+      ["a", "b", "a"],
+    ],
+  );
 });

@@ -285,6 +285,8 @@ test("keys: arrows, tab, numbers, order, duplicate, brush, tools; unknown keys g
   assert.equal(editor.selected, BACKGROUND);
   assert.equal(press(editor, "Tab"), false, "tab leaves after the last entry");
   press(editor, "1");
+  assert.equal(editor.selected, "r1", "the number on its badge, and in the server's preview");
+  press(editor, "2");
   assert.equal(editor.selected, "r2");
   press(editor, "PageDown");
   assert.deepEqual(
@@ -385,7 +387,9 @@ test("on an empty canvas a drag draws a box, until somebody chooses a tool", () 
   assert.equal(editor.tool, "select", "drawing was somebody's choice");
   const { value } = editor;
   assert.equal(start(value).editor.tool, "rect");
-  const filled = start(JSON.stringify({ version: 1, regions: [{ id: "a", shape: { type: "rect", x: 0, y: 0, width: 1, height: 1 } }] }));
+  const filled = start(
+    JSON.stringify({ version: 1, regions: [{ id: "a", shape: { type: "rect", x: 0, y: 0, width: 1, height: 1 } }] }),
+  );
   assert.equal(filled.editor.tool, "select");
   filled.editor.load(value);
   assert.equal(filled.editor.tool, "rect");

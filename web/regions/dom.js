@@ -75,3 +75,7 @@ export function iconButton(name, label, run, props = {}) {
 export function setField(field, value) {
   if (field.value !== value && field !== document.activeElement) field.value = value;
 }
+
+/** @param {string} label @param {HTMLElement[]} inputs */
+export const labelled = (label, ...inputs) =>
+  el("label", { className: "mos-field" }, [el("span", { textContent: label }), ...inputs]);

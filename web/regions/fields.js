@@ -1,8 +1,8 @@
 /** The fields of the chosen region and of the background. Typing is one undo step per field and visit. */
 
-import { el, setField } from "./dom.js";
-import { boundsOf, fitInto, keepInside } from "./geometry.js";
-import { clamp, LIMITS, NUMBERS, PATTERNS, renameRegion, round6 } from "./model.js";
+import { el, labelled, setField } from "./dom.js";
+import { LIMITS, PATTERNS, renameRegion } from "./model.js";
+import { cornersField, placeField, slider } from "./numbers.js";
 import { BACKGROUND } from "./state.js";
 import { makePaintable } from "./tools.js";
 import { textButton } from "./toolbar.js";
@@ -13,15 +13,21 @@ import { textButton } from "./toolbar.js";
  * @typedef {import("./panel.js").PanelContext} PanelContext
  */
 
-/** @param {string} label @param {HTMLElement[]} inputs */
-const labelled = (label, ...inputs) =>
-  el("label", { className: "mos-field" }, [el("span", { textContent: label }), ...inputs]);
-
 let lists = 0;
 
 /**
+ * Typing in one field is one step; what the browser's own undo and redo do to its text are steps of their own, so that
+ * the editor's Undo brings the text back. @param {Editor} editor @param {Event} event @param {string} key
+ */
+function mergeKey(editor, event, key) {
+  if (!(/** @type {InputEvent} */ (event).inputType?.startsWith("history"))) return key;
+  editor.settle();
+  return undefined;
+}
+
+/**
  * A text field with suggestions; an unknown name is marked at once.
- * @param {Editor} editor @param {PanelContext} context @param {(value: string) => void} change
+ * @param {Editor} editor @param {PanelContext} context @param {(value: string, event: Event) => void} change
  */
 function conceptField(editor, context, change) {
   const t = context.translate;
@@ -34,7 +40,7 @@ function conceptField(editor, context, change) {
     list: id,
     placeholder: t("concept.none"),
     autocomplete: "off",
-    oninput: () => change(input.value),
+    oninput: (/** @type {Event} */ event) => change(input.value, event),
     onchange: () => editor.settle(),
     onfocus: () => offer(),
   });
@@ -68,9 +74,11 @@ export const unknownText = (t, known) => t("concept.unknown", { names: known.nam
 /** @param {Editor} editor @param {PanelContext} context */
 export function makeRegionFields(editor, context) {
   const t = context.translate;
-  /** @param {Partial<import("./model.js").Region>} change @param {string} field */
-  const type = (change, field) =>
-    editor.region && editor.edit(editor.region.id, change, `${field} ${editor.region.id}`);
+  /** @param {Event} event @param {Partial<import("./model.js").Region>} change @param {string} field */
+  const type = (event, change, field) => {
+    const { region } = editor;
+    if (region) editor.edit(region.id, change, mergeKey(editor, event, `${field} ${region.id}`));
+  };
   const settle = () => editor.settle();
   const name = el("input", {
     type: "text",
@@ -84,17 +92,17 @@ export function makeRegionFields(editor, context) {
     rows: 3,
     maxLength: LIMITS.text,
     placeholder: t("prompt.hint"),
-    oninput: () => type({ prompt: prompt.value }, "prompt"),
+    oninput: (/** @type {Event} */ event) => type(event, { prompt: prompt.value }, "prompt"),
     onchange: settle,
   });
   const negative = el("textarea", {
     rows: 2,
     maxLength: LIMITS.text,
     placeholder: t("negative.hint"),
-    oninput: () => type({ negative: negative.value }, "negative"),
+    oninput: (/** @type {Event} */ event) => type(event, { negative: negative.value }, "negative"),
     onchange: settle,
   });
-  const concept = conceptField(editor, context, (value) => type({ concept: value.trim() }, "concept"));
+  const concept = conceptField(editor, context, (value, event) => type(event, { concept: value.trim() }, "concept"));
   const sliders = /** @type {const} */ (["strength", "feather", "start", "end", "weight", "control"]).map((field) =>
     slider(editor, t(field), field),
   );
@@ -163,144 +171,13 @@ export function makeRegionFields(editor, context) {
   };
 }
 
-/** @param {Editor} editor @param {string} label @param {keyof typeof NUMBERS} field */
-function slider(editor, label, field) {
-  const [low, high] = NUMBERS[field];
-  const top = field === "weight" || field === "control" ? 3 : high;
-  const change = (/** @type {string} */ text, /** @type {string | undefined} */ merge) => {
-    const { region } = editor;
-    if (!region || text.trim() === "" || !Number.isFinite(Number(text))) return;
-    let value = clamp(Number(text), low, high);
-    if (field === "start") value = Math.min(value, region.end - 0.01);
-    if (field === "end") value = Math.max(value, region.start + 0.01);
-    editor.edit(region.id, { [field]: value }, merge && `${field} ${region.id}`);
-  };
-  const range = el("input", {
-    type: "range",
-    min: String(low),
-    max: String(top),
-    step: "0.01",
-    "aria-label": label,
-    oninput: () => change(range.value, "drag"),
-    onchange: () => editor.settle(),
-  });
-  const number = el("input", {
-    type: "number",
-    min: String(low),
-    max: String(high),
-    step: "0.01",
-    "aria-label": label,
-    onchange: () => change(number.value, undefined),
-  });
-  const root = el("div", { className: "mos-field" }, [
-    el("span", { textContent: label }),
-    el("div", { className: "mos-slide" }, [range, number]),
-  ]);
-  return {
-    root,
-    update(/** @type {import("./model.js").Region} */ region) {
-      setField(range, String(Math.min(top, region[field])));
-      setField(number, String(Math.round(region[field] * 1000) / 1000));
-    },
-  };
-}
-
-/**
- * Position and size in pixels: the way to place a region without a pointer.
- * @param {Editor} editor @param {string} label @param {"x" | "y" | "width" | "height"} side
- */
-function placeField(editor, label, side) {
-  const unit = () => (side === "x" || side === "width" ? editor.size.width : editor.size.height);
-  const input = el("input", {
-    type: "number",
-    step: "1",
-    onchange: () => {
-      const { region } = editor;
-      if (!region || region.ui.locked || input.value === "" || !Number.isFinite(Number(input.value))) return;
-      const box = boundsOf(region.shape);
-      const value = Number(input.value) / unit();
-      const next =
-        side === "width" || side === "height"
-          ? { ...box, [side]: clamp(value, 1 / unit(), 1) }
-          : { ...box, [side]: value };
-      editor.edit(region.id, { shape: fitInto(region.shape, keepInside(next)) });
-      const now = editor.region;
-      if (now) input.value = text(now);
-    },
-  });
-  const text = (/** @type {import("./model.js").Region} */ region) =>
-    String(tenths(boundsOf(region.shape)[side] * unit()));
-  return {
-    root: labelled(label, input),
-    update(/** @type {import("./model.js").Region} */ region) {
-      setField(input, text(region));
-      input.disabled = Boolean(region.ui.locked);
-    },
-  };
-}
-
-/**
- * A polygon's corners as pixels, "x, y; x, y; ...": adding, moving and removing them without a pointer.
- * @param {Editor} editor @param {string} label
- */
-function cornersField(editor, label) {
-  const input = el("input", {
-    type: "text",
-    onchange: () => {
-      const { region, size } = editor;
-      if (region?.shape.type !== "polygon" || region.ui.locked) return;
-      const points = readCorners(input.value, size);
-      if (points) editor.edit(region.id, { shape: { type: "polygon", points } });
-      else editor.say("say.threeCorners");
-      const now = editor.region;
-      if (now) input.value = text(now);
-    },
-  });
-  const text = (/** @type {import("./model.js").Region} */ { shape }) =>
-    shape.type !== "polygon"
-      ? ""
-      : shape.points.map(([x, y]) => `${tenths(x * editor.size.width)}, ${tenths(y * editor.size.height)}`).join("; ");
-  const root = labelled(label, input);
-  return {
-    root,
-    update(/** @type {import("./model.js").Region} */ region) {
-      root.hidden = region.shape.type !== "polygon";
-      setField(input, text(region));
-      input.disabled = Boolean(region.ui.locked);
-    },
-  };
-}
-
-/** @param {number} value */
-const tenths = (value) => Math.round(value * 10) / 10;
-
-/**
- * @param {string} text @param {import("./geometry.js").Size} size
- * @returns {[number, number][] | null} null unless it says at least three corners that are not in one line
- */
-export function readCorners(text, size) {
-  const points = text
-    .split(";")
-    .filter((part) => part.trim())
-    .map((part) =>
-      part
-        .split(/[\s,]+/)
-        .filter(Boolean)
-        .map(Number),
-    );
-  const sound = points.every((point) => point.length === 2 && point.every(Number.isFinite));
-  if (!sound || points.length < 3 || points.length > LIMITS.points) return null;
-  if ([0, 1].some((axis) => points.every((point) => point[axis] === points[0][axis]))) return null;
-  return points.map(([x, y]) => [round6(clamp(x / size.width, 0, 1)), round6(clamp(y / size.height, 0, 1))]);
-}
-
 /** @param {Editor} editor @param {PanelContext} context */
 export function makeBackgroundFields(editor, context) {
   const t = context.translate;
   /** @param {Partial<Doc>} change @param {string} [merge] */
   const edit = (change, merge) => editor.commit({ ...editor.doc, ...change }, merge ? { merge } : {});
-  const concept = conceptField(editor, context, (value) =>
-    edit({ background: { ...editor.doc.background, concept: value.trim() } }, "background"),
+  const concept = conceptField(editor, context, (value, event) =>
+    edit({ background: { ...editor.doc.background, concept: value.trim() } }, mergeKey(editor, event, "background")),
   );
   const choice = (/** @type {"overlap" | "edges"} */ field, /** @type {string[]} */ values) => {
     const select = el(
@@ -315,7 +192,7 @@ export function makeBackgroundFields(editor, context) {
   const suffix = el("textarea", {
     rows: 2,
     maxLength: LIMITS.text,
-    oninput: () => edit({ suffix: suffix.value }, "suffix"),
+    oninput: (/** @type {Event} */ event) => edit({ suffix: suffix.value }, mergeKey(editor, event, "suffix")),
     onchange: () => editor.settle(),
   });
   const root = el("div", { className: "mos-fields", hidden: true }, [

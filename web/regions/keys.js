@@ -100,7 +100,7 @@ export function handleKey(editor, event, actions) {
   } else if (key === "PageUp" || key === "PageDown") {
     if (editor.region) editor.commit(reorderRegion(editor.doc, editor.region.id, key === "PageUp" ? 1 : -1));
   } else if (/^[1-9]$/.test(key)) {
-    const region = editor.doc.regions.at(-Number(key));
+    const region = editor.doc.regions[Number(key) - 1];
     if (region) editor.select(region.id);
   } else if (key === "+" || key === "=") actions.zoom(1.25);
   else if (key === "-") actions.zoom(0.8);

@@ -50,8 +50,7 @@ export function measure(doc) {
   for (const region of doc.regions) {
     const { cells, count } = sampled(region.shape, width, height);
     shares.set(region.id, count / cells.length);
-    if (region.strength > 0 && claims(region))
-      for (let n = 0; n < cells.length; n += 1) counts[n] += cells[n];
+    if (region.strength > 0 && claims(region)) for (let n = 0; n < cells.length; n += 1) counts[n] += cells[n];
   }
   let [covered, overlap] = [0, 0];
   for (const count of counts) {

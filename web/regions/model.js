@@ -98,7 +98,7 @@ export function makeRegion(doc, shape, extra = {}) {
   const ui = { color: COLORS[slot], pattern: PATTERNS[slot], ...(extra.ui ?? {}) };
   const name = freeName(
     doc.regions.map((region) => region.name),
-    extra.name || `Region ${number}`,
+    extra.name || `Region ${doc.regions.length + 1}`, // as its badge
   );
   return {
     prompt: "",

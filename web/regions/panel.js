@@ -85,9 +85,7 @@ export function makePanel(editor, context) {
           : null;
         shares.clear();
         list.replaceChildren(
-          ...doc.regions
-            .map((entry, n) => row(editor, context, entry, doc.regions.length - n, shares, warnings[n]))
-            .reverse(),
+          ...doc.regions.map((entry, n) => row(editor, context, entry, n + 1, shares, warnings[n])).reverse(),
           backgroundRow(editor, context),
         );
         if (focused)

@@ -156,7 +156,7 @@ export function draw(context, editor, scene) {
   context.strokeRect(r.x - 0.5, r.y - 0.5, r.width + 1, r.height + 1);
   const seen = regions.filter((region) => !region.ui.hidden);
   for (const region of seen) drawOutline(context, region, scene, region.id === editor.selected);
-  for (const region of seen) drawLabel(context, region, scene, regions.length - regions.indexOf(region));
+  for (const region of seen) drawLabel(context, region, scene, regions.indexOf(region) + 1);
   drawGuides(context, editor, scene);
   if (editor.corners) drawCorners(context, editor, scene);
   const { region } = editor;

@@ -11,7 +11,7 @@ export const STYLE = `
 .mos-main { display: grid; grid-template: minmax(180px, 1.1fr) minmax(120px, 1fr) / minmax(0, 1fr); min-height: 0; }
 @container (min-width: 620px) { .mos-main { grid-template: minmax(0, 1fr) / minmax(0, 1fr) 264px; }
   .mos-panel { border-top: 0 !important; border-inline-start: 1px solid var(--mos-line); } }
-.mos-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 8px; padding: 5px 6px; border-bottom: 1px solid var(--mos-line); }
+.mos-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 6px; padding: 5px 6px; border-bottom: 1px solid var(--mos-line); }
 .mos-group { display: flex; align-items: center; gap: 2px; }
 .mos-space { flex: 1; }
 .mos-button { display: inline-grid; place-items: center; min-width: 28px; height: 28px; padding: 0 5px; border: 1px solid transparent; border-radius: 6px;
@@ -29,7 +29,7 @@ export const STYLE = `
 .mos-editor input[type="color"] { padding: 1px; height: 25px; }
 .mos-editor select { appearance: auto; }
 .mos-bar select, .mos-bar input { width: auto; }
-.mos-bar input[type="range"] { width: 74px; }
+.mos-bar input[type="range"] { width: 64px; }
 .mos-bar label { display: flex; align-items: center; gap: 5px; color: var(--mos-muted); }
 .mos-editor textarea { resize: vertical; display: block; }
 .mos-editor :is(button, input, textarea, select, summary):focus-visible, .mos-stage:focus-within .mos-ring { outline: 2px solid var(--mos-accent); outline-offset: 1px; }
@@ -70,6 +70,7 @@ export const STYLE = `
 .mos-actions label { position: relative; overflow: hidden; cursor: pointer; }
 .mos-actions input[type="file"] { position: absolute; inset: 0; opacity: 0; cursor: pointer; }
 .mos-editor [hidden] { display: none !important; }
+.mos-away { visibility: hidden; }
 .mos-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @container (max-width: 480px) { .mos-foot > span:last-child { display: none; } }
 @media (pointer: coarse) { .mos-button, .mos-pick { min-width: 44px; min-height: 44px; } .mos-editor :is(input, select) { min-height: 40px; } }

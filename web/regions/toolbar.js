@@ -28,8 +28,23 @@ export function makeToolbar(editor, actions) {
       { "aria-pressed": "false", "data-tool": name },
     ),
   );
-  const undo = iconButton("undo", t("undo"), () => editor.undo());
-  const redo = iconButton("redo", t("redo"), () => editor.redo());
+  // A text field that keeps the focus (some browsers focus no clicked button) would not show what comes back.
+  const travel = (/** @type {() => HTMLElement} */ button, /** @type {() => void} */ run) => {
+    if (document.activeElement !== button()) actions.focus();
+    run();
+  };
+  const undo = iconButton("undo", t("undo"), () =>
+    travel(
+      () => undo,
+      () => editor.undo(),
+    ),
+  );
+  const redo = iconButton("redo", t("redo"), () =>
+    travel(
+      () => redo,
+      () => editor.redo(),
+    ),
+  );
   const brush = el("input", {
     type: "range",
     min: "0.4",
@@ -79,7 +94,7 @@ export function makeToolbar(editor, actions) {
       for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === editor.tool));
       undo.disabled = !editor.history.canUndo;
       redo.disabled = !editor.history.canRedo;
-      brush.hidden = editor.tool !== "brush" && editor.tool !== "eraser";
+      brush.classList.toggle("mos-away", editor.tool !== "brush" && editor.tool !== "eraser");
       setField(brush, String(editor.brush * 100));
       setField(snap, String(editor.snap));
       size.disabled = actions.sizeIsFixed();
