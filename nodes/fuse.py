@@ -27,7 +27,7 @@ from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.model import apply_deltas
 from .bridge.host.text import register_concepts
-from .types import CONCEPTS, FUSE, SETTINGS, found_by
+from .types import CONCEPTS, FUSE, SETTINGS, found_by, in_groups
 
 log = logging.getLogger("mixofshow")
 
@@ -37,6 +37,18 @@ STAGES = {
     ROLE_CROSS_KV: ("kv", "keys and values of cross-attention"),
     ROLE_SPATIAL: ("spatial", "spatial layers"),
 }
+
+GROUPS = {
+    "inputs": "mode refine memory_gb",
+    "anchors": "ridge_text ridge_kv ridge_spatial prior_text prior_kv prior_spatial",
+    "what is solved": "stage_text stage_kv stage_spatial unsolved weights",
+    "size": "size max_rank added_error concept_rank",
+    "other methods": "density off_diagonal seed",
+}
+RARE = (
+    "ridge_text ridge_kv ridge_spatial prior_text prior_kv prior_spatial stage_text stage_kv stage_spatial unsolved "
+    "added_error concept_rank density off_diagonal seed"
+)
 
 
 class MixOfShowFusionSettings(io.ComfyNode):
@@ -49,9 +61,11 @@ class MixOfShowFusionSettings(io.ComfyNode):
         def anchor(name: str, value: float, tooltip: str):
             return io.Float.Input(name, default=value, min=0, max=1000, step=1e-4, round=False, tooltip=tooltip)
 
-        def share(name: str, low: float, high: float, step: float, tooltip: str):
+        def share(name: str, low: float, high: float, step: float, tooltip: str, label: str | None = None):
             default = getattr(plain, name)
-            return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip)
+            return io.Float.Input(
+                name, label, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip
+            )
 
         def stage(name: str, what: str):
             return io.Boolean.Input(name, default=True, tooltip=(
@@ -66,7 +80,7 @@ class MixOfShowFusionSettings(io.ComfyNode):
             category=FUSE,
             **found_by("MixOfShowFusionSettings"),
             description="Everything else about a fusion. Connect it to the settings of Fuse.",
-            inputs=[
+            inputs=in_groups([
                 io.Combo.Input("mode", options=list(MODES), default=plain.mode, tooltip=(
                     "own: each concept's inputs come from that concept alone; kept on disk, so a later change is only "
                     "a solve. staged: as in the paper, each stage looks behind the fused ones; anew for every set."
@@ -97,15 +111,15 @@ class MixOfShowFusionSettings(io.ComfyNode):
                 share("memory_gb", 0, 1000, 0.5, (
                     "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
                     "calibration runs block by block: same answer, more passes."
-                )),
+                ), "memory_gb (0: auto)"),
                 io.String.Input("weights", default="", tooltip=(
                     "Who matters more where concepts disagree: name: number, as in mara: 2, finn: 0.5; 1 where none is "
                     "given. Nothing is looked at again for it. Not how strongly a concept acts: that is strength."
                 )),
-                io.Int.Input("concept_rank", default=plain.concept_rank, min=0, max=4096, tooltip=(
+                io.Int.Input("concept_rank", "concept_rank (0: whole)", default=0, min=0, max=4096, tooltip=(
                     "Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."
                 )),
-            ],
+            ], GROUPS, RARE),
             outputs=[SETTINGS.Output(display_name="settings")],
         )  # fmt: skip
 

@@ -30,26 +30,51 @@ from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
 from .bridge.training import run as training_run
 from .bridge.training import samples as training_samples
-from .types import CONCEPTS, DATASET, SETTINGS, TRAIN, found_by
+from .types import CONCEPTS, DATASET, SETTINGS, TRAIN, found_by, in_groups
 
 log = logging.getLogger("mixofshow")
 
 FROM_PRESET = "from preset"
 SWITCH_VALUES = {"on": True, "off": False}
 SWITCHES = ("flip", "shuffle_captions", "attention_identity")
+GROUPS = {
+    "layers": "rank unet_layers dropout kv_drop",
+    "rates": "lr_embedding lr_text lr_unet schedule warmup_steps optimizer clip_gradient",
+    "words": "embedding_rows word_start norm_stop",
+    "batch": "batch accumulation checkpointing precision",
+    "noise": "noise_offset min_snr",
+    "pictures": "crop_chance scale_min flip aspect shuffle_captions",
+    "masks": "loss_mask attention_weight attention_identity",
+    "class pictures": "prior_weight prior_pictures prior_folder",
+    "looking": "preview_every validate_every validation_prompts",
+    "snapshots": "snapshot_every snapshots_kept",
+}
+RARE = (
+    "dropout kv_drop schedule warmup_steps clip_gradient embedding_rows word_start norm_stop accumulation "
+    "checkpointing precision noise_offset min_snr crop_chance scale_min shuffle_captions attention_identity "
+    "prior_pictures prior_folder snapshot_every snapshots_kept"
+)
 
 
 class MixOfShowTrainSettings(io.ComfyNode):
-    """Changes to a preset: a widget at its default takes the preset's value, so -1 is one where 0 says something."""
+    """Changes to a preset: a widget at its default takes the preset's value, so -1 is one where 0 says something.
+
+    A word ("preset") in place of that number would need text inputs, to which wires and saved numbers no longer fit
+    (docs/decisions/008); the label says what the number means.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         def number(name: str, tooltip: str, low: float, high: float, step: float, **more):
             """Its lowest value, 0 or below, means "from preset"."""
-            return io.Float.Input(name, default=low, min=low, max=high, step=step, round=False, tooltip=tooltip, **more)
+            label = more.pop("label", f"{name} ({low}: preset)")
+            return io.Float.Input(
+                name, label, default=low, min=low, max=high, step=step, round=False, tooltip=tooltip, **more
+            )
 
         def count(name: str, tooltip: str, default: int, low: int, high: int, **more):
-            return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **more)
+            label = more.pop("label", None)
+            return io.Int.Input(name, label, default=default, min=low, max=high, tooltip=tooltip, **more)
 
         def choice(name: str, options: Iterable[str], tooltip: str, **more):
             return io.Combo.Input(
@@ -64,12 +89,14 @@ class MixOfShowTrainSettings(io.ComfyNode):
             category=TRAIN,
             **found_by("MixOfShowTrainSettings"),
             description="What the Train node does not show. Whatever is left as it is comes from the preset.",
-            inputs=[
-                count("rank", "LoRA rank; 0 = from preset (4).", 0, 0, 256),
+            inputs=in_groups([
+                count("rank", "LoRA rank; 0 = from preset (4).", 0, 0, 256, label="rank (0: preset)"),
                 number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 0, 1, 1e-5),
                 number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-6),
                 number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-5),
-                count("batch", "Pictures per step; 0 = from preset, mostly auto.", 0, 0, 256),
+                count("batch", (
+                    "Pictures per step; 0 = from preset, mostly auto."
+                ), 0, 0, 256, label="batch (0: preset)"),
                 count("accumulation", (
                     "Batches whose gradients are added up before one step: a larger batch in the same memory."
                 ), 1, 1, 256),
@@ -86,7 +113,7 @@ class MixOfShowTrainSettings(io.ComfyNode):
                 number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", -1, 1000, 0.1),
                 number("norm_stop", (
                     "Words stop at this mean norm; -2 = from preset, -1 = never, 0 = auto (1.45 x ordinary words)."
-                ), -2, 100, 0.01),
+                ), -2, 100, 0.01, label="norm_stop (-2: preset, -1: never, 0: auto)"),
                 choice("loss_mask", MASKS, (
                     "valid: the loss counts wherever there is picture. object: only inside the masks."
                 )),
@@ -117,7 +144,7 @@ class MixOfShowTrainSettings(io.ComfyNode):
                 ), -1, 100, 0.1, **later),
                 count("prior_pictures", (
                     "How many class pictures; 0 = auto. They are drawn with the base once, and kept."
-                ), 0, 0, 10_000, **later),
+                ), 0, 0, 10_000, label="prior_pictures (0: auto)", **later),
                 io.String.Input("prior_folder", default="", tooltip=(
                     "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are drawn."
                 ), **later),
@@ -138,7 +165,7 @@ class MixOfShowTrainSettings(io.ComfyNode):
                 count("snapshots_kept", (
                     "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."
                 ), 2, 1, 100, **later),
-            ],
+            ], GROUPS, RARE),
             outputs=[SETTINGS.Output(display_name="settings")],
         )
 

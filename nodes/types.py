@@ -1,5 +1,6 @@
 """Our own wires (all others are the host's), where nodes stand in the menu, and by which words they are found."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from comfy_api.latest import io
@@ -39,3 +40,16 @@ def found_by(node_id: str, schema: type = io.Schema) -> dict[str, list[str]]:
     """The search words of a node as an argument of the host's Schema, where that has one (0.3.75 has none)."""
     known = any(field.name == "search_aliases" for field in fields(schema))
     return {"search_aliases": SEARCHED_AS[node_id].split(", ")} if known else {}
+
+
+def in_groups(inputs: Iterable, groups: Mapping[str, str], rare: str) -> list:
+    """The inputs of a long node, in their order, which is public: each tooltip begins with its group's name, and the
+    `rare` ones stand behind "advanced" where the host knows that (0.3.75 does not: there they are rows like others).
+    """
+    group_of = {name: group for group, names in groups.items() for name in names.split()}
+    inputs = list(inputs)
+    for entry in inputs:
+        entry.tooltip = f"[{group_of[entry.id]}] {entry.tooltip}"
+        if entry.id in rare.split() and hasattr(entry, "advanced"):
+            entry.advanced = True
+    return inputs

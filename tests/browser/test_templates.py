@@ -63,6 +63,13 @@ def test_our_nodes_have_the_widgets_that_the_server_names_and_no_other(desk, obj
         assert desk.run_js(ORDER, name) == wanted, name
 
 
+def test_numbers_that_stand_for_the_preset_say_so_on_the_node(desk):
+    label = """([type, name]) => { const node = window.LiteGraph.createNode(type);
+        return node.widgets.find(widget => widget.name === name).label }"""
+    assert desk.run_js(label, ["MixOfShowTrainSettings", "min_snr"]) == "min_snr (-1: preset)"
+    assert desk.run_js(label, ["MixOfShowTrainSettings", "flip"]) in ("flip", None)
+
+
 def test_a_node_shows_its_own_words_after_a_run_and_saves_none_of_them(desk, server, concepts):
     strength = 0.5 if desk.renderer == "classic" else 0.6  # nothing is taken from the host's cache
     inputs = {"file": "mixofshow/known_mara.safetensors", "strength": strength}

@@ -230,6 +230,39 @@ def test_nodes_are_found_by_what_people_type_where_the_host_has_aliases(listed):
     assert all(info.get("search_aliases", words[name]) == words[name] for name, info in listed.items())
 
 
+def test_the_long_nodes_are_grouped_and_their_rare_inputs_advanced_where_the_host_knows_that(listed):
+    from mos_pack.nodes import fuse, train
+    from mos_pack.nodes.types import in_groups
+
+    @dataclass
+    class Newer:
+        id: str
+        tooltip: str = "says"
+        advanced: bool | None = None
+
+    knows = hasattr(train.io.Int.Input("n"), "advanced")
+    for topic, node in ((train, "MixOfShowTrainSettings"), (fuse, "MixOfShowFusionSettings")):
+        specs = inputs_of(listed[node])
+        grouped = [name for names in topic.GROUPS.values() for name in names.split()]
+        assert sorted(grouped) == sorted(specs), f"{node}: every input stands in one group"
+        rare = topic.RARE.split()
+        assert set(rare) <= set(specs) and len(specs) - len(rare) <= 16, "what is left fits on a screen"
+        newer = in_groups([Newer(name) for name in specs], topic.GROUPS, topic.RARE)
+        assert [entry.id for entry in newer if entry.advanced] == [name for name in specs if name in rare]
+        options = {name: options_of(spec) for name, spec in specs.items()}
+        assert newer[0].tooltip.endswith("] says") and all(found["tooltip"][0] == "[" for found in options.values())
+        advanced = [name for name, found in options.items() if found.get("advanced")]
+        assert advanced == [name for name in specs if knows and name in rare]
+
+
+def test_numbers_that_stand_for_something_else_say_so_in_their_label(listed):
+    for node in SETTINGS_NODES:
+        for name, spec in inputs_of(listed[node]).items():
+            options = options_of(spec)
+            if kind_of(spec) in ("INT", "FLOAT") and options["default"] < 0:
+                assert f"({options['default']:g}: preset" in options["display_name"], f"{node}.{name}"
+
+
 def english_texts(listed: dict) -> dict:
     """The texts of the schemas in the front end's form (locales/en/nodeDefs.json)."""
     texts = {}
