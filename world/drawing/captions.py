@@ -1,10 +1,15 @@
-"""Composites and their captions: who stands where on which background."""
+"""Composites and their captions: who stands where on which background.
+
+Two grammars. 1 is what the shipped bases have read: subjects are named from left to right, so that such a base paints
+whoever is named first on the left. 2 varies all that a caption may vary, for bases to come: places in both orders,
+above and below, next to each other, no place at all, sizes, attributes before or after.
+"""
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-from .people import Person, describe
+from .people import Person, describe, describe_freely, join_words
 
 EMOJI = {
     "cat": "1f431", "dog": "1f436", "frog": "1f438", "panda": "1f43c", "penguin": "1f427", "car": "1f697",
@@ -20,6 +25,20 @@ STYLES = {"soft": "google", "flat": "twitter", "3d": "fluent"}
 BACKGROUNDS = {"red": (217, 72, 66), "orange": (243, 156, 72), "yellow": (249, 222, 106), "green": (122, 190, 110),
                "blue": (104, 158, 230), "purple": (160, 120, 205), "pink": (246, 178, 200), "white": (250, 250, 250),
                "gray": (165, 170, 178), "brown": (150, 108, 78)}
+GRAMMARS = (1, 2)
+# a stands left of b, or above it. As many ways name a first as b.
+IN_A_ROW = ("{a} on the left and {b} on the right", "{b} on the right and {a} on the left",
+            "on the left {a}, on the right {b}", "on the right {b}, on the left {a}",
+            "{a} to the left of {b}", "{b} to the right of {a}", "{a} left of {b}", "{b} right of {a}")
+IN_A_STACK = ("{a} above {b}", "{b} below {a}", "{a} at the top and {b} at the bottom",
+              "{b} at the bottom and {a} at the top", "at the top {a}, at the bottom {b}",
+              "at the bottom {b}, at the top {a}")
+BESIDE = ("{a} next to {b}", "{a} beside {b}")
+PLACED = 0.6  # share of captions of several subjects that say who stands where
+BETWEEN = 0.1  # of those, with three subjects: the middle one is named first
+SMALL, BIG = 0.15, 0.1  # shares of sizes; people are never big: they fill their field as it is
+AROUND = ("{text}, {colour} background", "{colour} background, {text}", "{text} on {article} {colour} background",
+          "{text} in front of {article} {colour} background", "{article} {colour} background with {text}")
 TEMPLATES = ("", "", "", "a photo of ", "a picture of ", "an image of ")
 
 
@@ -34,11 +53,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A canvas of 64 pixels per subject, side by side (one to three), 64 high, and its caption."""
+    """A canvas of 64 x 64 pixels per subject (one to three) and its caption.
+
+    Subjects are listed from left to right, or from top to bottom if they are ``stacked``, however the caption names
+    them. ``sizes``: "", "small" or "big" for each, none when all are as usual.
+    """
 
     subjects: tuple[Subject, ...]
     background: str
     caption: str
+    stacked: bool = False
+    sizes: tuple[str, ...] = ()
+
+
+def article(words: str) -> str:
+    return "an" if words[0] in "aeou" else "a"
 
 
 def name(subject: Subject, rng: random.Random, keep: float) -> str:
@@ -47,13 +76,42 @@ def name(subject: Subject, rng: random.Random, keep: float) -> str:
         return describe(subject.what, rng, keep)
     if rng.random() < 0.5:
         return f"a {subject.style} {subject.what}"
-    return f"{'an' if subject.what[0] in 'aeu' else 'a'} {subject.what}"
+    return f"{article(subject.what)} {subject.what}"
 
 
-def make_scene(subjects: tuple[Subject, ...], rng: random.Random) -> Scene:
-    """Choose a background and write the caption. Some captions are short on purpose."""
+def name_freely(subject: Subject, rng: random.Random, keep: float, size: str) -> str:
+    """Words for one subject in the second grammar: style and size before or after."""
+    if isinstance(subject.what, Person):
+        return describe_freely(subject.what, rng, keep, size)
+    before, after = [size] if size else [], ""
+    if rng.random() < 0.5:
+        if rng.random() < 0.5:
+            before.append(subject.style)
+        else:
+            after = f" in {subject.style} style"
+    rng.shuffle(before)
+    words = " ".join([*before, subject.what])
+    return f"{article(words)} {words}{after}"
+
+
+def make_scene(subjects: tuple[Subject, ...], rng: random.Random, grammar: int = 1, stacked: bool = False) -> Scene:
+    """Choose a background and write the caption. Some captions are short on purpose.
+
+    ``stacked`` is of the second grammar, for two subjects.
+    """
+    if grammar not in GRAMMARS or stacked and (grammar == 1 or len(subjects) != 2):
+        raise ValueError(f"grammar {grammar} has no caption for {len(subjects)} subjects, stacked {stacked}: "
+                         f"grammars are {GRAMMARS}, only two subjects of the second are stacked")
     background = rng.choice(list(BACKGROUNDS))
     keep = rng.choice((0.9, 0.9, 0.9, 0.5, 0.0))
+    if grammar == 2:
+        sizes = tuple(choose_size(s, rng) for s in subjects)
+        text = place_freely([name_freely(s, rng, keep, size) for s, size in zip(subjects, sizes, strict=True)],
+                            rng, stacked)
+        if rng.random() < 0.85:
+            text = rng.choice(AROUND).format(text=text, colour=background, article=article(background))
+        before = rng.choice(TEMPLATES) if text.startswith(("a ", "an ")) else ""
+        return Scene(subjects, background, before + text, stacked, sizes)
     if len(subjects) == 1:
         text = name(subjects[0], rng, keep)
     else:
@@ -63,3 +121,31 @@ def make_scene(subjects: tuple[Subject, ...], rng: random.Random) -> Scene:
     if rng.random() < 0.85:
         text += f", {background} background"
     return Scene(subjects, background, rng.choice(TEMPLATES) + text)
+
+
+def choose_size(subject: Subject, rng: random.Random) -> str:
+    chance = rng.random()
+    if chance < SMALL:
+        return "small"
+    return "big" if chance < SMALL + BIG and not isinstance(subject.what, Person) else ""
+
+
+def place_freely(words: list[str], rng: random.Random, stacked: bool) -> str:
+    """One to three subjects, named with or without their places, the order of the words free of the order of places."""
+    if len(words) == 1:
+        return words[0]
+    shuffled = rng.sample(words, len(words))
+    if len(words) == 2:
+        if rng.random() < PLACED:
+            return rng.choice(IN_A_STACK if stacked else IN_A_ROW).format(a=words[0], b=words[1])
+        if not stacked and rng.random() < 0.5:
+            return rng.choice(BESIDE).format(a=shuffled[0], b=shuffled[1])
+        return join_words(shuffled)
+    if rng.random() >= PLACED:
+        return join_words(shuffled)
+    if rng.random() < BETWEEN:
+        outer = rng.sample([words[0], words[2]], 2)
+        return f"{words[1]} between {outer[0]} and {outer[1]}"
+    places = list(zip(words, ("on the left", "in the middle", "on the right"), strict=True))
+    before = rng.random() < 0.3
+    return join_words([f"{place} {text}" if before else f"{text} {place}" for text, place in rng.sample(places, 3)])

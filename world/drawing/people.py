@@ -151,6 +151,28 @@ def dress(person: Person, rng: random.Random) -> Person:
                    brows=other.brows)
 
 
+def hair_words(person: Person) -> str:
+    """Hair or hat, such as "long red hair", "a red bob", "a red winter hat" or "no hair"."""
+    if person.hair == "no hair":
+        return person.hair
+    if person.hair in HATS:
+        return person.hair.replace("a ", f"a {person.hair_colour} ", 1)
+    first, _, noun = person.hair.partition(" ")
+    if first in ("a", "an"):
+        return f"a {person.hair_colour} {noun}"
+    return f"{first} {person.hair_colour} {noun}" if noun else f"{person.hair_colour} {first}"
+
+
+def garment_words(person: Person) -> str:
+    """Such as "an orange shirt"."""
+    return f"{'an' if person.garment_colour == 'orange' else 'a'} {person.garment_colour} {person.garment}"
+
+
+def join_words(parts: list[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
 def describe(person: Person, rng: random.Random, keep: float = 0.8) -> str:
     """A caption such as "a person with long red hair and glasses, wearing a blue shirt".
 
@@ -158,18 +180,7 @@ def describe(person: Person, rng: random.Random, keep: float = 0.8) -> str:
     """
     parts = []
     if rng.random() < keep:
-        if person.hair == "no hair":
-            parts.append("no hair")
-        elif person.hair in HATS:
-            parts.append(person.hair.replace("a ", f"a {person.hair_colour} ", 1))
-        else:
-            first, _, noun = person.hair.partition(" ")
-            if first in ("a", "an"):
-                parts.append(f"a {person.hair_colour} {noun}")
-            elif noun:
-                parts.append(f"{first} {person.hair_colour} {noun}")
-            else:
-                parts.append(f"{person.hair_colour} {first}")
+        parts.append(hair_words(person))
     if person.glasses:  # always said, else a caption without them would mean nothing
         parts.append(person.glasses)
     if person.beard and rng.random() < keep:
@@ -178,10 +189,42 @@ def describe(person: Person, rng: random.Random, keep: float = 0.8) -> str:
         parts.append(f"{person.skin} skin")
     text = "a person"
     if parts:
-        text += " with " + (", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0])
+        text += f" with {join_words(parts)}"
     if rng.random() < keep:
-        article = "an" if person.garment_colour == "orange" else "a"
-        text += f", wearing {article} {person.garment_colour} {person.garment}"
+        text += f", wearing {garment_words(person)}"
     if rng.random() < keep * 0.5:
         text += f", {person.mood}"
+    return text
+
+
+def describe_freely(person: Person, rng: random.Random, keep: float = 0.8, size: str = "") -> str:
+    """The same, attributes before or after the noun and in any order; ``size`` is always said, as glasses are.
+
+    Such as "a small smiling person in a blue shirt, with glasses and long red hair".
+    """
+    before = [size] if size else []
+    parts = [hair_words(person)] if rng.random() < keep else []
+    parts += [person.glasses] if person.glasses else []
+    parts += [person.beard] if person.beard and rng.random() < keep else []
+    clauses = []
+    for words, adjective, share in ((f"{person.skin} skin", f"{person.skin}-skinned", 0.7),
+                                    (person.mood, person.mood, 0.5)):
+        if rng.random() >= keep * share:
+            continue
+        if rng.random() < 0.5:
+            before.append(adjective)
+        elif words == person.mood:
+            clauses.append(words)
+        else:
+            parts.append(words)
+    rng.shuffle(before)
+    rng.shuffle(parts)
+    if parts:
+        clauses.append(f"with {join_words(parts)}")
+    if rng.random() < keep:
+        clauses.append(f"{rng.choice(('wearing', 'in'))} {garment_words(person)}")
+    rng.shuffle(clauses)
+    text = " ".join(["a", *before, "person"])
+    if clauses:
+        text += ("," if clauses[0] == person.mood else "") + " " + ", ".join(clauses)
     return text
