@@ -17,6 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .delta import Delta, check_matrix
 from .errors import MixOfShowError
 
 KINDS = ("character", "object", "scene", "style")
@@ -25,88 +26,6 @@ COMMUNITY = "community LoRA"  # training["source"] of a concept that another pro
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 WORD_PATTERN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_+-]{0,79}>")
 LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")
-
-
-def _check_matrix(tensor: Tensor, what: str) -> None:
-    if tensor.dim() < 2 or 0 in tensor.shape:
-        raise MixOfShowError(f"{what} has shape {tuple(tensor.shape)}; a matrix without empty sides is needed.")
-    if not tensor.is_floating_point():
-        raise MixOfShowError(f"{what} has dtype {tensor.dtype}; a floating point tensor is needed.")
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A low-rank change of one linear layer (or 1x1 convolution): ``delta = scale * up @ down``.
-
-    ``up`` is [out, r], ``down`` is [r, in]; ``alpha`` follows the community's convention, scale = alpha / r
-    (1 when alpha is None).
-    """
-
-    up: Tensor
-    down: Tensor
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_matrix(self.up, "lora_up")
-        _check_matrix(self.down, "lora_down")
-        if self.up.dim() != 2 or self.down.dim() != 2 or self.up.shape[1] != self.down.shape[0]:
-            raise MixOfShowError(
-                f"lora_up {tuple(self.up.shape)} and lora_down {tuple(self.down.shape)} do not share a rank."
-            )
-
-    @property
-    def rank(self) -> int:
-        return self.up.shape[1]
-
-    @property
-    def scale(self) -> float:
-        return 1.0 if self.alpha is None else self.alpha / self.rank
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.up.shape[0], self.down.shape[1]
-
-    def dense(self) -> Tensor:
-        """The change as one fp32 matrix [out, in]."""
-        return (self.up.float() @ self.down.float()) * self.scale
-
-    def scaled(self, factor: float) -> LowRank:
-        """The same change times ``factor``, with every scale folded into ``up`` (alpha None)."""
-        total = self.scale * factor
-        return LowRank(self.up if total == 1.0 else self.up * total, self.down, None)
-
-    def tensors(self) -> dict[str, Tensor]:
-        stored = {"lora_up.weight": self.up, "lora_down.weight": self.down}
-        if self.alpha is not None:
-            stored["alpha"] = torch.tensor(float(self.alpha))
-        return stored
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A full-rank change of one layer, ``diff`` of the layer's own shape ([out, in] for linears)."""
-
-    diff: Tensor
-
-    def __post_init__(self) -> None:
-        if not self.diff.is_floating_point() or self.diff.numel() == 0:
-            raise MixOfShowError(f"diff has shape {tuple(self.diff.shape)} and dtype {self.diff.dtype}.")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.diff.shape)
-
-    def dense(self) -> Tensor:
-        return self.diff.float()
-
-    def scaled(self, factor: float) -> Dense:
-        return self if factor == 1.0 else Dense(self.diff * factor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"diff": self.diff}
-
-
-Delta = LowRank | Dense
 
 
 @dataclass(frozen=True)
@@ -136,7 +55,7 @@ class LayeredEmbedding:
         if not self.rows or not self.index:
             raise MixOfShowError("A layered embedding needs at least one text encoder and one layer.")
         for encoder, rows in self.rows.items():
-            _check_matrix(rows, f"embedding rows of {encoder}")
+            check_matrix(rows, f"embedding rows of {encoder}")
             if min(self.index) < 0 or max(self.index) >= rows.shape[0]:
                 raise MixOfShowError(f"Embedding index needs row {max(self.index)} of {rows.shape[0]} in {encoder}.")
 

@@ -7,8 +7,9 @@ import json
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.fusion.methods import METHODS
 from ..mixofshow_core.fusion.plan import PRESETS
-from ..mixofshow_core.fusion.settings import METHODS, FusionSettings
+from ..mixofshow_core.fusion.settings import FusionSettings
 from ..mixofshow_core.metrics.comparison import expand_prompts, parse_ways, plan_columns, write_table
 from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores, grid_size
 from .bridge.evaluating.evaluation import (

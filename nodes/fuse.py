@@ -9,12 +9,12 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.concept import ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.fusion.methods import METHODS, describe_methods
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
 from ..mixofshow_core.fusion.settings import (
     MAX_REFINE,
-    METHODS,
     MODES,
     SIZES,
     UNSOLVED,
@@ -155,9 +155,7 @@ class MixOfShowFuse(io.ComfyNode):
                 CONCEPTS.Input("concepts", tooltip="From Load Concept or Train; chain Load Concept nodes for several."),
                 io.Combo.Input(
                     "method", options=list(METHODS), default="exact",
-                    tooltip="exact: the least-squares fusion. gradient: the same without ridge and prior, the paper's "
-                            "goal; regmean; constrained: Custom Diffusion's merge. sum, average, svd, ties, dare look "
-                            "at the weights only and need no calibration.",
+                    tooltip=describe_methods(),
                 ),
                 io.Combo.Input(
                     "calibration", options=list(PRESETS), default="standard",

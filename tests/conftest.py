@@ -1,4 +1,4 @@
-"""Makes the pack importable as `mos_pack`, test helpers and recipes as `mos_tests` and `mos_world`: sys.path stays.
+"""Makes the pack importable as `mos_pack`, helpers as `mos_tests`, `mos_world`, `mos_benchmarks`: sys.path stays.
 
 The repository root must never be on sys.path: `import nodes` would then find our nodes/ instead of the host's nodes.py.
 """
@@ -22,4 +22,5 @@ def _alias(name: str, folder: Path) -> None:
 _alias("mos_pack", ROOT)
 _alias("mos_tests", ROOT / "tests")
 _alias("mos_world", ROOT / "world")
+_alias("mos_benchmarks", ROOT / "benchmarks")
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]

@@ -33,7 +33,8 @@ def train(steps):
 def main(steps: int) -> None:
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
-    from mos_pack.mixofshow_core.formats.compress import compress_by_share, megabytes, resize
+    from mos_pack.mixofshow_core.delta import megabytes
+    from mos_pack.mixofshow_core.formats.compress import compress_by_share, resize
     from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS
     from mos_pack.nodes.bridge.host.model import apply_deltas
     from mos_pack.nodes.bridge.host.text import register_concepts
@@ -63,7 +64,8 @@ def main(steps: int) -> None:
 
 def cut(deltas, share, resize):
     """All layers at the rank that takes `share` of their own size (at least 1)."""
-    from mos_pack.mixofshow_core.formats.compress import Compressed, megabytes, norm
+    from mos_pack.mixofshow_core.delta import megabytes, norm
+    from mos_pack.mixofshow_core.formats.compress import Compressed
 
     made, lost, total = {}, 0.0, 0.0
     for name, delta in deltas.items():

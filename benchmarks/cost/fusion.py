@@ -69,7 +69,7 @@ def start() -> None:
 def make_layer(width: int, outputs: int, rows: int, concepts: int, rank: int, seed: int = 0):
     """Per concept: inputs [rows, width] with eigenvalues ~ 1/k in a half-shared basis, and a random LoRA."""
     import torch
-    from mos_pack.mixofshow_core.concept import LowRank
+    from mos_pack.mixofshow_core.delta import LowRank
 
     generator = torch.Generator().manual_seed(seed)
     scales = torch.arange(1, width + 1).float() ** -0.5
@@ -91,7 +91,7 @@ def objective(weight, inputs, targets) -> float:
 
 
 def compare_solvers(quick: bool, only: str = "", clock=time.perf_counter) -> list[dict]:
-    from mos_pack.mixofshow_core.fusion.baselines import fit_lbfgs
+    from mos_benchmarks.cost.lbfgs import fit_lbfgs
     from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
     from mos_pack.mixofshow_core.fusion.statistics import GramAccumulator
 
@@ -152,7 +152,7 @@ def make_gram(width: int, seed: int):
 
 def make_change(width: int, outputs: int, seed: int, rank: int = 4):
     import torch
-    from mos_pack.mixofshow_core.concept import LowRank
+    from mos_pack.mixofshow_core.delta import LowRank
 
     generator = torch.Generator().manual_seed(seed)
     return LowRank(torch.randn(outputs, rank, generator=generator), torch.randn(rank, width, generator=generator))

@@ -108,7 +108,7 @@ class Scene:
     def routes(self, count: int):
         """Random factors of ``count`` concepts on every attention linear."""
         import torch
-        from mos_pack.mixofshow_core.concept import LowRank
+        from mos_pack.mixofshow_core.delta import LowRank
         from mos_pack.mixofshow_core.regional.gating import stack_factors
         from mos_pack.nodes.bridge.placing.routing import Routes
 

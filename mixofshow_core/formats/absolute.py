@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from ..concept import Concept, Delta, Dense, LayeredEmbedding, LowRank
+from ..concept import Concept, LayeredEmbedding
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, UNetLayout, guess_layout, role_of
 from .dialect import CROSS_KV, TEXT_LAYER, TEXT_WIDTHS, Reading, ReadResult, guess_base, make_entries

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from ..concept import Concept, Dense, LowRank
+from ..concept import Concept
+from ..delta import LowRank, has_dense, megabytes, norm
 from ..topology import ROLE_CROSS_KV, ROLE_TEXT, role_of
 from .community import thumbnail_bytes
-from .compress import megabytes, norm
 from .dialect import ReadResult
 
 MAX_TRIGGERS = 12
@@ -72,7 +72,7 @@ def warnings_of(concept: Concept) -> list[str]:
         found.append("the file does not say which base it was made for; layers are checked when it is used")
     if concept.entries and any(entry.words for entry in concept.entries):
         found.append("the stock LoRA loader applies the layers, but does not know the concept words")
-    if any(isinstance(delta, Dense) for delta in concept.deltas.values()):
+    if has_dense(concept.deltas):
         found.append("some layers are full rank; Export with a size makes them small")
     norms = {name: norm(delta) for name, delta in concept.deltas.items()}
     zero = [name for name, size in norms.items() if size == 0]

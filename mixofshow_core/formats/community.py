@@ -8,7 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from ..concept import Concept, LowRank
+from ..concept import Concept
+from ..delta import LowRank, ranks_of
 
 ARCHITECTURES = {"sd15": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-xl-v1-base/lora"}
 BASE_VERSIONS = {"sd15": "sd_v1", "sdxl": "sdxl_base_v1-0"}
@@ -20,7 +21,7 @@ def community_metadata(concept: Concept) -> dict[str, str]:
     title = ", ".join(entry.name for entry in concept.entries) or "LoRA"
     triggers = {entry.name: 1 for entry in concept.entries}
     family = concept.base.family.removesuffix("-v")
-    ranks = Counter(d.rank for d in concept.deltas.values() if isinstance(d, LowRank))
+    ranks = Counter(ranks_of(concept.deltas))
     rank = ranks.most_common(1)[0][0] if ranks else 0
     alphas = Counter(d.alpha or d.rank for d in concept.deltas.values() if isinstance(d, LowRank))
     metadata = {

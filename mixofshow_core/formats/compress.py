@@ -10,10 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..concept import Delta, Dense, LowRank
+from ..delta import Delta, LowRank, megabytes
 from ..errors import MixOfShowError
 
 MAX_AUTO_RANK = 128
@@ -53,22 +52,22 @@ def resize(deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool 
     lost = total = 0.0
     for name, delta in deltas.items():
         made[name] = delta
-        if isinstance(delta, Dense) and delta.diff.dim() != 2 and not _is_pointwise(delta.diff):
+        if not delta.is_flat:
             if low_rank_only:
                 raise MixOfShowError(f"Layer {name!r} is a {tuple(delta.shape)} convolution; this format has no place "
                                      "for it. Choose the concept or the stock format.")  # fmt: skip
-            total += float(delta.dense().square().sum())
+            total += delta.squared_norm()
             continue
         keeps = delta.rank <= limit if isinstance(delta, LowRank) else wanted == "exact" and not low_rank_only
         if keeps:
-            total += _squared_norm(delta)
+            total += delta.squared_norm()
             continue
-        u, s, v = singular_values(delta)
+        u, s, v = delta.svd()
         rank = int(min(limit, len(s)))
         if wanted == "auto":
             rank = min(rank, rank_for_error(s, AUTO_ERROR))
         rank = max(1, min(rank, int((s > 0).sum())))
-        made[name] = LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+        made[name] = _leading(u, s, v, rank)
         lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
     return Compressed(made, math.sqrt(lost / total) if total else 0.0, megabytes(made))
 
@@ -81,17 +80,17 @@ def compress_by_share(deltas: Mapping[str, Delta], share: float = PAPER_SHARE) -
     made: dict[str, Delta] = {}
     lost = total = 0.0
     for name, delta in deltas.items():
-        u, s, v = singular_values(delta)
+        u, s, v = delta.svd()
         shares = s.cumsum(0) / s.sum().clamp_min(1e-30)
         rank = max(1, int((shares <= share).sum()))
-        made[name] = LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+        made[name] = _leading(u, s, v, rank)
         lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
     return Compressed(made, math.sqrt(lost / total) if total else 0.0, megabytes(made))
 
 
 def size_steps(deltas: Mapping[str, Delta], ranks: tuple[int, ...] = PAPER_RANKS) -> list[tuple[int, float, float]]:
     """(rank, megabytes as fp32, relative error) if every change were cut to that rank: what small files cost."""
-    spectra = [(singular_values(delta)[1], sum(delta.shape[:2])) for delta in deltas.values()]
+    spectra = [(delta.svd()[1], sum(delta.shape[:2])) for delta in deltas.values()]
     total = sum(float(s.square().sum()) for s, _ in spectra) or 1.0
     steps = []
     for rank in ranks:
@@ -101,15 +100,9 @@ def size_steps(deltas: Mapping[str, Delta], ranks: tuple[int, ...] = PAPER_RANKS
     return steps
 
 
-def singular_values(delta: Delta) -> tuple[Tensor, Tensor, Tensor]:
-    """u [out, k], s [k], v [k, in] of a change, fp32; low-rank changes are never made dense."""
-    if isinstance(delta, Dense):
-        return torch.linalg.svd(delta.dense().flatten(1), full_matrices=False)
-    q_up, r_up = torch.linalg.qr(delta.up.float())
-    q_down, r_down = torch.linalg.qr(delta.down.float().mT)
-    u, s, v = torch.linalg.svd(r_up @ r_down.mT * delta.scale)
-    count = len(s)
-    return q_up @ u[:, :count], s, v[:count] @ q_down.mT
+def _leading(u: Tensor, s: Tensor, v: Tensor, rank: int) -> LowRank:
+    """The first `rank` singular values as factors, the values inside `up`."""
+    return LowRank((u[:, :rank] * s[:rank]).float().contiguous(), v[:rank].float().contiguous())
 
 
 def rank_for_error(s: Tensor, error: float) -> int:
@@ -117,24 +110,3 @@ def rank_for_error(s: Tensor, error: float) -> int:
     energy = s.square()
     left = 1 - energy.cumsum(0) / energy.sum().clamp_min(1e-30)
     return min(len(s), int((left > error).sum()) + 1)
-
-
-def norm(delta: Delta) -> float:
-    """Frobenius norm of a change."""
-    return math.sqrt(max(_squared_norm(delta), 0.0))
-
-
-def megabytes(deltas: Mapping[str, Delta]) -> float:
-    """Size of the tensors in 10^6 bytes."""
-    return sum(t.numel() * t.element_size() for delta in deltas.values() for t in delta.tensors().values()) / 1e6
-
-
-def _squared_norm(delta: Delta) -> float:
-    if isinstance(delta, Dense):
-        return float(delta.dense().square().sum())
-    up, down = delta.up.float(), delta.down.float()
-    return float(((up.mT @ up) * (down @ down.mT)).sum()) * delta.scale**2
-
-
-def _is_pointwise(weight: Tensor) -> bool:
-    return weight.dim() == 4 and tuple(weight.shape[2:]) == (1, 1)

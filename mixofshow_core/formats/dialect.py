@@ -19,11 +19,10 @@ from ..concept import (
     BaseInfo,
     Concept,
     ConceptEntry,
-    Delta,
     LayeredEmbedding,
-    LowRank,
     Word,
 )
+from ..delta import Delta, LowRank
 from ..errors import MixOfShowError
 from ..topology import SD15_LAYOUT, SDXL_LAYOUT, UNetLayout, guess_layout
 

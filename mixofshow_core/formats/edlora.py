@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..concept import Concept, Dense
+from ..concept import Concept
+from ..delta import Dense
 from ..errors import MixOfShowError
 from ..topology import TEXT_PREFIX, NameTable, guess_layout
 from .dialect import CROSS_KV, TEXT_LAYER, TEXT_WIDTHS, Reading, ReadResult, as_layer, guess_base, make_entries

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..concept import Concept, Delta, Dense, LowRank
+from ..concept import Concept
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import TEXT_LAYERS, NameTable, UNetLayout
 from .absolute import BaseWeights, custom_diffusion_tree

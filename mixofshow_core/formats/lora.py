@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..concept import Concept, Delta, Dense, LowRank
+from ..concept import Concept
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import NameTable
 from .dialect import as_layer

@@ -22,14 +22,12 @@ from ..concept import (
     BaseInfo,
     Concept,
     ConceptEntry,
-    Delta,
-    Dense,
     LayeredEmbedding,
-    LowRank,
     Word,
     concept_tensors,
     describe_entry,
 )
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from .community import community_metadata
 from .header import check_header

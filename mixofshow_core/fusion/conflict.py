@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..concept import LowRank
-from .solve import GroupProblem, as_matrix
+from ..delta import LowRank
+from .solve import GroupProblem
 
 SKETCH = 32  # columns of the random sketch that stands for a Gram when overlaps are estimated
 
@@ -34,7 +34,7 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
     count = len(problem.deltas)
     energies, sketches = torch.zeros(count, count, dtype=torch.float64), {}
     metrics = {
-        (j, member): delta.up.double().cpu().mT @ delta.up.double().cpu()
+        (j, member): delta.factors()[0].mT @ delta.factors()[0]
         for j in range(count) for member, delta in problem.deltas[j].items() if isinstance(delta, LowRank)
     }  # fmt: skip
     for i in problem.present:
@@ -45,10 +45,10 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
         for j in range(count):
             for member, delta in problem.deltas[j].items():
                 if isinstance(delta, LowRank):
-                    down = delta.down.double().cpu() * delta.scale
+                    down = delta.factors()[1]
                     energies[i, j] += ((down @ gram) @ down.mT * metrics[j, member]).sum()
                 else:
-                    matrix = as_matrix(delta)
+                    matrix = delta.matrix()
                     energies[i, j] += ((matrix @ gram) * matrix).sum()
     overlap = torch.eye(count, dtype=torch.float64)
     for i in sketches:

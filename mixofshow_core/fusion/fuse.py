@@ -13,18 +13,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
-
-from ..concept import Delta, LowRank
+from ..delta import Delta, cut
 from ..errors import MixOfShowError
-from ..linalg import truncate_weighted
 from ..topology import LayerGroup, role_of
-from .baselines import merge_average, merge_dare, merge_sum, merge_svd, merge_ties
 from .conflict import GroupConflict, preview_group, summarise_conflicts
-from .measure import GroupReport, measure_group, squared_norm
+from .measure import GroupReport, measure_group
+from .methods import MergeJob, method_of
 from .report import FusionReport
-from .settings import METHODS, SOLVED, FusionSettings, recipe_of
-from .solve import GroupProblem, GroupSolution, matrix_of, solve_group
+from .settings import FusionSettings
+from .solve import GroupProblem, GroupSolution, solve_group
 from .statistics import Gram, Statistics
 
 log = logging.getLogger("mixofshow")
@@ -87,10 +84,9 @@ def fuse(
 ) -> Fusion:
     """Fuse at least one source. `step` is called once per group (progress, cancel).
 
-    method: those of settings.SOLVED need statistics and are measured on them; the others merge the changes alone.
+    method: a row of methods.py. Those that solve are measured on statistics; the others merge the changes alone.
     """
-    if method not in METHODS:
-        raise MixOfShowError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
+    way = method_of(method)
     if not sources:
         raise MixOfShowError("there is nothing to fuse: connect at least one concept")
     if len({source.identity for source in sources}) != len(sources):
@@ -105,8 +101,8 @@ def fuse(
     for group in groups:
         problem = pose(group, ordered, prior)
         begun = time.perf_counter()
-        if method in SOLVED:
-            solution = solve_group(problem, **asdict(recipe_of(method, settings, group.role)))
+        if way.recipe is not None:
+            solution = solve_group(problem, **asdict(way.recipe(settings, group.role)))
         else:
             solution = GroupSolution(merge(method, ordered, group.members, settings), 0.0, 1.0)
         solving += time.perf_counter() - begun
@@ -116,7 +112,7 @@ def fuse(
         rows.append(replace(row, added=sizes))
         step()
     if unsolved and settings.unsolved != "drop":
-        rule = method if method not in SOLVED else {"mean": "average"}.get(settings.unsolved, settings.unsolved)
+        rule = method if way.merge is not None else {"mean": "average"}.get(settings.unsolved, settings.unsolved)
         deltas.update(merge(rule, ordered, unsolved, settings))  # a plain method holds for every layer
     solved = {member for group in groups for member in group.members}
     report = FusionReport(
@@ -124,7 +120,7 @@ def fuse(
         tuple(source.label for source in ordered),
         tuple(rows),
         tuple(unsolved),
-        settings.unsolved if method in SOLVED else method,
+        settings.unsolved if way.needs_statistics else method,
         solving,
         time.perf_counter() - started,
         _norms(ordered, solved, set(unsolved), settings.unsolved == "drop"),
@@ -152,19 +148,8 @@ def merge(
     """A merge without statistics of some layers. sum takes every change whole, whatever the objective weights."""
     wanted = set(members)
     parts = [{name: d for name, d in source.deltas.items() if name in wanted} for source in ordered]
-    weights = [source.weight for source in ordered]
-    if method == "average":
-        return merge_average(parts, weights)
-    if method == "ties":
-        return merge_ties(parts, weights, settings.density)
-    if method == "dare":
-        seeds = [int(hash_of([settings.seed, source.identity])[:12], 16) for source in ordered]
-        return merge_dare(parts, weights, settings.density, seeds)
-    if method == "svd":
-        return merge_svd(parts, [1.0] * len(parts))
-    if method == "sum":
-        return merge_sum(parts, [1.0] * len(parts))
-    raise MixOfShowError(f"method {method!r} has no merge behind it; use one of {', '.join(METHODS)}")
+    seeds = [int(hash_of([settings.seed, source.identity])[:12], 16) for source in ordered]
+    return method_of(method).merge(MergeJob(parts, [source.weight for source in ordered], settings, seeds))
 
 
 def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str, Delta], tuple[float, float]]:
@@ -179,16 +164,12 @@ def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str,
     added = total = 0.0
     for name, delta in solution.deltas.items():
         made[name] = delta
-        flat = isinstance(delta, LowRank) or all(size == 1 for size in delta.shape[2:])
-        if not flat:
+        if not delta.is_flat:
             continue
-        if isinstance(delta, LowRank):
-            up, down = delta.up.double(), delta.down.double() * delta.scale
-        else:
-            up, down = torch.eye(matrix_of(delta)[0], dtype=torch.float64), delta.diff.double().flatten(1)
-        up, down, lost = truncate_weighted(up, down, moment, settings.max_rank, settings.added_error)
-        if up.shape[1] * sum(matrix_of(delta)) < sum(t.numel() for t in delta.tensors().values()):
-            made[name] = LowRank(up.float().contiguous(), down.float().contiguous(), None)
+        short, lost = cut(delta, settings.max_rank, moment, settings.added_error)
+        if short.rank * sum(delta.sides) < sum(t.numel() for t in delta.tensors().values()):
+            made[name] = short
+            down = short.down.double()
             own = float(((down if moment is None else down @ moment) * down).sum()) / max(1 - lost, 1e-12)
             added, total = added + lost * own, total + own
     return made, (added, total)
@@ -215,7 +196,7 @@ def _norms(ordered: Sequence[Source], solved: set[str], unsolved: set[str], drop
         for name, delta in source.deltas.items():
             kind = next((kind for kind, names in kinds.items() if name in names), None)
             if kind is not None:
-                sizes[kind] += squared_norm(delta)
+                sizes[kind] += delta.squared_norm()
                 layers[kind].add(name)
     return {kind: {"layers": len(layers[kind]), "norm": sizes[kind]} for kind in kinds}
 

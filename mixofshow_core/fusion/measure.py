@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..concept import Delta, LowRank
+from ..delta import Delta, LowRank
 from ..linalg import ordered_sum
-from .solve import GroupProblem, as_matrix, matrix_of
+from .solve import GroupProblem
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def measure_group(
         owners[member] = [i for i in problem.present if member in problem.deltas[i]]
         own = [problem.deltas[i][member] for i in owners[member]]
         changes[member] = _changes_of(fused, own, [shares[i] for i in owners[member]])
-        rank = max(rank, _rank(fused))
-        width = matrix_of(fused)[1]
+        rank = max(rank, fused.rank)
+        width = fused.sides[1]
         if prior is not None:
             together, single = changes[member].drift(prior)
             drift = [drift[0] + together, drift[1] + single / len(problem.deltas)]
@@ -77,15 +77,11 @@ def measure_group(
         for member in found:
             place = owners[member].index(i) if i in owners[member] else None
             energies[i] = _added(energies[i], changes[member].energies(gram, place))
-    ranks = [max(map(_rank, deltas.values()), default=0) for deltas in problem.deltas]
+    ranks = [max((delta.rank for delta in deltas.values()), default=0) for deltas in problem.deltas]
     return GroupReport(
         problem.name, problem.role, width, rank, tuple(energies), (drift[0], drift[1]), ridge, condition, reason,
         own_rank=sum(ranks),
     )  # fmt: skip
-
-
-def _rank(delta: Delta) -> int:
-    return delta.rank if isinstance(delta, LowRank) else min(matrix_of(delta))
 
 
 def _added(first: Energies, second: Energies) -> Energies:
@@ -146,14 +142,14 @@ class _Matrices:
 
     def __init__(self, fused: Delta, own: Sequence[Delta], shares: Sequence[float]) -> None:
         self._own = own
-        self._fused = as_matrix(fused).float()
+        self._fused = fused.matrix().float()
         self._sum = self._mean = torch.zeros_like(self._fused)
         if own:  # a merge of the changes alone has no inputs to measure on, so nobody is present
-            self._sum = ordered_sum((as_matrix(delta) for delta in own), [1.0] * len(own)).float()
-            self._mean = ordered_sum((as_matrix(delta) for delta in own), shares).float()
+            self._sum = ordered_sum((delta.matrix() for delta in own), [1.0] * len(own)).float()
+            self._mean = ordered_sum((delta.matrix() for delta in own), shares).float()
 
     def energies(self, gram: Tensor, place: int | None) -> Energies:
-        own = torch.zeros_like(self._fused) if place is None else as_matrix(self._own[place]).float()
+        own = torch.zeros_like(self._fused) if place is None else self._own[place].matrix().float()
         seen = own @ gram
         return Energies(
             float((seen * own).sum()), _energy(self._fused - own, gram), float((seen * self._fused).sum()),
@@ -161,16 +157,8 @@ class _Matrices:
         )  # fmt: skip
 
     def drift(self, gram: Tensor) -> tuple[float, float]:
-        return _energy(self._fused, gram), sum(_energy(as_matrix(delta).float(), gram) for delta in self._own)
+        return _energy(self._fused, gram), sum(_energy(delta.matrix().float(), gram) for delta in self._own)
 
 
 def _energy(matrix: Tensor, gram: Tensor) -> float:
     return max(float(((matrix @ gram) * matrix).sum()), 0.0)
-
-
-def squared_norm(delta: Delta) -> float:
-    """|D|_F^2; of factors without forming the product."""
-    if isinstance(delta, LowRank):
-        up, down = delta.up.double().cpu(), delta.down.double().cpu()
-        return float(((up.mT @ up) * (down @ down.mT)).sum()) * delta.scale**2
-    return float(delta.diff.double().square().sum())

@@ -9,9 +9,6 @@ from ..errors import MixOfShowError
 from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 
 ROLES = (ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL)
-SOLVED = ("exact", "gradient", "regmean", "constrained")  # from statistics, by one solver
-MERGED = ("sum", "average", "svd", "ties", "dare")  # from the changes alone
-METHODS = ("exact", "sum", "average", *SOLVED[1:], *MERGED[2:])
 UNSOLVED = ("mean", "sum", "drop")
 MODES = ("own", "staged")
 SIZES = ("auto", "exact")
@@ -109,26 +106,3 @@ def parse_weights(text: str) -> dict[str, float]:
             )
         weights[name] = number
     return weights
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One solve: lambda, mu, RegMean's off-diagonal factor, and whether targets are hard constraints."""
-
-    ridge: float
-    prior: float
-    off_diagonal: float = 1.0
-    constrained: bool = False
-
-
-def recipe_of(method: str, settings: FusionSettings, role: str) -> Recipe:
-    """The solver's numbers for a method: all four are points of one family (docs/maths.md, section 2)."""
-    if method == "exact":
-        return Recipe(settings.ridge[role], settings.prior[role])
-    if method == "gradient":
-        return Recipe(0.0, 0.0)
-    if method == "regmean":
-        return Recipe(0.0, 0.0, settings.off_diagonal)
-    if method == "constrained":
-        return Recipe(0.0, 0.0, constrained=True)
-    raise MixOfShowError(f"method {method!r} has no recipe for the solver; use one of {', '.join(SOLVED)}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..concept import Delta, Dense, LowRank
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..linalg import OrderedSum, factor_ridge
 from .statistics import Gram
@@ -143,7 +143,7 @@ def _dual_targets(problem: GroupProblem, members: list[str], few: Sequence[Tenso
         for i, stored in zip(problem.present, few, strict=False):
             if (delta := problem.deltas[i].get(member)) is not None:
                 _check_width(member, delta, stored.shape[1])
-                columns = (delta.down.double().cpu() * delta.scale if low else as_matrix(delta)) @ stored.mT
+                columns = delta.factors()[1] @ stored.mT if low else delta.matrix() @ stored.mT
                 blocks.append(torch.nn.functional.pad(columns, (start, count - start - len(stored))))
             start += len(stored)
         targets.append(torch.cat(blocks) if low else torch.stack(blocks).sum(0))
@@ -165,7 +165,7 @@ def _primal(problem: GroupProblem, members: list[str], off_diagonal: float) -> t
         for member, delta in own.items():
             _check_width(member, delta, gram.shape[0])
             if member in dense:
-                dense[member].add(as_matrix(delta) @ gram, weight)
+                dense[member].add(delta.matrix() @ gram, weight)
         if low := [member for member in own if member not in dense]:  # one product reads G once for all of them
             rows = torch.cat([own[m].down.double().cpu() * (weight * own[m].scale) for m in low]) @ gram
             for member, part in zip(low, rows.split([own[m].rank for m in low]), strict=True):
@@ -211,20 +211,5 @@ def _check_prior(problem: GroupProblem, width: int) -> None:
 
 
 def _check_width(member: str, delta: Delta, width: int) -> None:
-    if (own := matrix_of(delta)[1]) != width:
+    if (own := delta.sides[1]) != width:
         raise MixOfShowError(f"{member}: a change of {own} inputs on a layer of {width}")
-
-
-def as_matrix(delta: Delta) -> Tensor:
-    """Any delta as one float64 matrix [out, in] on the CPU, scale included."""
-    if isinstance(delta, LowRank):
-        return (delta.up.double().cpu() @ delta.down.double().cpu()) * delta.scale
-    return delta.diff.double().cpu().flatten(1)
-
-
-def matrix_of(delta: Delta) -> tuple[int, int]:
-    """(out, in) of any delta, convolution kernels flattened."""
-    if isinstance(delta, LowRank):
-        return delta.shape
-    out = delta.diff.shape[0]
-    return out, delta.diff.numel() // out

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..concept import Delta, LowRank
+from ..delta import Delta, LowRank
 
 
 @dataclass(frozen=True, eq=False)

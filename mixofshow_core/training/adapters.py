@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..concept import BaseInfo, Concept, ConceptEntry, Delta, Dense, LayeredEmbedding, LowRank, Word
+from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word
+from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, role_of
 from .captions import concept_words

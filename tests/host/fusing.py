@@ -7,13 +7,8 @@ import torch
 
 def make_concept(base, name, seed, rank=2, size=0.3, layered=True, spatial=True, text=True):
     """A concept with deltas on every attention layer and two words; layered: another embedding per layer."""
-    from mos_pack.mixofshow_core.concept import (
-        Concept,
-        ConceptEntry,
-        LayeredEmbedding,
-        LowRank,
-        Word,
-    )
+    from mos_pack.mixofshow_core.concept import Concept, ConceptEntry, LayeredEmbedding, Word
+    from mos_pack.mixofshow_core.delta import LowRank
     from mos_pack.mixofshow_core.topology import ROLE_CROSS_KV, ROLE_TEXT, layer_groups_text, layer_groups_unet
     from mos_pack.nodes.bridge.host.model import describe_base, named_linears, text_models_of, unet_of
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import ConceptUse, LowRank
+from mos_pack.mixofshow_core.concept import ConceptUse
+from mos_pack.mixofshow_core.delta import LowRank
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.mixofshow_core.topology import unet_layout

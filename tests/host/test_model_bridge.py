@@ -3,7 +3,8 @@
 import comfy.lora
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse, Dense, LowRank
+from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.host import model as bridge

@@ -5,7 +5,8 @@ import json
 import comfy.sample
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse, Dense, LowRank
+from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.host.model import apply_deltas, named_linears
 from mos_pack.nodes.bridge.host.text import register_concepts

@@ -7,7 +7,7 @@ import comfy.model_management
 import numpy as np
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import read_concept
 from mos_pack.mixofshow_core.training import loop, optimizers

@@ -1,7 +1,8 @@
 """Small concepts for tests, the same for the same seed."""
 
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, LowRank, Word
+from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word
+from mos_pack.mixofshow_core.delta import LowRank
 
 SD15_Q = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q"
 TEXT_Q = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"

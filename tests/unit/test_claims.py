@@ -123,7 +123,7 @@ def test_a_table_reads_well_and_its_plot_is_valid(load):
 
 
 def test_rank_one_is_the_best_one(load):
-    from mos_pack.mixofshow_core.concept import LowRank
+    from mos_pack.mixofshow_core.delta import LowRank
 
     generator = torch.Generator().manual_seed(3)
     delta = LowRank(torch.randn(9, 4, generator=generator), torch.randn(4, 7, generator=generator), alpha=2.0)

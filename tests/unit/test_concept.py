@@ -4,14 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import (
-    ConceptUse,
-    Dense,
-    LayeredEmbedding,
-    LowRank,
-    Word,
-    check_unique_names,
-)
+from mos_pack.mixofshow_core.concept import ConceptUse, LayeredEmbedding, Word, check_unique_names
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_tests.unit.builders import SD15_Q, make_concept, make_entry
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, Concept, Dense
+from mos_pack.mixofshow_core.concept import BaseInfo, Concept
+from mos_pack.mixofshow_core.delta import Dense
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import card, native, read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights

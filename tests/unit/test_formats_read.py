@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import edlora, native, pickled, read_any
 from mos_tests.unit import reference_files as files

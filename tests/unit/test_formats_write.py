@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.delta import Dense, LowRank, norm
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import compress, edlora, read_any
 from mos_pack.mixofshow_core.formats.export import FORMATS, export
@@ -118,9 +118,9 @@ def test_sizes(concept, tmp_path):
     assert {t.shape[0] for key, t in tensors.items() if "lora_down" in key} == {1}
     assert "relative error" in rank_one.report()
     low = LowRank(torch.randn(12, 3), torch.randn(3, 12))
-    u, s, v = compress.singular_values(low)
-    assert torch.allclose(u @ torch.diag(s) @ v, low.dense(), atol=1e-5)
-    assert compress.norm(low) == pytest.approx(float(low.dense().norm()), rel=1e-5)
+    u, s, v = low.svd()
+    assert torch.allclose(u @ torch.diag(s) @ v, low.matrix(), atol=1e-5)
+    assert norm(low) == pytest.approx(float(low.dense().norm()), rel=1e-5)
     with pytest.raises(MixOfShowError, match="Size 'huge'"):
         export(concept, "concept", tmp_path / "x", size="huge")
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mos_benchmarks.cost.lbfgs import fit_lbfgs
 from mos_pack.mixofshow_core import linalg
-from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.fusion.baselines import (
-    fit_lbfgs,
+from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
+from mos_pack.mixofshow_core.fusion.measure import measure_group
+from mos_pack.mixofshow_core.fusion.merges import (
     merge_average,
     merge_dare,
     merge_sum,
@@ -19,11 +21,10 @@ from mos_pack.mixofshow_core.fusion.baselines import (
     merge_ties,
     shorten,
 )
-from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
-from mos_pack.mixofshow_core.fusion.measure import measure_group
+from mos_pack.mixofshow_core.fusion.methods import METHODS
 from mos_pack.mixofshow_core.fusion.report import format_report
-from mos_pack.mixofshow_core.fusion.settings import METHODS, FusionSettings, parse_weights
-from mos_pack.mixofshow_core.fusion.solve import GroupProblem, as_matrix, solve_group
+from mos_pack.mixofshow_core.fusion.settings import FusionSettings, parse_weights
+from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
 from mos_pack.mixofshow_core.topology import LayerGroup
 
@@ -60,7 +61,7 @@ def least_squares(inputs, deltas, member):
     """The direct answer on stored rows: every concept's rows weighted by 1 / their number."""
     x = torch.cat([part / len(part) ** 0.5 for part in inputs])
     wanted = torch.cat([
-        (part @ as_matrix(delta[member]).mT if member in delta else torch.zeros(len(part), OUT)) / len(part) ** 0.5
+        (part @ delta[member].matrix().mT if member in delta else torch.zeros(len(part), OUT)) / len(part) ** 0.5
         for part, delta in zip(inputs, deltas, strict=True)
     ])
     return torch.linalg.lstsq(x, wanted, driver="gelsd").solution.mT
@@ -152,7 +153,7 @@ def test_ridge_and_prior_pull_towards_the_base():
     norms = [solve_group(problem(inputs, deltas), r, 0.0).deltas[MEMBERS[0]].dense().norm() for r in (0, 1e-2, 1, 1e3)]
     assert all(a > b for a, b in itertools.pairwise(norms)) and norms[-1] < 0.01 * norms[0]
     drifts = [
-        linalg.energy(as_matrix(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]]),
+        linalg.energy(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].matrix(),
                       prior.matrix)
         for mu in (0.0, 1.0, 100.0)
     ]  # fmt: skip
@@ -168,8 +169,8 @@ def test_ridge_solves_the_regularised_problem():
     x = torch.cat([inputs[0] * (2 / 200) ** 0.5, inputs[1] * (0.5 / 200) ** 0.5, prior * (mu / 200) ** 0.5,
                    torch.eye(D, dtype=torch.float64) * (ridge * scale) ** 0.5])  # fmt: skip
     wanted = torch.cat([
-        inputs[0] @ as_matrix(deltas[0][MEMBERS[0]]).mT * (2 / 200) ** 0.5,
-        inputs[1] @ as_matrix(deltas[1][MEMBERS[0]]).mT * (0.5 / 200) ** 0.5,
+        inputs[0] @ deltas[0][MEMBERS[0]].matrix().mT * (2 / 200) ** 0.5,
+        inputs[1] @ deltas[1][MEMBERS[0]].matrix().mT * (0.5 / 200) ** 0.5,
         torch.zeros(200 + D, OUT, dtype=torch.float64),
     ])
     direct = torch.linalg.lstsq(x, wanted).solution.mT
@@ -179,7 +180,7 @@ def test_ridge_solves_the_regularised_problem():
 def test_agrees_with_converged_lbfgs():
     inputs = [rows(i, 100) for i in range(2)]
     deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
-    targets = [x @ as_matrix(d[MEMBERS[0]]).mT for x, d in zip(inputs, deltas, strict=True)]
+    targets = [x @ d[MEMBERS[0]].matrix().mT for x, d in zip(inputs, deltas, strict=True)]
     fitted, _ = fit_lbfgs(inputs, targets, 300)
     exact = solve_group(problem(inputs, deltas), 0.0, 0.0).deltas[MEMBERS[0]].dense().double()
     assert relative(fitted, exact) < 1e-5
@@ -191,7 +192,7 @@ def test_constrained_merge_is_the_limit_of_a_small_prior():
     deltas = [{MEMBERS[0]: low_rank(i)} for i in range(2)]
     prior = gram_of(rows(8))
     x = torch.cat(inputs)
-    wanted = torch.cat([p @ as_matrix(d[MEMBERS[0]]).mT for p, d in zip(inputs, deltas, strict=True)])
+    wanted = torch.cat([p @ d[MEMBERS[0]].matrix().mT for p, d in zip(inputs, deltas, strict=True)])
     d = torch.linalg.solve(prior.matrix, x.mT).mT
     direct = (torch.linalg.solve(d @ x.mT, d).mT @ wanted).mT
     gaps = [relative(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].dense().double(),
@@ -202,7 +203,7 @@ def test_constrained_merge_is_the_limit_of_a_small_prior():
         hard = solve_group(p, 0.0, 0.0, constrained=True).deltas[MEMBERS[0]].dense().double()
         assert relative(hard, direct) < 1e-4
         for x, own in zip(inputs, deltas, strict=True):
-            assert relative(x @ hard.mT, x @ as_matrix(own[MEMBERS[0]]).mT) < 1e-5
+            assert relative(x @ hard.mT, x @ own[MEMBERS[0]].matrix().mT) < 1e-5
 
 
 def test_regmean_is_its_formula():
@@ -213,7 +214,7 @@ def test_regmean_is_its_formula():
     for x, delta in zip(inputs, deltas, strict=True):
         gram = x.mT @ x / len(x)
         gram = 0.8 * gram + 0.2 * torch.diag(gram.diagonal())
-        top += (base + as_matrix(delta[MEMBERS[0]])) @ gram
+        top += (base + delta[MEMBERS[0]].matrix()) @ gram
         bottom += gram
     wanted = top @ bottom.inverse() - base
     answer = solve_group(problem(inputs, deltas), 0.0, 0.0, off_diagonal=0.8).deltas[MEMBERS[0]].dense().double()
@@ -286,9 +287,9 @@ def test_report_figures_match_their_definition(dense):
     zero = torch.zeros(OUT, D, dtype=torch.float64)
     for i, s in enumerate(sources):
         gram = s.statistics.grams[GROUP.name].matrix
-        own = [as_matrix(s.deltas[m]) if m in s.deltas else zero for m in MEMBERS]
-        fused = [as_matrix(result.deltas[m]) for m in MEMBERS]
-        plain = [as_matrix(v) for _, v in sorted(merge_sum([x.deltas for x in sources], [1, 1]).items())]
+        own = [s.deltas[m].matrix() if m in s.deltas else zero for m in MEMBERS]
+        fused = [result.deltas[m].matrix() for m in MEMBERS]
+        plain = [v.matrix() for _, v in sorted(merge_sum([x.deltas for x in sources], [1, 1]).items())]
         wanted = [
             sum(linalg.energy(d, gram) for d in own),
             sum(linalg.energy(f - d, gram) for f, d in zip(fused, own, strict=True)),
@@ -299,7 +300,7 @@ def test_report_figures_match_their_definition(dense):
         energies = row.energies[i]
         got = [energies.own, energies.residual, energies.overlap, energies.sum_residual, energies.average_residual]
         assert got == pytest.approx(wanted, rel=1e-3)
-    drift = sum(linalg.energy(as_matrix(d), prior.grams[GROUP.name].matrix) for d in result.deltas.values())
+    drift = sum(linalg.energy(d.matrix(), prior.grams[GROUP.name].matrix) for d in result.deltas.values())
     assert row.drift[0] == pytest.approx(drift, rel=1e-3)
     free = FusionSettings({r: 0.0 for r in settings.ridge}, {r: 0.0 for r in settings.ridge})
     energies = fuse(sources, [GROUP], (), free, prior).report.groups[0].energies
@@ -317,7 +318,7 @@ def test_baselines_are_what_they_say():
 
 def test_svd_ties_and_dare_are_their_formulas():
     parts = [{MEMBERS[0]: low_rank(i)} for i in range(3)]
-    dense = [as_matrix(part[MEMBERS[0]]) for part in parts]
+    dense = [part[MEMBERS[0]].matrix() for part in parts]
     u, s, v = torch.linalg.svd(sum(dense))
     cut = merge_svd(parts, [1.0] * 3)[MEMBERS[0]]
     assert cut.rank == 3 and relative(cut.dense().double(), (u[:, :3] * s[:3]) @ v[:3]) < 1e-5
@@ -352,8 +353,8 @@ def test_auto_size_adds_at_most_its_error_and_says_what_it_adds():
     for settings in (FusionSettings(added_error=0.05), FusionSettings(max_rank=3)):
         short = fuse(sources, [GROUP], (), settings, prior)
         moment = sum(s.statistics.grams[GROUP.name].matrix for s in sources) + 0.1 * prior.grams[GROUP.name].matrix
-        lost = [linalg.energy(as_matrix(whole.deltas[m]) - as_matrix(short.deltas[m]), moment) for m in MEMBERS]
-        own = [linalg.energy(as_matrix(whole.deltas[m]), moment) for m in MEMBERS]
+        lost = [linalg.energy(whole.deltas[m].matrix() - short.deltas[m].matrix(), moment) for m in MEMBERS]
+        own = [linalg.energy(whole.deltas[m].matrix(), moment) for m in MEMBERS]
         assert all(d.rank < 12 for d in short.deltas.values())
         assert short.report.summary()["added_error"] == pytest.approx(sum(lost) / sum(own), rel=1e-2)
         if settings.max_rank > 3:
@@ -370,7 +371,7 @@ def test_conflicts_are_foreseen_from_statistics():
     told = preview([clash[0], replace(clash[1], statistics=same)], [GROUP])["cross_kv"]
     separate = preview([replace(s, statistics=o) for s, o in zip(clash, other, strict=True)], [GROUP])["cross_kv"]
     gram = same.grams[GROUP.name].matrix
-    energy = [sum(linalg.energy(as_matrix(s.deltas[m]), gram) for m in MEMBERS) for s in clash]
+    energy = [sum(linalg.energy(s.deltas[m].matrix(), gram) for m in MEMBERS) for s in clash]
     assert told["total"] == pytest.approx([energy[1] / energy[0], energy[0] / energy[1]], rel=1e-4)
     assert max(separate["total"]) < 0.2 * min(told["total"])
 
@@ -380,8 +381,8 @@ def test_layers_are_counted_with_their_share_and_a_stage_that_is_off_is_merged()
     sources = [source(0), source(1)]
     sources[0] = replace(sources[0], deltas={**sources[0].deltas, kernel: low_rank(7)})
     figures = fuse(sources, [GROUP], (kernel,), FusionSettings()).report.summary()["layers"]
-    norms = [sum(float(as_matrix(d).square().sum()) for n, d in s.deltas.items() if n != kernel) for s in sources]
-    extra = float(as_matrix(low_rank(7)).square().sum())
+    norms = [sum(float(d.matrix().square().sum()) for n, d in s.deltas.items() if n != kernel) for s in sources]
+    extra = float(low_rank(7).matrix().square().sum())
     assert figures["merged"] == {"layers": 1, "norm_share": pytest.approx(extra / (sum(norms) + extra), rel=1e-4)}
     assert figures["solved"]["layers"] == 2
     dropped = fuse(sources, [GROUP], (kernel,), FusionSettings(unsolved="drop"))
@@ -418,8 +419,8 @@ def test_a_heavier_concept_loses_less():
 
 def test_shortening_is_the_best_cut_and_the_report_counts_ranks():
     delta = low_rank(0, 4, alpha=2.0)
-    u, s, v = torch.linalg.svd(as_matrix(delta))
-    assert relative(as_matrix(shorten(delta, 1)), s[0] * u[:, :1] @ v[:1]) < 1e-5
+    u, s, v = torch.linalg.svd(delta.matrix())
+    assert relative(shorten(delta, 1).matrix(), s[0] * u[:, :1] @ v[:1]) < 1e-5
     assert shorten(delta, 4) is delta
     cut = [replace(s, deltas={m: shorten(d, 1) for m, d in s.deltas.items()}) for s in (source(0), source(1))]
     for sources, total in (([source(0), source(1)], 6), (cut, 2)):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import Dense
+from mos_pack.mixofshow_core.delta import Dense
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import native
 from mos_tests.unit.builders import SD15_Q, TEXT_Q, make_concept

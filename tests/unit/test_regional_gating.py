@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import Dense, LowRank
+from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.regional.gating import (
     Kernel,
     add_gated,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ....mixofshow_core.concept import ConceptUse, LowRank
+from ....mixofshow_core.concept import ConceptUse
+from ....mixofshow_core.delta import ranks_of
 from ....mixofshow_core.topology import role_of
 from .foreign import ReadFile
 
@@ -29,7 +30,7 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
     known = f"base {base.fingerprint}" if base.fingerprint else "base unknown"
     lines.append(f"family {base.family}, {known}")
     roles = Counter(role_of(name) for name in concept.deltas)
-    ranks = sorted({delta.rank for delta in concept.deltas.values() if isinstance(delta, LowRank)})
+    ranks = sorted(set(ranks_of(concept.deltas)))
     spread = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "full rank"
     lines.append(f"{len(concept.deltas)} layers ({', '.join(f'{n} {role}' for role, n in roles.items())}), {spread}")
     if warning := found.warning():

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core.atomic import replacing
-from ....mixofshow_core.concept import Concept, Delta, LowRank
+from ....mixofshow_core.concept import Concept
+from ....mixofshow_core.delta import Delta, LowRank
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.community import community_metadata
 from ....mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core import formats
-from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Concept, ConceptEntry, Delta, Dense, LowRank
+from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Concept, ConceptEntry
+from ....mixofshow_core.delta import Delta, Dense, LowRank
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.diffusers_names import PEFT_PREFIX, peft_alphas, to_kohya_names
 from ....mixofshow_core.formats.native import check_finite

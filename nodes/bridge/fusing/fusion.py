@@ -10,19 +10,12 @@ from pathlib import Path
 
 import torch
 
-from ....mixofshow_core.concept import (
-    COMMUNITY,
-    Concept,
-    ConceptUse,
-    Delta,
-    LowRank,
-    check_unique_names,
-    concept_tensors,
-)
+from ....mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, check_unique_names, concept_tensors
+from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import read_concept, write_concept
-from ....mixofshow_core.fusion.baselines import merge_sum, shorten
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
+from ....mixofshow_core.fusion.merges import merge_sum, shorten
 from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
@@ -168,11 +161,7 @@ def _shortened(use: ConceptUse, rank: int) -> ConceptUse:
 
 def at_strength(use: ConceptUse) -> dict[str, Delta]:
     """The changes of one use; factors stay the file's own tensors, so many concepts cost no memory of their own."""
-    return {
-        name: LowRank(delta.up, delta.down, delta.scale * use.strength * delta.rank)
-        if isinstance(delta, LowRank) else delta.scaled(use.strength)
-        for name, delta in use.concept.deltas.items()
-    }  # fmt: skip
+    return {name: delta.at(use.strength) for name, delta in use.concept.deltas.items()}
 
 
 def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> str:

@@ -17,12 +17,14 @@ from pathlib import PurePath
 import comfy.model_management
 import torch
 
-from ....mixofshow_core.concept import ConceptUse, Delta
+from ....mixofshow_core.concept import ConceptUse
+from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fusion.fuse import Fusion, Source, fuse, hash_of, preview
+from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
 from ....mixofshow_core.fusion.report import format_conflicts_of
-from ....mixofshow_core.fusion.settings import ROLES, SOLVED, FusionSettings
+from ....mixofshow_core.fusion.settings import ROLES, FusionSettings
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import StatisticsStore
 from ....mixofshow_core.topology import ROLE_SPATIAL, LayerGroup
@@ -77,7 +79,7 @@ class Job:
     def run(self) -> tuple[Fusion, dict, tuple[str, ...]]:
         """The fusion, facts for its summary, and notes about this run alone. The host's interrupt passes through."""
         ticker = _Ticker(self._work())
-        if self.method not in SOLVED:
+        if not method_of(self.method).needs_statistics:
             sources = [self._source(k, Statistics({})) for k in range(len(self.uses))]
             return self._solve(sources, self.groups, self.unsolved, None, ticker), {}, ()
         notes: list[str] = []
@@ -132,7 +134,7 @@ class Job:
     def _work(self) -> int:
         """Units of the progress bar, before block-wise passes are known."""
         solve = len(self.groups)
-        if self.method not in SOLVED:
+        if not method_of(self.method).needs_statistics:
             return solve
         texts = [(concept_prompts(self.plan, use), picture_prompts(self.plan, use)) for use in self.uses]
         texts.append((prior_prompts(self.plan, self.uses), self._prior_pictures()))

@@ -17,7 +17,8 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
 
-from ....mixofshow_core.concept import BaseInfo, ConceptUse, Delta, Dense, LowRank
+from ....mixofshow_core.concept import BaseInfo, ConceptUse
+from ....mixofshow_core.delta import Delta, Dense
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
 
@@ -154,7 +155,7 @@ def _check_shapes(patcher, deltas: Mapping[str, Delta]) -> None:
             weight = comfy.utils.get_attr(patcher.model, key)
         except AttributeError:
             continue  # reported as missing by the caller, together with all others
-        rows = (weight.shape[0], weight[0].numel()) if isinstance(delta, LowRank) else tuple(weight.shape)
+        rows = tuple(weight.shape) if isinstance(delta, Dense) else (weight.shape[0], weight[0].numel())
         if delta.shape != rows:
             raise MixOfShowError(f"Layer {key} is {tuple(weight.shape)}, but the concept's change is {delta.shape}.")
 

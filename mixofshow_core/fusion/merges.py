@@ -1,8 +1,4 @@
-"""Merges that need no statistics, kept beside the exact one so that every table can show them.
-
-Also an L-BFGS solver of the same objective, as the reference implementation of Mix-of-Show runs it: for tests and
-benchmarks only.
-"""
+"""Merges of the changes alone, without statistics: what the exact one is compared with, and what some want."""
 
 from __future__ import annotations
 
@@ -12,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..concept import Delta, Dense, LowRank
-from ..linalg import OrderedSum, ordered_sum, truncate_weighted
+from ..delta import Delta, Dense, LowRank, cut
+from ..linalg import OrderedSum, ordered_sum
+
+EMPTY = 1e-6  # singular values below this share of the largest are rounding
 
 
 def merge_sum(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
@@ -46,19 +44,34 @@ def merge_svd(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -
     """The sum, cut by plain SVD to the largest rank that one of the concepts has on the layer (as PEFT's `svd`)."""
     merged = merge_sum(deltas, weights)
     for name, delta in merged.items():
-        ranks = [part[name].rank for part in deltas if isinstance(part.get(name), LowRank)]
         if isinstance(delta, LowRank):
-            up, down, _ = truncate_weighted(delta.up.double(), delta.down.double() * delta.scale, None, max(ranks))
-            merged[name] = LowRank(up.float().contiguous(), down.float().contiguous(), None)
+            merged[name] = cut(delta, max(part[name].rank for part in deltas if name in part))[0]
+    return merged
+
+
+def merge_iso(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float]) -> dict[str, Delta]:
+    """Iso-C (arXiv 2502.04959): the sum with all its singular values replaced by their mean.
+
+    The mean is over the directions that the sum has: with U S V^T of rank r, the answer is (tr S / r) U V^T. In the
+    paper the sum has full rank; of low-rank changes the empty directions stay empty, else they would be noise.
+    """
+    merged = merge_sum(deltas, weights)
+    for name, delta in merged.items():
+        u, s, v = delta.svd()
+        rank = int((s > s[0] * EMPTY).sum())
+        if not rank:
+            continue
+        level = float(s[:rank].mean())
+        if isinstance(delta, LowRank):
+            merged[name] = LowRank((u[:, :rank] * level).float().contiguous(), v[:rank].float().contiguous(), None)
+        else:
+            merged[name] = Dense((level * u[:, :rank] @ v[:rank]).float().reshape(delta.shape))
     return merged
 
 
 def shorten(delta: Delta, rank: int) -> Delta:
     """One change cut by plain SVD to at most `rank`; kernels and what is short already stay as they are."""
-    if not isinstance(delta, LowRank) or delta.rank <= rank:
-        return delta
-    up, down, _ = truncate_weighted(delta.up.double().cpu(), delta.down.double().cpu() * delta.scale, None, rank)
-    return LowRank(up.float().contiguous(), down.float().contiguous(), None)
+    return cut(delta, rank)[0] if isinstance(delta, LowRank) and delta.rank > rank else delta
 
 
 def merge_ties(
@@ -110,7 +123,7 @@ def _changes(
 
 def _trim(delta: Delta, density: float) -> Tensor:
     """float64 [out, in]: entries smaller than the largest `density` of them become zero; equal sizes stay together."""
-    matrix = delta.dense().double().cpu().flatten(1)
+    matrix = delta.matrix()
     sizes = matrix.abs().flatten()
     limit = sizes.kthvalue(len(sizes) - max(round(len(sizes) * density), 1) + 1).values
     return matrix * (matrix.abs() >= limit)
@@ -118,37 +131,6 @@ def _trim(delta: Delta, density: float) -> Tensor:
 
 def _drop(delta: Delta, density: float, seed: int) -> Tensor:
     """float64 [out, in]: entries kept with chance `density`, scaled by 1 / density."""
-    matrix = delta.dense().double().cpu().flatten(1)
+    matrix = delta.matrix()
     generator = torch.Generator().manual_seed(seed % 2**63)
     return matrix * (torch.rand(matrix.shape, generator=generator) < density) / density
-
-
-def fit_lbfgs(
-    inputs: Sequence[Tensor], targets: Sequence[Tensor], iterations: int, chunk: int = 5000
-) -> tuple[Tensor, float]:
-    """argmin_W mean |W x - v|^2 from W = 0 by L-BFGS; returns the best W [o, d] seen and its loss.
-
-    inputs: per concept [n_i, d]; targets: per concept [n_i, o]. Settings of the reference's update_quasi_newton: lr 1,
-    history 25, strong Wolfe, both tolerances 1e-16, rows in chunks of 5000, best loss kept.
-    """
-    x, v = torch.cat(list(inputs)), torch.cat(list(targets))
-    weight = torch.zeros(v.shape[1], x.shape[1], dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight], lr=1, max_iter=iterations, history_size=25, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-16, tolerance_change=1e-16,
-    )  # fmt: skip
-    best: list = [weight.detach().clone(), float("inf")]
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = x.new_zeros(())
-        for rows, wanted in zip(x.split(chunk), v.split(chunk), strict=True):
-            loss = loss + ((rows @ weight.mT - wanted) ** 2).sum() / v.numel()
-        loss.backward()
-        if loss.item() < best[1]:
-            best[:] = [weight.detach().clone(), loss.item()]
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return best[0], best[1]
