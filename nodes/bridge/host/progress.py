@@ -1,12 +1,33 @@
-"""Progress bar, preview picture and cancel for long work inside a node."""
+"""Progress bar, preview picture, cancel and words for what runs inside a node."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 PREVIEW_SIDE = 512  # pixels of the longer side that the front end receives
+
+SPEAKER = "Mix-of-Show: "  # whose words these are, on a node that is not ours
+
+
+def running_node() -> tuple | None:
+    """Which node of which prompt runs now (and which piece of its list); None outside a server."""
+    found = get_executing_context()
+    return None if found is None else tuple(found)
+
+
+def show_on_node(lines: Sequence[str]) -> None:
+    """Show words on the node that runs now, in place of earlier ones; nothing happens where no server shows nodes."""
+    context = get_executing_context()
+    server = getattr(sys.modules.get("server"), "PromptServer", None)  # never imported by us: it brings a web server
+    instance = getattr(server, "instance", None)
+    if context is not None and instance is not None:
+        instance.send_progress_text(SPEAKER + "\n".join(lines), context.node_id)
 
 
 class Progress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ....mixofshow_core.regional import attention as regional
 from ....mixofshow_core.regional.gating import concept_gates
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.topology import CrossAttention, cross_attention_layers
+from ..host.progress import show_on_node
 from .routing import Routes
 
 log = logging.getLogger("mixofshow")
@@ -30,7 +31,8 @@ KEY = "mixofshow_regions"
 class Payload:
     """What one conditioning entry adds to plain cross-attention.
 
-    ``tokens``: length of the plain context it belongs to. ``layers``: [L, T, C], one context per cross-attention layer
+    ``tokens``: length of the plain context it belongs to, ``text`` a copy of that, by which a change is noticed
+    (None: the length only). ``layers``: [L, T, C], one context per cross-attention layer
     for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
     ``routes``: unfused concepts, each acting in its own regions, or None.
     """
@@ -40,6 +42,7 @@ class Payload:
     texts: tuple[Tensor, ...] = ()
     placed: RegionMap | None = None
     routes: Routes | None = None
+    text: Tensor | None = None
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0
@@ -54,35 +57,29 @@ def payload_of(cond: dict) -> Payload | None:
 
 @dataclass(eq=False)
 class Sampling:
-    """Memory of one sampling run: resized masks, projected region texts, and what was already said in the log.
+    """Memory of one sampling run: resized masks, projected region texts, and what was already said.
 
     ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
+    ``changes``, ``whole``, ``made``, ``routed``: what arrivals.py found out about conditionings, and made of them.
     """
 
     room: int = 0
     masks: dict = field(default_factory=dict)
     projections: dict = field(default_factory=dict)
     addresses: dict = field(default_factory=dict)
-    plain: dict = field(default_factory=dict)
+    changes: dict = field(default_factory=dict)
+    whole: set = field(default_factory=set)
+    made: dict = field(default_factory=dict)
+    routed: dict = field(default_factory=dict)
     factors: dict = field(default_factory=dict)
-    said: set = field(default_factory=set)
-
-    def usable(self, cond: dict) -> Payload | None:
-        """The payload of a conditioning; without its layers when another node joined more text to it."""
-        payload = payload_of(cond)
-        text = cond.get("model_conds", {}).get("c_crossattn")
-        if payload is None or payload.layers is None or text is None or text.cond.shape[1] == payload.tokens:
-            return payload
-        self.warn(
-            f"A conditioning of Mix-of-Show was joined with another text ({text.cond.shape[1]} tokens instead of "
-            f"{payload.tokens}); its layered embeddings are not used. Write everything into Place's prompt."
-        )
-        return self.plain.setdefault(id(payload), replace(payload, layers=None))
+    said: list = field(default_factory=list)
 
     def warn(self, text: str) -> None:
+        """Once per run: in the log, and below what was said before on the node that samples."""
         if text not in self.said:
-            self.said.add(text)
+            self.said.append(text)
             log.warning(text)
+            show_on_node(self.said)
 
     def keep(self, key: tuple, projected: tuple[Tensor, Tensor]) -> None:
         """Keep K and V of one layer while there is room; the result of sampling does not depend on it."""

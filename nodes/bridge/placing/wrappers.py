@@ -8,6 +8,9 @@ for region_attention.py, region_blend.py and routing.py, which act inside the UN
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import comfy.conds
 import torch
 import torch.nn.functional as F
@@ -15,21 +18,46 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
+from ..host.progress import running_node, show_on_node
+from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
 from .blend import blended
 from .routing import routed
+
+log = logging.getLogger("mixofshow")
 
 MAP = f"{KEY}_map"
 SAMPLING = f"{KEY}_sampling"
 MAX_PAYLOADS = 256  # ids up to here are exact in bfloat16
 ASPECT_TOLERANCE = 0.1
 KEPT_SHARE, KEPT_LEAST = 0.08, 64 * 2**20  # of a step's memory, bytes
+UNPATCHED = (
+    "The conditioning comes from Place, MODEL does not: regions, layered embeddings and unfused concepts are not used. "
+    "Wire Place's model output to this sampler."
+)
+UNPLACED = (
+    "MODEL comes from Place, the conditioning does not: its regions, layered embeddings and unfused concepts are not "
+    "used. Wire Place's positive and negative to this sampler."
+)
 
 
 class PayloadCond(comfy.conds.CONDRegular):
-    """Lets a Payload travel through the host's conditioning code untouched."""
+    """Lets a Payload travel through the host's conditioning code untouched.
+
+    A patched MODEL takes it out before the host looks at it, so where the host does, MODEL is another one. ``memory``:
+    what was said and sampled, by the node that ran; nothing of it changes a picture.
+    """
+
+    def __init__(self, cond):
+        super().__init__(cond)
+        self.memory: dict = {}
 
     def process_cond(self, batch_size, **kwargs):
+        context = running_node()
+        if self.memory.get("unpatched", ()) != context:
+            self.memory["unpatched"] = context
+            log.warning(UNPATCHED)
+            show_on_node([UNPATCHED])
         return self
 
     def can_concat(self, other):
@@ -46,6 +74,7 @@ def with_payload(context: Tensor, extras: dict, payload: Payload | None) -> list
     """A CONDITIONING of one entry; without a payload it is exactly what a stock text node returns."""
     extras = dict(extras)
     if payload is not None:
+        payload = replace(payload, text=context.detach().clone())  # a copy that no other node can change
         extras["model_conds"] = {**extras.get("model_conds", {}), KEY: PayloadCond(payload)}
     return [[context, extras]]
 
@@ -63,17 +92,22 @@ def patch_model(model):
     return model
 
 
-def open_sampling(executor, noise, *args, **kwargs):
+def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
     """OUTER_SAMPLE: a fresh Sampling for this run."""
     guider = executor.class_obj
     entries = [cond for conds in guider.conds.values() for cond in conds or ()]
-    if not any(payload_of(cond) is not None for cond in entries):
-        return executor(noise, *args, **kwargs)
+    carriers = [cond["model_conds"][KEY] for cond in entries if payload_of(cond) is not None]
+    if not carriers:
+        log.warning(UNPLACED)
+        show_on_node([UNPLACED])
+        return executor(noise, latent_image, *args, **kwargs)
     hooked = any(cond.get("hooks") is not None for cond in entries)
     options = guider.model_options.setdefault("transformer_options", {})
-    options[SAMPLING] = Sampling(room=0 if hooked else room_for_projections(guider.model_patcher, noise.shape))
+    sampling = Sampling(room=0 if hooked else room_for_projections(guider.model_patcher, noise.shape))
+    options[SAMPLING] = sampling
+    note_tiles(sampling, [(one.cond, one.memory) for one in carriers], latent_image, running_node())
     try:
-        return executor(noise, *args, **kwargs)
+        return executor(noise, latent_image, *args, **kwargs)
     finally:
         options.pop(SAMPLING, None)
 
@@ -92,17 +126,18 @@ def room_for_projections(model, shape) -> int:
 
 def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
     """CALC_COND_BATCH: replace payloads by maps of one shape, so that positive and negative still run together."""
-    if not any(payload_of(cond) is not None for group in conds for cond in group or ()):
-        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
     options = dict(model_options.get("transformer_options", {}))
     sampling = options.get(SAMPLING)
     if not isinstance(sampling, Sampling):
         sampling = Sampling()
-    payloads = [[sampling.usable(cond) for cond in group or ()] for group in conds]
+    carried = any(payload_of(cond) is not None for group in conds for cond in group or ())
+    if not carried and not sampling.routed:
+        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+    payloads = arriving(sampling, conds)
     table = list({id(payload): payload for group in payloads for payload in group if payload is not None}.values())
     if len(table) > MAX_PAYLOADS:
         raise MixOfShowError(f"{len(table)} regional conditionings meet in one sampling; at most {MAX_PAYLOADS} can.")
-    slots = max(len(payload.texts) for payload in table)
+    slots = max((len(payload.texts) for payload in table), default=0)
     maps = {id(p): _make_map(n, p, slots, x_in, timestep, model, sampling) for n, p in enumerate(table, 1)}
     maps[id(None)] = torch.zeros(1, 1 + slots, *x_in.shape[-2:], device=x_in.device)
     options[KEY] = sampling, tuple(table)
