@@ -19,7 +19,7 @@ MAX_LINES = 400
 SHIPPED = sorted(
     [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "mixofshow_core").rglob("*.py")]
 )
-OUTSIDE = ("world", "benchmarks")  # rooms that are not shipped
+OUTSIDE = ("world", "benchmarks", "examples")  # rooms that are not shipped
 UNSHIPPED = sorted(path for room in OUTSIDE for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "web").rglob("*.js")])
 
