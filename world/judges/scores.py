@@ -115,7 +115,7 @@ def load_base(which: str) -> tuple:
 
 
 @torch.inference_mode()
-def paint(base: tuple, prompts: list[str], width: int, seed: int) -> list[Image.Image]:
+def paint(base: tuple, prompts: list[str], width: int, seed: int, height: int = 64) -> list[Image.Image]:
     """One picture per prompt, by the host's own sampling, in batches of different prompts."""
     import comfy.sample
     import comfy.utils
@@ -134,7 +134,7 @@ def paint(base: tuple, prompts: list[str], width: int, seed: int) -> list[Image.
     out: list[Image.Image] = []
     for start in range(0, len(prompts), BATCH):
         part = prompts[start:start + BATCH]
-        latent = torch.zeros(len(part), vae.latent_channels, 8, width // 8)
+        latent = torch.zeros(len(part), vae.latent_channels, height // 8, width // 8)
         noise = comfy.sample.prepare_noise(latent, seed + start)
         latent = comfy.sample.sample(model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, encode(part), encode([""]),
                                      latent, disable_pbar=True, seed=seed + start)
