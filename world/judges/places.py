@@ -1,8 +1,8 @@
 """Does a base read who stands where: `python -m world.judges.places --base A [--page]`.
 
-Two subjects in every sentence of the second grammar (`world.drawing.captions`), without regions. Where the sentence says
-a place, both have to stand there; where it says none, both have to be there. The class of a half is the nearest of 43
-(42 things, person) among real composites seen through the base's autoencoder; a person is right with the named hair
+Two subjects in every sentence of the second grammar (`world.drawing.captions`), without regions. Where the sentence
+says a place, both have to stand there; where it says none, both have to be there. The class of a half is the nearest of
+43 (42 things, person) among real composites seen through the base's autoencoder; a person is right with the named hair
 colour, as `face_reader` sees it. "Real" draws the same scenes from real pictures: the ceiling.
 """
 from __future__ import annotations
@@ -126,7 +126,7 @@ def build_table(which: str, count: int, seed: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", choices=sorted(SUFFIX), default="A")
-    parser.add_argument("--count", type=int, default=12, help="pairs of subjects per sentence")
+    parser.add_argument("--count", type=int, default=10, help="pairs of subjects per sentence")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="write the table of docs/evidence/world.md")
     options = parser.parse_args()
