@@ -1,5 +1,6 @@
 """What the registry would publish: everything tracked less .comfyignore, and nothing else."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,11 @@ def test_what_a_user_needs_is_in(files):
 def test_the_archive_is_small(files):
     size = sum((ROOT / name).stat().st_size for name in files)
     assert size < 40e6, f"{size / 1e6:.1f} MB"
+
+
+def test_weights_are_those_of_the_list():
+    """A new version stays in every clone for ever, so that replacing one is a decision (CONTRIBUTING.md)."""
+    folder = ROOT / "assets" / "demo"
+    listed = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+    assert found == listed, "weights changed: once a release at most, together with assets/demo/SHA256SUMS"
