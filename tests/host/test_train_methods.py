@@ -194,7 +194,7 @@ def test_missing_optimisers_name_the_install_line(lean, monkeypatch):
 
 @pytest.mark.parametrize(("name", "package"), [("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt")])
 def test_library_optimisers_train(lean, name, package):
-    pytest.importorskip(package, reason=f"{package} is not installed: an extra that nobody needs")
+    pytest.importorskip(package, reason=f"{package} is not installed: `python dev.py test` does, where it can")
     with torch.inference_mode():
         result = training_run.run_training(ask(lean, optimizer=name, steps=6))
         plain = training_run.run_training(ask(lean, steps=6))

@@ -118,6 +118,48 @@ def test_pinned_requirements_hold_the_torch_that_dev_installs(dev):
     assert not loose
 
 
+def extras(dev, tmp_path, monkeypatch, pip):
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    monkeypatch.setattr(dev, "EXTRAS", tmp_path / "extras.txt")
+    dev.EXTRAS.write_text("# a comment\ngood==1\nbad==2\n")
+    asked = []
+
+    def installed(*words):
+        asked.append(words[-1])
+        pip(words[-1])
+
+    monkeypatch.setattr(dev, "pip", installed)
+    return dev.add_extras(), asked
+
+
+def test_an_extra_that_cannot_be_had_is_said_once_and_stops_nothing(dev, tmp_path, monkeypatch):
+    def pip(what):
+        if what != "good==1":
+            raise dev.Stop(f"pip failed: no {what}")
+
+    said, asked = extras(dev, tmp_path, monkeypatch, pip)
+    assert said == "bad: pip failed: no bad==2" and asked == [str(dev.EXTRAS), "good==1", "bad==2"]
+    assert extras(dev, tmp_path, monkeypatch, pip) == ("", []), "asked again at every run"
+
+
+def test_extras_are_asked_for_again_when_the_network_is_back(dev, tmp_path, monkeypatch):
+    def pip(what):
+        raise dev.Stop("no network: pip could not reach its package index")
+
+    said, asked = extras(dev, tmp_path, monkeypatch, pip)
+    assert "no network" in said and asked == [str(dev.EXTRAS)], "one wait is enough"
+    said, asked = extras(dev, tmp_path, monkeypatch, lambda what: None)
+    assert said == "" and asked == [str(dev.EXTRAS)]
+    assert extras(dev, tmp_path, monkeypatch, pip) == ("", [])
+
+
+def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(dev):
+    lines = [line for line in dev.EXTRAS.read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line for line in lines)
+    names = [{line.partition("==")[0] for line in text} for text in (lines, dev.REQUIREMENTS.read_text().splitlines())]
+    assert not names[0] & names[1]
+
+
 def test_missing_javascript_tools_are_named(dev, tmp_path, monkeypatch):
     monkeypatch.setattr(dev, "ROOT", tmp_path)
     monkeypatch.setattr(dev.shutil, "which", lambda name: None)
