@@ -7,20 +7,14 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
+from ..mixofshow_core.bounds import bounds_of
 from ..mixofshow_core.concept import ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.methods import METHODS, describe_methods
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
-from ..mixofshow_core.fusion.settings import (
-    MAX_REFINE,
-    MODES,
-    SIZES,
-    UNSOLVED,
-    FusionSettings,
-    parse_weights,
-)
+from ..mixofshow_core.fusion.settings import FusionSettings, parse_weights
 from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from .bridge.fusing.fusion import fuse_uses, save_fused
 from .bridge.host.files import work_folder
@@ -56,16 +50,24 @@ class MixOfShowFusionSettings(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        plain = FusionSettings()
+        plain, bounds = FusionSettings(), bounds_of(FusionSettings)
 
         def anchor(name: str, value: float, tooltip: str):
             return io.Float.Input(name, default=value, min=0, max=1000, step=1e-4, round=False, tooltip=tooltip)
 
-        def share(name: str, low: float, high: float, step: float, tooltip: str, label: str | None = None):
-            default = getattr(plain, name)
-            return io.Float.Input(
-                name, label, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip
+        def share(name: str, step: float, tooltip: str, label: str | None = None):
+            return io.Float.Input(name, label, step=step, round=False, tooltip=tooltip, **limits(name))
+
+        def count(name: str, tooltip: str, label: str | None = None, **more):
+            return io.Int.Input(name, label, tooltip=tooltip, **limits(name), **more)
+
+        def choice(name: str, tooltip: str):
+            return io.Combo.Input(
+                name, options=list(bounds[name].choices), default=getattr(plain, name), tooltip=tooltip
             )
+
+        def limits(name: str) -> dict[str, float]:
+            return {"default": getattr(plain, name), "min": bounds[name].low, "max": bounds[name].high}
 
         def stage(name: str, what: str):
             return io.Boolean.Input(name, default=True, tooltip=(
@@ -81,11 +83,11 @@ class MixOfShowFusionSettings(io.ComfyNode):
             **found_by("MixOfShowFusionSettings"),
             description="Everything else about a fusion. Connect it to the settings of Fuse.",
             inputs=in_groups([
-                io.Combo.Input("mode", options=list(MODES), default=plain.mode, tooltip=(
+                choice("mode", (
                     "own: each concept's inputs come from that concept alone; kept on disk, so a later change is only "
                     "a solve. staged: as in the paper, each stage looks behind the fused ones; anew for every set."
                 )),
-                io.Int.Input("refine", default=plain.refine, min=0, max=MAX_REFINE, tooltip=(
+                count("refine", (
                     "How often the inputs are collected once more with the fused layers and solved again. Each round "
                     "costs a calibration."
                 )),
@@ -94,21 +96,19 @@ class MixOfShowFusionSettings(io.ComfyNode):
                 *(anchor(f"prior_{short}", plain.prior[role], prior.format(what))
                   for role, (short, what) in STAGES.items()),
                 *(stage(f"stage_{short}", what) for short, what in STAGES.values()),
-                io.Combo.Input("unsolved", options=list(UNSOLVED), default=plain.unsolved, tooltip=(
+                choice("unsolved", (
                     "Layers that cannot be solved (3x3 kernels, time and label layers): mean, sum, or drop them."
                 )),
-                io.Combo.Input("size", options=list(SIZES), default=plain.size, tooltip=(
+                choice("size", (
                     "auto: the lowest rank that adds at most added_error. exact: all ranks, the sum of the concepts'."
                 )),
-                io.Int.Input("max_rank", default=plain.max_rank, min=1, max=4096, tooltip="Largest rank at size auto."),
-                share("added_error", 0, 0.5, 1e-3, "Share of a layer's energy that size auto may leave out."),
-                share("density", 1e-3, 1, 0.05, "Methods ties and dare: share of every change's entries that is kept."),
-                share("off_diagonal", 0, 1, 0.05, "Method regmean: factor beside the diagonal of the statistics."),
+                count("max_rank", "Largest rank at size auto."),
+                share("added_error", 1e-3, "Share of a layer's energy that size auto may leave out."),
+                share("density", 0.05, "Methods ties and dare: share of every change's entries that is kept."),
+                share("off_diagonal", 0.05, "Method regmean: factor beside the diagonal of the statistics."),
                 # Without the flag the front end draws a new seed at each run, and Fuse runs again for nothing.
-                io.Int.Input("seed", default=plain.seed, max=2**31 - 1, min=0, control_after_generate=False, tooltip=(
-                    "Method dare: what goes."
-                )),
-                share("memory_gb", 0, 1000, 0.5, (
+                count("seed", "Method dare: what goes.", control_after_generate=False),
+                share("memory_gb", 0.5, (
                     "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
                     "calibration runs block by block: same answer, more passes."
                 ), "memory_gb (0: auto)"),
@@ -116,9 +116,9 @@ class MixOfShowFusionSettings(io.ComfyNode):
                     "Who matters more where concepts disagree: name: number, as in mara: 2, finn: 0.5; 1 where none is "
                     "given. Nothing is looked at again for it. Not how strongly a concept acts: that is strength."
                 )),
-                io.Int.Input("concept_rank", "concept_rank (0: whole)", default=0, min=0, max=4096, tooltip=(
+                count("concept_rank", (
                     "Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."
-                )),
+                ), "concept_rank (0: whole)"),
             ], GROUPS, RARE),
             outputs=[SETTINGS.Output(display_name="settings")],
         )  # fmt: skip

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
 
+from ..mixofshow_core.bounds import bounds_of
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats.thumbnail import add_thumbnail
 from ..mixofshow_core.training.curve import loss_curve
-from ..mixofshow_core.training.settings import (
-    ASPECTS,
-    EMBEDDING_ROWS,
-    LAYERS,
-    MASKS,
-    OPTIMIZERS,
-    PRECISIONS,
-    PRESETS,
-    QUALITIES,
-    SCHEDULES,
-    SWITCH,
-    WORD_STARTS,
-    TrainSettings,
-)
+from ..mixofshow_core.training.settings import PRESETS, QUALITIES, TrainSettings
 from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
 from .bridge.training import run as training_run
@@ -65,21 +52,28 @@ class MixOfShowTrainSettings(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def number(name: str, tooltip: str, low: float, high: float, step: float, **more):
+        plain, bounds = TrainSettings(), bounds_of(TrainSettings)
+
+        def number(name: str, tooltip: str, step: float, **more):
             """Its lowest value, 0 or below, means "from preset"."""
+            low, high = bounds[name].below, bounds[name].high
             label = more.pop("label", f"{name} ({low}: preset)")
             return io.Float.Input(
                 name, label, default=low, min=low, max=high, step=step, round=False, tooltip=tooltip, **more
             )
 
-        def count(name: str, tooltip: str, default: int, low: int, high: int, **more):
+        def count(name: str, tooltip: str, **more):
+            """Its default is every preset's value; where presets differ, `from_preset`, 0 means "from preset"."""
+            low, default = bounds[name].low, getattr(plain, name)
+            if more.pop("from_preset", False):
+                low = default = bounds[name].below
             label = more.pop("label", None)
-            return io.Int.Input(name, label, default=default, min=low, max=high, tooltip=tooltip, **more)
+            return io.Int.Input(name, label, default=default, min=low, max=bounds[name].high, tooltip=tooltip, **more)
 
-        def choice(name: str, options: Iterable[str], tooltip: str, **more):
-            return io.Combo.Input(
-                name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip, **more
-            )
+        def choice(name: str, tooltip: str, leave_out: str = "", **more):
+            known = SWITCH_VALUES if name in SWITCHES else bounds[name].choices
+            options = [FROM_PRESET, *(word for word in known if word != leave_out)]
+            return io.Combo.Input(name, options=options, default=FROM_PRESET, tooltip=tooltip, **more)
 
         later = {"optional": True}  # inputs younger than workflows that people have saved
 
@@ -90,81 +84,81 @@ class MixOfShowTrainSettings(io.ComfyNode):
             **found_by("MixOfShowTrainSettings"),
             description="What the Train node does not show. Whatever is left as it is comes from the preset.",
             inputs=in_groups([
-                count("rank", "LoRA rank; 0 = from preset (4).", 0, 0, 256, label="rank (0: preset)"),
-                number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 0, 1, 1e-5),
-                number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-6),
-                number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 0, 1, 1e-5),
+                count("rank", "LoRA rank; 0 = from preset (4).", from_preset=True, label="rank (0: preset)"),
+                number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 1e-5),
+                number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 1e-6),
+                number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 1e-5),
                 count("batch", (
                     "Pictures per step; 0 = from preset, mostly auto."
-                ), 0, 0, 256, label="batch (0: preset)"),
+                ), from_preset=True, label="batch (0: preset)"),
                 count("accumulation", (
                     "Batches whose gradients are added up before one step: a larger batch in the same memory."
-                ), 1, 1, 256),
-                choice("embedding_rows", EMBEDDING_ROWS[1:], (
+                )),
+                choice("embedding_rows", (
                     "Embeddings per concept word: one (textual inversion), one per resolution, or one per "
                     "cross-attention layer (P+, ED-LoRA)."
-                )),
-                choice("schedule", SCHEDULES, "How the learning rates fall over the run."),
-                count("warmup_steps", "Steps of rising learning rate.", 0, 0, 100_000),
+                ), leave_out="none"),
+                choice("schedule", "How the learning rates fall over the run."),
+                count("warmup_steps", "Steps of rising learning rate."),
                 number("noise_offset", (
                     "Noise offset, which helps dark and light pictures; -1 = from preset (0.01), 0 = off."
-                ), -1, 1, 0.001),
-                number("min_snr", "Min-SNR gamma (5 is usual); -1 = from preset, 0 = off.", -1, 100, 0.5),
-                number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", -1, 1000, 0.1),
+                ), 0.001),
+                number("min_snr", "Min-SNR gamma (5 is usual); -1 = from preset, 0 = off.", 0.5),
+                number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", 0.1),
                 number("norm_stop", (
                     "Words stop at this mean norm; -2 = from preset, -1 = never, 0 = auto (1.45 x ordinary words)."
-                ), -2, 100, 0.01, label="norm_stop (-2: preset, -1: never, 0: auto)"),
-                choice("loss_mask", MASKS, (
+                ), 0.01, label="norm_stop (-2: preset, -1: never, 0: auto)"),
+                choice("loss_mask", (
                     "valid: the loss counts wherever there is picture. object: only inside the masks."
                 )),
-                number("crop_chance", "How often a long picture is cropped square; -1 = from preset.", -1, 1, 0.05),
-                number("scale_min", "Smallest scale of a placed picture; 0 = from preset, mostly auto.", 0, 1, 0.05),
-                choice("flip", SWITCH_VALUES, "Mirror half of the placements."),
-                choice("shuffle_captions", SWITCH_VALUES, "Shuffle comma-separated phrases."),
-                number("dropout", "LoRA dropout; -1 = from preset, 0 = off.", -1, 0.9, 0.05),
-                choice("checkpointing", SWITCH, "Less memory, about a third slower."),
-                choice("precision", PRECISIONS, (
+                number("crop_chance", "How often a long picture is cropped square; -1 = from preset.", 0.05),
+                number("scale_min", "Smallest scale of a placed picture; 0 = from preset, mostly auto.", 0.05),
+                choice("flip", "Mirror half of the placements."),
+                choice("shuffle_captions", "Shuffle comma-separated phrases."),
+                number("dropout", "LoRA dropout; -1 = from preset, 0 = off.", 0.05),
+                choice("checkpointing", "Less memory, about a third slower."),
+                choice("precision", (
                     "Arithmetic of the UNet. auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16."
                 )),
                 count("snapshot_every", (
                     "Steps between snapshots; a run that was cut off continues from the last one."
-                ), 100, 1, 1_000_000),
-                count("preview_every", "Steps between preview pictures; 0 = off.", 25, 0, 1_000_000),
-                choice("unet_layers", LAYERS, (
+                )),
+                count("preview_every", "Steps between preview pictures; 0 = off."),
+                choice("unet_layers", (
                     "Which layers of the UNet change. transformer adds feed-forward layers and projections, also in "
                     "the text encoder; everything is for full weights (DreamBooth)."
                 ), **later),
                 number("kv_drop", (
                     "How often a cross-attention K or V LoRA sits out a step; -1 = from preset, 0 = never."
-                ), -1, 0.9, 0.05, **later),
-                choice("word_start", WORD_STARTS, "What the learned words start from.", **later),
+                ), 0.05, **later),
+                choice("word_start", "What the learned words start from.", **later),
                 number("prior_weight", (
                     "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, -1 = from "
                     "preset, 0 = none."
-                ), -1, 100, 0.1, **later),
+                ), 0.1, **later),
                 count("prior_pictures", (
                     "How many class pictures; 0 = auto. They are drawn with the base once, and kept."
-                ), 0, 0, 10_000, label="prior_pictures (0: auto)", **later),
+                ), label="prior_pictures (0: auto)", **later),
                 io.String.Input("prior_folder", default="", tooltip=(
                     "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are drawn."
                 ), **later),
                 number("attention_weight", (
                     "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); -1 = from preset, 0 = off."
-                ), -1, 10, 0.0005, **later),
-                choice("attention_identity", SWITCH_VALUES, (
+                ), 0.0005, **later),
+                choice("attention_identity", (
                     "The last word has to cover the whole mask: for concepts whose clothes belong to them."
                 ), **later),
-                choice("aspect", ASPECTS, "square: one canvas. buckets: each picture keeps its shape.", **later),
-                choice("optimizer", OPTIMIZERS, "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
+                choice("aspect", "square: one canvas. buckets: each picture keeps its shape.", **later),
+                choice("optimizer", "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
                 count("validate_every", (
                     "Every so many steps, save the concept as it is then, with a sheet of pictures; 0 = off."
-                ), 0, 0, 1_000_000, **later),
+                ), **later),
                 io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
                     "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach."
                 ), **later),
                 count("snapshots_kept", (
                     "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."
-                ), 2, 1, 100, **later),
+                ), **later),
             ], GROUPS, RARE),
             outputs=[SETTINGS.Output(display_name="settings")],
         )

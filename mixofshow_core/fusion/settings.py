@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
 from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 
@@ -35,40 +36,31 @@ class FusionSettings:
 
     ridge: Mapping[str, float] = field(default_factory=lambda: per_role(1e-2))
     prior: Mapping[str, float] = field(default_factory=lambda: per_role(0.1))
-    unsolved: str = "mean"
-    mode: str = "own"
-    refine: int = 0
+    unsolved: str = choice("mean", UNSOLVED)
+    mode: str = choice("own", MODES)
+    refine: int = number(0, 0, MAX_REFINE)
     stages: tuple[str, ...] = ROLES
-    size: str = "auto"
-    max_rank: int = 128
-    added_error: float = 0.01
-    density: float = 0.2
-    off_diagonal: float = 0.9
-    seed: int = 0
-    memory_gb: float = 0.0
+    size: str = choice("auto", SIZES)
+    max_rank: int = number(128, 1, 4096)
+    added_error: float = number(0.01, 0, 0.5)
+    density: float = number(0.2, 1e-3, 1)
+    off_diagonal: float = number(0.9, 0, 1)
+    seed: int = number(0, 0, 2**31 - 1)
+    memory_gb: float = number(0.0, 0, 1000, auto=True)
     weights: Mapping[str, float] = field(default_factory=dict)
-    concept_rank: int = 0
+    concept_rank: int = number(0, 0, 4096)
 
     def __post_init__(self) -> None:
+        check_bounds(self, "Fusion setting")
         for name, values in (("ridge", self.ridge), ("prior", self.prior)):
             complete = set(values) == set(ROLES)
             if not complete or any(not 0 <= value < 1e6 for value in values.values()):
                 raise MixOfShowError(f"{name} needs a number >= 0 for each of text, cross_kv, spatial, got {values}")
-        if self.unsolved not in UNSOLVED:
-            raise MixOfShowError(f"unsolved layers can be merged by {', '.join(UNSOLVED)}, not {self.unsolved!r}")
-        if self.mode not in MODES or self.size not in SIZES:
-            raise MixOfShowError(f"mode is one of {MODES} and size one of {SIZES}, got {self.mode!r}, {self.size!r}")
         if not self.stages or not set(self.stages) <= set(ROLES):
             raise MixOfShowError(f"at least one stage of {', '.join(ROLES)} has to be on, got {self.stages}")
-        numbers = {"refine": (self.refine, 0, MAX_REFINE), "max_rank": (self.max_rank, 1, 4096),
-                   "added_error": (self.added_error, 0, 0.5), "density": (self.density, 1e-3, 1),
-                   "off_diagonal": (self.off_diagonal, 0, 1), "memory_gb": (self.memory_gb, 0, 1e6),
-                   "concept_rank": (self.concept_rank, 0, 4096),
-                   **{f"the weight of {name}": (value, MIN_WEIGHT, MAX_WEIGHT) for name, value in self.weights.items()},
-                   }  # fmt: skip
-        for name, (value, low, high) in numbers.items():
-            if not low <= value <= high:
-                raise MixOfShowError(f"{name} must lie between {low} and {high}, got {value}")
+        for name, value in self.weights.items():
+            if not MIN_WEIGHT <= value <= MAX_WEIGHT:
+                raise MixOfShowError(f"The weight of {name} is {value}; it must be {MIN_WEIGHT} to {MAX_WEIGHT}.")
 
     def describe(self) -> dict:
         """Everything that changes the answer (memory does not)."""

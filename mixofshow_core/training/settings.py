@@ -1,13 +1,15 @@
 """What a training run does, as one frozen dataclass; presets are settings, not code paths.
 
-Numbers that are 0 mean "auto" where the field says so; ``auto.resolve`` fills them in.
+Bounds and choices stand in the fields, where the checks and the settings node read them (bounds.py). Numbers that are 0
+mean "auto" where the field says so; ``auto.resolve`` fills them in.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
+from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
 
 QUALITIES = {"draft": 0.4, "standard": 1.0, "high": 2.0}
@@ -41,85 +43,61 @@ class TrainSettings:
     """
 
     method: str = "ED-LoRA"
-    words: int = 2
-    embedding_rows: str = "layers"
+    words: int = number(2, 0, 8)
+    embedding_rows: str = choice("layers", EMBEDDING_ROWS)
     text_lora: bool = True
     unet_lora: bool = True
-    rank: int = 4
-    alpha: float = AUTO
-    dropout: float = 0.0
-    lr_embedding: float = AUTO
-    lr_text: float = AUTO
-    lr_unet: float = AUTO
-    weight_decay: float = 0.01
-    schedule: str = "linear"
-    warmup_steps: int = 0
-    steps: int = AUTO
-    batch: int = AUTO
-    slots: int = AUTO
-    accumulation: int = 1
-    noise_offset: float = 0.01
-    min_snr: float = 0.0
-    clip_gradient: float = 0.0
-    norm_stop: float = AUTO
-    loss_mask: str = "valid"
-    variants: int = AUTO
-    crop_chance: float = 0.5
-    scale_min: float = AUTO
+    rank: int = number(4, 1, 256)
+    alpha: float = number(AUTO, 0, 1024, auto=True)
+    dropout: float = number(0.0, 0, 0.9)
+    lr_embedding: float = number(AUTO, 0, 1, auto=True)
+    lr_text: float = number(AUTO, 0, 1, auto=True)
+    lr_unet: float = number(AUTO, 0, 1, auto=True)
+    weight_decay: float = number(0.01, 0, 1)
+    schedule: str = choice("linear", SCHEDULES)
+    warmup_steps: int = number(0, 0, 100_000)
+    steps: int = number(AUTO, 0, 1_000_000, auto=True)
+    batch: int = number(AUTO, 0, 256, auto=True)
+    slots: int = number(AUTO, 0, 256, auto=True)
+    accumulation: int = number(1, 1, 256)
+    noise_offset: float = number(0.01, 0, 1)
+    min_snr: float = number(0.0, 0, 100)
+    clip_gradient: float = number(0.0, 0, 1000)
+    norm_stop: float = number(AUTO, -1, 100, auto=True)
+    loss_mask: str = choice("valid", MASKS)
+    variants: int = number(AUTO, 0, 1000, auto=True)
+    crop_chance: float = number(0.5, 0, 1)
+    scale_min: float = number(AUTO, 0, 1, auto=True)
     flip: bool = False
     templates: bool = True
     shuffle_captions: bool = True
-    caption_dropout: float = 0.0
-    checkpointing: str = "auto"
-    precision: str = "auto"
-    snapshot_every: int = 100
-    preview_every: int = 25
-    unet_layers: str = "attention"
+    caption_dropout: float = number(0.0, 0, 1)
+    checkpointing: str = choice("auto", SWITCH)
+    precision: str = choice("auto", PRECISIONS)
+    snapshot_every: int = number(100, 1, 1_000_000)
+    preview_every: int = number(25, 0, 1_000_000)
+    unet_layers: str = choice("attention", LAYERS)
     full_weights: bool = False
-    word_start: str = "random+class"
+    word_start: str = choice("random+class", WORD_STARTS)
     with_class: bool = False
     detach_bos: bool = False
-    kv_drop: float = 0.0
-    prior_weight: float = 0.0
-    prior_pictures: int = AUTO
+    kv_drop: float = number(0.0, 0, 0.9)
+    prior_weight: float = number(0.0, 0, 100)
+    prior_pictures: int = number(AUTO, 0, 10_000, auto=True)
     prior_folder: str = ""
-    attention_weight: float = 0.0
+    attention_weight: float = number(0.0, 0, 10)
     attention_identity: bool = False
     size_captions: bool = False
-    aspect: str = "square"
-    optimizer: str = "adamw"
-    validate_every: int = 0
+    aspect: str = choice("square", ASPECTS)
+    optimizer: str = choice("adamw", OPTIMIZERS)
+    validate_every: int = number(0, 0, 1_000_000)
     validation_prompts: str = ""
-    snapshots_kept: int = 2
+    snapshots_kept: int = number(2, 1, 100)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise MixOfShowError(f"Training setting {field.name} is {value}; give a finite number.")
-        for name, low, high in (
-            ("words", 0, 8), ("rank", 1, 256), ("alpha", 0, 1024), ("dropout", 0, 0.9), ("lr_embedding", 0, 1),
-            ("lr_text", 0, 1), ("lr_unet", 0, 1), ("weight_decay", 0, 1), ("warmup_steps", 0, 100_000),
-            ("steps", 0, 1_000_000), ("batch", 0, 256), ("slots", 0, 256), ("accumulation", 1, 256),
-            ("noise_offset", 0, 1), ("min_snr", 0, 100), ("clip_gradient", 0, 1000), ("norm_stop", -1, 100),
-            ("variants", 0, 1000), ("crop_chance", 0, 1), ("scale_min", 0, 1), ("caption_dropout", 0, 1),
-            ("snapshot_every", 1, 1_000_000), ("preview_every", 0, 1_000_000), ("kv_drop", 0, 0.9),
-            ("prior_weight", 0, 100), ("prior_pictures", 0, 10_000), ("attention_weight", 0, 10),
-            ("validate_every", 0, 1_000_000), ("snapshots_kept", 1, 100),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise MixOfShowError(f"Training setting {name} is {getattr(self, name)}; it must be {low} to {high}.")
+        check_bounds(self, "Training setting")
         if 0 < self.scale_min < 0.2:
             raise MixOfShowError(f"Training setting scale_min is {self.scale_min}; it must be 0 (auto) or 0.2 to 1.")
-        for name, choices in (
-            ("embedding_rows", EMBEDDING_ROWS), ("schedule", SCHEDULES), ("loss_mask", MASKS),
-            ("checkpointing", SWITCH), ("precision", PRECISIONS), ("unet_layers", LAYERS),
-            ("word_start", WORD_STARTS), ("aspect", ASPECTS), ("optimizer", OPTIMIZERS),
-        ):
-            if getattr(self, name) not in choices:
-                raise MixOfShowError(
-                    f"Training setting {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}."
-                )
         if (self.words == 0) != (self.embedding_rows == "none"):
             raise MixOfShowError(
                 f"words is {self.words} but embedding_rows is {self.embedding_rows!r}: learned words need rows, and "
