@@ -19,9 +19,11 @@ from torch import Tensor
 
 from .delta import Delta, check_matrix
 from .errors import MixOfShowError
+from .topology import TEXT_PREFIX
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
+MAX_STRENGTH = 10.0
 COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 WORD_PATTERN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_+-]{0,79}>")
@@ -77,7 +79,8 @@ class ConceptEntry:
     """One named concept inside a file: the plain ``name`` a person types, and the words it expands to.
 
     ``with_class``: it was trained with its class word behind it (Custom Diffusion's ``<new1> cat``, a plain LoRA's
-    ``zorbo person``), so the name stands for both.
+    ``zorbo person``), so the name stands for both. ``trigger``: what the name stands for where there are no words,
+    the text that calls a community LoRA up.
     """
 
     id: str
@@ -87,6 +90,7 @@ class ConceptEntry:
     words: tuple[Word, ...] = ()
     embeddings: tuple[LayeredEmbedding, ...] = ()
     with_class: bool = False
+    trigger: str = ""
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
@@ -101,7 +105,7 @@ class ConceptEntry:
     @property
     def expansion(self) -> str:
         """What the plain name stands for in a prompt."""
-        words = " ".join(word.text for word in self.words) or self.name
+        words = " ".join(word.text for word in self.words) or self.trigger or self.name
         return f"{words} {self.class_word}".strip() if self.with_class else words
 
 
@@ -159,20 +163,41 @@ class ConceptUse:
     role: str = "auto"
     trigger: str = ""
     path: str = ""
+    text_strength: float | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise MixOfShowError(f"Role {self.role!r} is unknown; use one of {', '.join(ROLES)}.")
-        if not -10.0 <= self.strength <= 10.0:
-            raise MixOfShowError(f"Strength {self.strength} of concept {self.concept.name!r} is outside -10..10.")
+        for strength in (self.strength, self.strength_of_text):
+            if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:
+                raise MixOfShowError(f"Strength {strength} of concept {self.concept.name!r} is outside -10..10.")
+
+    @property
+    def strength_of_text(self) -> float:
+        """For the text encoder's layers; `strength` alone holds for all where no other is given."""
+        return self.strength if self.text_strength is None else self.text_strength
+
+    def strength_at(self, layer: str) -> float:
+        return self.strength_of_text if layer.startswith(TEXT_PREFIX) else self.strength
+
+    def changes(self) -> dict[str, Delta]:
+        """The changes at these strengths; factors stay the file's own tensors, so many concepts cost no memory."""
+        return {name: delta.at(self.strength_at(name)) for name, delta in self.concept.deltas.items()}
 
     @property
     def resolved_role(self) -> str:
         if self.role != "auto":
             return self.role
-        if not self.concept.entries and not self.trigger:
+        if self.is_uncalled:
             return "add-on"
         return "style" if any(entry.kind == "style" for entry in self.concept.entries) else "concept"
+
+    @property
+    def is_uncalled(self) -> bool:
+        """Nothing says which text calls it up: it has no word and no trigger, and its name is only its file's."""
+        if self.trigger or any(entry.words or entry.trigger for entry in self.concept.entries):
+            return False
+        return not self.concept.entries or self.concept.training.get("named_by") == "file"
 
     @property
     def label(self) -> str:
@@ -206,6 +231,8 @@ def describe_entry(entry: ConceptEntry) -> dict:
     }
     if entry.with_class:  # absent otherwise: files and hashes from before the field stay what they were
         described["with_class"] = True
+    if entry.trigger:
+        described["trigger"] = entry.trigger
     return described
 
 

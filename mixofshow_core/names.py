@@ -8,6 +8,7 @@ not (``mara-lynn`` is another name). ``embedding:...`` and ``<lora:...>`` are fi
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 # Kana, ideographs, Hangul (whose particles are attached) and Thai: a Latin name ends where they begin.
@@ -48,3 +49,12 @@ def replace_names(text: str, targets: Mapping[str, str], follows: str = "") -> s
         parts += [text[end:start], targets[name]]
         end = stop
     return "".join([*parts, text[end:]])
+
+
+def name_of_file(stem: str) -> str:
+    """A legal plain name for a file: spaces, dots and brackets become `_`, what no name may hold is dropped."""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9-]+", "_", plain).strip("_-")
+    if not name or not name[0].isalpha():
+        name = f"lora_{name}".rstrip("_")
+    return name[:64].rstrip("_-")

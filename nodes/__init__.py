@@ -10,6 +10,7 @@ class MixOfShowExtension(ComfyExtension):
     async def get_node_list(self) -> list[type]:
         """Every node that works, in the order of the journeys: train, load, fuse, place. Imports them only now."""
         from . import (
+            cast,
             concepts,
             control,
             dataset,
@@ -24,8 +25,8 @@ class MixOfShowExtension(ComfyExtension):
             train,
         )
 
-        topics = (demo_model, dataset, train, concepts, fuse, regions, place, region_tools, control, evaluate, export,
-                  inspection)  # fmt: skip
+        topics = (demo_model, dataset, train, cast, concepts, fuse, regions, place, region_tools, control, evaluate,
+                  export, inspection)  # fmt: skip
         return [node for topic in topics for node in topic.NODES]
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..mixofshow_core.concept import ROLES, ConceptUse
+from ..mixofshow_core.cast import CastRow
+from ..mixofshow_core.concept import ROLES
 from .bridge.formats.concept_card import describe_use
 from .bridge.formats.exporting import LiveWeights
-from .bridge.formats.foreign import read_any
+from .bridge.formats.load import load_row
 from .bridge.fusing.fusion import check_list
-from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
+from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files
 from .types import CONCEPTS, FUSE, found_by
 
 NO_FILE = "(no file yet)"
+SAME_AS_STRENGTH = -10.05  # below every strength: the field is as it was made
 
 
 class MixOfShowLoadConcept(io.ComfyNode):
@@ -33,11 +35,13 @@ class MixOfShowLoadConcept(io.ComfyNode):
                 ),
                 io.String.Input(
                     "trigger", default="",
-                    tooltip="Words that call a community LoRA up. Empty: the concept's own name from the file.",
+                    tooltip="Words that call a community LoRA up. Empty: from the files beside it or its header, if "
+                            "they name any.",
                 ),
                 io.String.Input(
                     "name", default="",
-                    tooltip="Another plain name for this concept in prompts. Empty: the name from the file.",
+                    tooltip="Another plain name for this concept in prompts. Empty: the name from the file, for a LoRA "
+                            "its file name.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=-10.0, max=10.0, step=0.05,
@@ -55,6 +59,10 @@ class MixOfShowLoadConcept(io.ComfyNode):
                             "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The base's text encoder, for the same files."),
+                io.Float.Input(
+                    "text_strength", default=SAME_AS_STRENGTH, min=SAME_AS_STRENGTH, max=10.0, step=0.05, optional=True,
+                    tooltip="Strength for the text encoder's layers alone; at its lowest value it is `strength`.",
+                ),
             ],
             outputs=[
                 CONCEPTS.Output(display_name="CONCEPTS"),
@@ -73,11 +81,12 @@ class MixOfShowLoadConcept(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None, model=None, clip=None
+        cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None, model=None, clip=None,
+        text_strength=SAME_AS_STRENGTH,
     ) -> io.NodeOutput:
         base = LiveWeights(model, clip) if model is not None else None
-        found = read_any(resolve_concept_file(file), name.strip(), base)
-        use = ConceptUse(found.concept, strength, role, trigger.strip(), file)
+        apart = None if text_strength == SAME_AS_STRENGTH else text_strength
+        use, found = load_row(CastRow(file, True, name, trigger, strength, apart, role), base)
         uses = (*(concepts or ()), use)
         check_list(uses)
         card = describe_use(use, found)

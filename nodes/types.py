@@ -20,6 +20,7 @@ SEARCHED_AS = {
     "MixOfShowDataset": "training images, captions, dreambooth",
     "MixOfShowTrain": "lora train, train lora, dreambooth, textual inversion, custom diffusion, character, ed-lora",
     "MixOfShowTrainSettings": "learning rate, lora rank, training parameters",
+    "MixOfShowCast": "power lora loader, lora stack, multi lora, lora loader, characters, cast",
     "MixOfShowLoadConcept": "load lora, lora loader, multi lora, character, textual inversion, embedding",
     "MixOfShowFuse": "merge lora, multi lora, combine loras, gradient fusion, characters",
     "MixOfShowFusionSettings": "merge settings, lora weights",

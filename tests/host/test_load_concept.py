@@ -149,7 +149,7 @@ def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
     path = tmp_path / "lora.safetensors"
     save_file((file_of if dialect in SIMPLE else community_file)(dialect, base, family), path)
     found = read_any(path)
-    assert not found.skipped and not found.concept.entries
+    assert not found.skipped and [entry.words for entry in found.concept.entries] == [()]
     compare_with_the_stock_loader(path, base, found, 0.7)
 
 
@@ -291,7 +291,8 @@ def test_chain_rename_roles_and_cards(loras):
     silent, card = load("community.safetensors")
     assert silent[0].resolved_role == "add-on" and "ohwx man, smile" in card
     spoken, card = load("community.safetensors", trigger="ohwx man")
-    assert spoken[0].resolved_role == "concept" and spoken[0].label == "community.safetensors"
+    assert spoken[0].resolved_role == "concept" and spoken[0].label == "community"
+    assert spoken[0].concept.entries[0].trigger == "ohwx man" and "stands for 'ohwx man' (trigger, from typed)" in card
 
 
 def test_name_collisions_and_doubles_are_errors(loras):

@@ -39,11 +39,16 @@ CONTRACTS = {
         {"settings": "MIXOFSHOW_SETTINGS", "concepts": "MIXOFSHOW_CONCEPTS"},
         {"preset": "ED-LoRA", "quality": "standard", "steps": 0, "seed": 0, "save_as": ""},
     ),
+    "MixOfShowCast": Contract(
+        ("MIXOFSHOW_CONCEPTS", "STRING"), {"cast": "STRING"},
+        {"concepts": "MIXOFSHOW_CONCEPTS", "model": "MODEL", "clip": "CLIP"},
+        {"cast": '{"version": 1, "rows": []}'},
+    ),
     "MixOfShowLoadConcept": Contract(
         ("MIXOFSHOW_CONCEPTS", "STRING"),
         {"file": "COMBO", "trigger": "STRING", "name": "STRING", "strength": "FLOAT", "role": "COMBO"},
-        {"concepts": "MIXOFSHOW_CONCEPTS", "model": "MODEL", "clip": "CLIP"},
-        {"trigger": "", "name": "", "strength": 1.0, "role": "auto"},
+        {"concepts": "MIXOFSHOW_CONCEPTS", "model": "MODEL", "clip": "CLIP", "text_strength": "FLOAT"},
+        {"trigger": "", "name": "", "strength": 1.0, "role": "auto", "text_strength": -10.05},
     ),
     "MixOfShowFuse": Contract(
         ("MODEL", "CLIP", "MIXOFSHOW_CONCEPTS", "STRING", "IMAGE"),

@@ -112,7 +112,7 @@ class Stage:
             return *self.other, None
         if column.method == EACH:
             use = self.uses[column.concept]
-            model, clip = apply_deltas(self.model, self.clip, use.concept.deltas, use.strength)
+            model, clip = apply_deltas(self.model, self.clip, use.concept.deltas, use.strength, use.strength_of_text)
             return model, register_concepts(clip, (use,)), None
         concept = fuse_uses(self.model, self.clip, self.uses, column.method, preset(self.calibration),
                             self.settings or FusionSettings(), work_folder("cache")).concept  # fmt: skip

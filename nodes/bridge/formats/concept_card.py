@@ -13,19 +13,22 @@ from .foreign import ReadFile
 def describe_use(use: ConceptUse, found: ReadFile) -> str:
     """The card: names and words, base, layers by role and rank, what was left out, what to type."""
     concept = use.concept
-    lines = [f"{use.path or use.label}: {found.dialect}, role {use.resolved_role}, strength {use.strength:g}"]
+    lines = [f"{use.path or use.label}: {found.dialect}, role {use.resolved_role}, strength {use.strength:g}"
+             f"{'' if use.text_strength is None else f' (text {use.text_strength:g})'}"]
     for entry in concept.entries:
         encoders = sorted({encoder for embedding in entry.embeddings for encoder in embedding.rows})
         words = " ".join(word.text for word in entry.words) or "no words of its own"
+        if entry.trigger and not entry.words:
+            where = f", from {found.trigger_source}" if found.trigger_source else ""
+            words = f"{words}; it stands for {entry.trigger!r} (trigger{where})"
         layers = f", {entry.embeddings[0].layers} layers, {' + '.join(encoders)}" if entry.embeddings else ""
         class_word = f" ({entry.class_word})" if entry.class_word else ""
         lines.append(f"type `{entry.name}` in prompts: {entry.kind}{class_word}, words {words}{layers}")
-    if use.trigger:
-        lines.append(f"trigger: {use.trigger}")
-    elif not concept.entries:
-        lines.append("no trigger: it takes part as an add-on unless you type its trigger words into `trigger`")
+    if use.is_uncalled and use.role == "auto":
+        lines.append("no trigger is known: Place keeps it where its name is written, Fuse adds it as it is unless you "
+                     "type its trigger words into `trigger`")
     if found.tags:
-        lines.append(f"most frequent training tags (suggestions for `trigger`): {', '.join(found.tags)}")
+        lines.append(f"suggestions for `trigger`, from its training tags and side files: {', '.join(found.tags)}")
     base = concept.base
     known = f"base {base.fingerprint}" if base.fingerprint else "base unknown"
     lines.append(f"family {base.family}, {known}")

@@ -103,7 +103,7 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
     """Write base plus concept as a diffusers folder or a checkpoint at `target` (a path without suffix)."""
     if model is None or clip is None:
         raise MixOfShowError(f"Format {kind!r} writes a whole model: connect the base's MODEL and CLIP (and VAE).")
-    merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
+    merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
     if kind == "checkpoint":
         return _write_checkpoint(target, use.concept, merged_model, merged_clip, vae)
     whole = _whole(merged_model, merged_clip, vae)

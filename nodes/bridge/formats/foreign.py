@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,8 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.diffusers_names import PEFT_PREFIX, peft_alphas, to_kohya_names
 from ....mixofshow_core.formats.native import check_finite
 from ....mixofshow_core.formats.read import load_tree
+from ....mixofshow_core.formats.side_files import side_facts
+from ....mixofshow_core.names import name_of_file
 from ....mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX
 from ..host.model import UNKNOWN_FAMILY
 from .exporting import LiveWeights
@@ -59,6 +60,7 @@ class ReadFile:
     skipped: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     skipped_share: float = 0.0
+    trigger_source: str = ""
 
     def warning(self) -> str:
         """One line on what was left out; empty when everything is used."""
@@ -152,9 +154,14 @@ def _parse(
     if not deltas or (foreign_net and not any(name.startswith(UNET_PREFIX) for name in deltas)):
         first = ", ".join(sorted(foreign_net or tensors)[:4]) or "nothing"
         raise MixOfShowError(f"{path.name} holds no LoRA for SD1.5 or SDXL. It has: {first}. Expected {EXPECTED}.")
-    entries = (ConceptEntry(f"lora-{name.lower()}", name),) if name else ()
-    concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), {"source": COMMUNITY})
-    found = ReadFile(concept, COMMUNITY, tuple(sorted(skipped)), _tags(metadata))
+    facts = side_facts(path, metadata)
+    plain = name or name_of_file(path.stem)
+    entries = (ConceptEntry(f"lora-{plain.lower()}", plain, trigger=facts.trigger),)
+    about = {"source": COMMUNITY} | ({} if name else {"named_by": "file"})
+    concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), about)
+    found = ReadFile(
+        concept, COMMUNITY, tuple(sorted(skipped)), facts.suggestions, trigger_source=facts.source
+    )
     if skipped:
         left_out = _norm(tensors[key] for key in skipped if key in tensors)
         found = replace(found, skipped_share=left_out / (_norm(tensors.values()) or 1.0))
@@ -314,15 +321,3 @@ def _family(deltas: Mapping[str, Delta]) -> str:
         if name.endswith(".attn2.to_k"):
             return CONTEXT_WIDTHS.get(delta.shape[1], UNKNOWN_FAMILY)
     return UNKNOWN_FAMILY
-
-
-def _tags(metadata: Mapping[str, str], count: int = 12) -> tuple[str, ...]:
-    """The most frequent tags of kohya's ss_tag_frequency: suggestions for `trigger`, never used unasked."""
-    try:
-        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
-        total: Counter = Counter()
-        for tags in folders.values():
-            total.update({str(tag).strip(): int(number) for tag, number in tags.items()})
-    except (ValueError, TypeError, AttributeError):
-        return ()
-    return tuple(tag for tag, _ in total.most_common(count))

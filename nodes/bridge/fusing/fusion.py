@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from ....mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, check_unique_names, concept_tensors
-from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
@@ -109,18 +108,18 @@ def fuse_uses(
     add_ons = [use for use in uses if use.resolved_role == "add-on"]
     solved = [use for use in uses if use.resolved_role != "add-on"]
     entries = tuple(entry for use in uses for entry in use.concept.entries)
-    added = merge_sum([use.concept.deltas for use in add_ons], [use.strength for use in add_ons])
+    added = merge_sum([use.changes() for use in add_ons], [1.0] * len(add_ons))
     weights = settings.weights_of([names_of(use) for use in solved])
     for use in uses:
         _check_fits(model, clip, use)
     info = describe_base(model)
     if len(solved) <= 1:
-        deltas = merge_sum([use.concept.deltas for use in uses], [use.strength for use in uses])
+        deltas = merge_sum([use.changes() for use in uses], [1.0] * len(uses))
         label = solved[0].label if solved else ", ".join(use.label for use in add_ons)
         note = f"One concept ({label}): it is applied as it is, nothing is solved."
         return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note,))
 
-    parts = [at_strength(use) for use in solved]
+    parts = [use.changes() for use in solved]
     attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
     attention += layer_groups_unet(unet_of(model))
     groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
@@ -157,11 +156,6 @@ def fuse_uses(
 def _shortened(use: ConceptUse, rank: int) -> ConceptUse:
     deltas = {name: shorten(delta, rank) for name, delta in use.concept.deltas.items()}
     return replace(use, concept=replace(use.concept, deltas=deltas))
-
-
-def at_strength(use: ConceptUse) -> dict[str, Delta]:
-    """The changes of one use; factors stay the file's own tensors, so many concepts cost no memory of their own."""
-    return {name: delta.at(use.strength) for name, delta in use.concept.deltas.items()}
 
 
 def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> str:

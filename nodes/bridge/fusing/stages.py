@@ -40,7 +40,8 @@ FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs
 
 def use_identity(use: ConceptUse) -> str:
     """Hash of everything about a use that changes what it does."""
-    return hash_of([use.concept.content_hash, use.strength, use.trigger.strip(), use.resolved_role])
+    strengths = use.strength, use.strength_of_text
+    return hash_of([use.concept.content_hash, *strengths, use.trigger.strip(), use.resolved_role])
 
 
 def names_of(use: ConceptUse) -> tuple[str, ...]:

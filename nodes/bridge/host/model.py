@@ -130,8 +130,10 @@ def _as_patch(delta: Delta):
     return comfy.weight_adapter.LoRAAdapter(set(), (delta.up, delta.down, delta.alpha, None, None, None))
 
 
-def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0):
+def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0, text_strength: float | None = None):
     """Clones of MODEL and CLIP with ``deltas`` patched in at ``strength``; either may be None and stays None.
+
+    text_strength: for the text encoders, where it is another one.
 
     Raises MixOfShowError when a layer does not exist or has another shape: the host would drop it in silence.
     """
@@ -142,7 +144,8 @@ def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0
         chosen = {patch_key(name): d for name, d in deltas.items() if name.startswith(TEXT_PREFIX) == is_text}
         patcher = target.patcher if is_text else target
         _check_shapes(patcher, chosen)
-        applied = set(target.add_patches({key: _as_patch(delta) for key, delta in chosen.items()}, strength))
+        own = text_strength if is_text and text_strength is not None else strength
+        applied = set(target.add_patches({key: _as_patch(delta) for key, delta in chosen.items()}, own))
         missing = sorted(set(chosen) - applied)
         if missing:
             raise MixOfShowError(f"{len(missing)} layers are not in this model, the first: {', '.join(missing[:3])}.")

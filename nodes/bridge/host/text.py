@@ -61,11 +61,14 @@ class Vocabulary:
         """
         targets: dict[str, str] = {}
         for entry in self.entries:
-            expansion = " ".join(f"embedding:{_scoped(word.text)}" for word in entry.words) or entry.name
+            words = " ".join(f"embedding:{_scoped(word.text)}" for word in entry.words)
+            expansion = words or entry.trigger or entry.name
             calls = [entry.name.lower(), f"<{entry.name.lower()}>"]
             if entry.with_class and entry.class_word:
                 expansion += f" {entry.class_word}"
                 calls += [f"{call} {entry.class_word.lower()}" for call in calls]  # typed out, it is not doubled
+            if entry.trigger and not entry.words:
+                calls.append(entry.trigger.lower())  # typed out, it calls the concept and is not doubled
             targets.update(dict.fromkeys(calls, expansion))
             targets.update({word.text.lower(): f"embedding:{_scoped(word.text)}" for word in entry.words})
         return replace_names(text, {call: f" {target} " for call, target in targets.items()})

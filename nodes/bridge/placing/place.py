@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ....mixofshow_core.concept import ConceptEntry, ConceptUse
+from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
@@ -58,20 +58,21 @@ def place(
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
     ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
     """
-    cast = ()
+    cast, whole = (), []
     if concepts:
         check_family(model, concepts)
         clip = register_concepts(clip, concepts)
-        cast = tuple(use for use in concepts if use.resolved_role == "concept")
-        for use in concepts:
-            if use.resolved_role != "concept":  # styles and add-ons belong to the whole picture
-                model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength)
+        cast = tuple(use for use in concepts if role_in(use, prompt, placed) == "concept")
+        whole = [use for use in concepts if not any(use is chosen for chosen in cast)]
+        for use in whole:  # styles and add-ons
+            model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
     notes = [] if notes is None else notes
     notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
     if placed is not None:
         notes += [*warn_about_vanishing(placed), *(f"Region {note}" for note in placed.idle_notes())]
+    notes += describe_whole(whole)
     routes, clips = None, {None: clip}
     if cast:
         owners, background = find_owners(cast, positives, placed, vocabulary)
@@ -79,7 +80,7 @@ def place(
         routes = make_routes(model, cast, owners, background)
         for number in {*owners, background} - {None}:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
-            clips[number] = apply_deltas(None, clip, texts, cast[number].strength)[1] if texts else clip
+            clips[number] = apply_deltas(None, clip, texts, cast[number].strength_of_text)[1] if texts else clip
     encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
@@ -111,7 +112,8 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     """(concept number per region, concept number of the background or None) for routing.
 
     A region belongs to the concept that its text names; it may name the background's concept as well. The background
-    belongs to the concept that `background` names; without regions, to the only concept there is.
+    belongs to the concept that `background` names, else to the one that only Place's prompt names; without regions, to
+    the only concept there is.
     """
     if placed is None:
         if len(cast) > 1:
@@ -138,6 +140,15 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
                 f"{', '.join(names)}, or fuse them."
             )
         owners.append(named[0] if named else None)
+    if background is None and not scene.strip():
+        left = [number for number, use in enumerate(cast)
+                if number not in owners and _mentions(prompts.base, use.concept.entries)]
+        if len(left) > 1:
+            raise MixOfShowError(
+                f"Place: the prompt names {len(left)} unfused concepts that no region names "
+                f"({', '.join(cast[number].label for number in left)}). Draw a region for each, or fuse them."
+            )
+        background = left[0] if left else None
     return tuple(owners), background
 
 
@@ -151,11 +162,46 @@ def describe_owners(cast: Sequence[ConceptUse], owners, background, placed: Regi
         ]  # fmt: skip
         where += ["the whole picture" if placed is None else "the background"] if background == number else []
         if where:
-            notes.append(f"{use.label} at {use.strength:g}: {', '.join(where)}")
+            notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
         else:
             notes.append(f"WARNING: no region names concept {use.label!r}; it is not used.")
             log.warning("Place: %s", notes[-1])
     return notes
+
+
+def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
+    """The role of one use in a picture. A community LoRA on auto is a concept where a prompt or a region calls it."""
+    if use.role != "auto" or use.concept.training.get("source") != COMMUNITY:
+        return use.resolved_role
+    texts = [prompt]
+    if placed is not None:
+        spec = placed.regions
+        texts += [spec.background.concept, *(t for region in spec.regions for t in (region.prompt, region.concept))]
+    return "concept" if any(_mentions(text, use.concept.entries) for text in texts) else "add-on"
+
+
+def describe_whole(uses: Sequence[ConceptUse]) -> list[str]:
+    """A line per use that acts on the whole picture; a LoRA that nothing calls says how to call it."""
+    notes = []
+    for use in uses:
+        line = f"{use.label} at {_strengths(use)}: the whole picture"
+        if use.role == "auto" and use.concept.training.get("source") == COMMUNITY:
+            entry = use.concept.entries[0]
+            other = f" (or {entry.trigger!r})" if entry.trigger else ""
+            line = (f"WARNING: {line}, because no prompt calls it. To keep it in one place, write {entry.name}{other} "
+                    "in a region's prompt; for a speed, detail or style LoRA all is well: set its role to add-on.")
+        notes.append(line)
+    return notes
+
+
+def _called_by(use: ConceptUse) -> str:
+    triggers = [entry.trigger for entry in use.concept.entries if entry.trigger and not entry.words]
+    return f" ({', '.join(map(repr, triggers))})" if triggers else ""
+
+
+def _strengths(use: ConceptUse) -> str:
+    text = use.strength_of_text
+    return f"{use.strength:g}" if text == use.strength else f"{use.strength:g} (text {text:g})"
 
 
 def _region_texts(placed: RegionMap | None) -> list[tuple[str, str]]:

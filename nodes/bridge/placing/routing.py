@@ -65,7 +65,7 @@ def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None],
                     f"Place: concept {use.label!r} changes {name} by a {delta.shape} matrix, MODEL has "
                     f"{tuple(module.weight.shape)}; it was made for another base."
                 )
-            kept[name] = delta.scaled(use.strength)
+            kept[name] = delta.scaled(use.strength_at(name))
         concepts.append(kept)
     if skipped:
         log.warning("Place cannot route %d layers, they stay as in MODEL: %s", len(skipped), ", ".join(sorted(skipped)))
