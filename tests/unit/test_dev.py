@@ -160,6 +160,28 @@ def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(dev):
     assert not names[0] & names[1]
 
 
+@pytest.mark.parametrize(("managed", "text", "wanted"), [
+    (True, "comfyui-frontend-package==1.32.9\n", "comfyui-frontend-package==1.36.14"),
+    (False, "comfyui-frontend-package==1.49.6\ntorch\n", "comfyui-frontend-package==1.49.6"),
+    (False, "torch\n", "comfyui-frontend-package==1.36.14"),
+    (False, None, "comfyui-frontend-package==1.36.14"),
+])  # fmt: skip
+def test_serve_takes_the_front_end_whose_requests_its_host_answers(dev, tmp_path, monkeypatch, managed, text, wanted):
+    asked = []
+    monkeypatch.setattr(dev, "pip", lambda *words: asked.append(words[-1]))
+    host = tmp_path / "host"
+    host.mkdir()
+    if text is not None:
+        (host / "requirements.txt").write_text(text)
+    if managed:
+        monkeypatch.setattr(dev, "HOST", host)
+    static = dev.get_front_end(host)
+    assert asked == [wanted] and static.parent.parent == tmp_path / wanted.replace("==", "-")
+    static.mkdir(parents=True)
+    (static / "index.html").touch()
+    assert dev.get_front_end(host) == static and len(asked) == 1
+
+
 def test_missing_javascript_tools_are_named(dev, tmp_path, monkeypatch):
     monkeypatch.setattr(dev, "ROOT", tmp_path)
     monkeypatch.setattr(dev.shutil, "which", lambda name: None)
