@@ -65,7 +65,9 @@ class MixOfShowLoadConcept(io.ComfyNode):
                 ),
             ],
             outputs=[
-                CONCEPTS.Output(display_name="CONCEPTS"),
+                CONCEPTS.Output(
+                    display_name="CONCEPTS", tooltip="For Fuse, Place, Regions, Compare or the next Load Concept.",
+                ),
                 io.String.Output(display_name="card", tooltip="What the file holds."),
             ],
         )  # fmt: skip

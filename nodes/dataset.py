@@ -46,7 +46,7 @@ class MixOfShowDataset(io.ComfyNode):
                 DATASET.Input("dataset", optional=True, tooltip="Another dataset: its concepts are trained together."),
             ],
             outputs=[
-                DATASET.Output(display_name="dataset"),
+                DATASET.Output(display_name="dataset", tooltip="For Train and Score, or another Dataset."),
                 io.Image.Output(display_name="preview"),
                 io.String.Output(display_name="report"),
             ],

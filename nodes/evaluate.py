@@ -73,7 +73,7 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="As on KSampler."),
                 REGIONS.Input("regions", optional=True, tooltip="For routed and `+ regions`; lines with {name} ignore "
                                                                 "them."),
-                SETTINGS.Input("settings", optional=True, tooltip="Fusion settings; leave open for the defaults."),
+                SETTINGS.Input("settings", optional=True, tooltip="From Fusion Settings; open: the defaults."),
                 io.Model.Input("other_model", optional=True, tooltip="Painted as one more column: anything you made."),
                 io.Clip.Input("other_clip", optional=True, tooltip="The CLIP of other_model; it must know the names."),
             ],

@@ -17,6 +17,7 @@ from ..mixofshow_core.fusion.report import format_report
 from ..mixofshow_core.fusion.settings import FusionSettings, parse_weights
 from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from .bridge.fusing.fusion import fuse_uses, save_fused
+from .bridge.host.applied import mark_applied
 from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.model import apply_deltas
@@ -120,7 +121,7 @@ class MixOfShowFusionSettings(io.ComfyNode):
                     "Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."
                 ), "concept_rank (0: whole)"),
             ], GROUPS, RARE),
-            outputs=[SETTINGS.Output(display_name="settings")],
+            outputs=[SETTINGS.Output(display_name="settings", tooltip="For Fuse and Compare.")],
         )  # fmt: skip
 
     @classmethod
@@ -166,12 +167,15 @@ class MixOfShowFuse(io.ComfyNode):
                     "save_as", default="",
                     tooltip="File name for the fused concept in models/loras/mixofshow; empty saves nothing.",
                 ),
-                SETTINGS.Input("settings", optional=True, tooltip="Fusion settings; leave open for the defaults."),
+                SETTINGS.Input("settings", optional=True, tooltip="From Fusion Settings; open: the defaults."),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The base with the fused change."),
                 io.Clip.Output(display_name="CLIP", tooltip="Knows every concept's name."),
-                CONCEPTS.Output(display_name="CONCEPTS", tooltip="All concepts as one: for Place or Export."),
+                CONCEPTS.Output(display_name="CONCEPTS", tooltip=(
+                    "All concepts as one, for Export and Inspect. MODEL and CLIP have them already; Place needs only "
+                    "those."
+                )),
                 io.String.Output(display_name="report"),
                 io.Image.Output(display_name="plot"),
             ],
@@ -194,6 +198,7 @@ class MixOfShowFuse(io.ComfyNode):
         report = format_report(summary, notes) if summary.get("concepts") else "\n".join(notes)
         log.info(report)
         patched, words = apply_deltas(model, clip, result.concept.deltas)
+        mark_applied(patched, words, (result.concept, *(use.concept for use in concepts)))
         plot = to_image_batch([draw_report(summary)])
         return io.NodeOutput(
             patched, register_concepts(words, (fused,)), (fused,), report, plot, ui=ui.PreviewText(report)

@@ -33,7 +33,8 @@ class MixOfShowPlace(io.ComfyNode):
                 CONCEPTS.Input(
                     "concepts",
                     optional=True,
-                    tooltip="Unfused concepts: each acts only in the regions that name it. Leave open after Fuse.",
+                    tooltip="From Load Concept or Train, unfused: each acts only in the regions that name it. Leave "
+                    "open after Fuse; what MODEL has already is not applied again.",
                 ),
             ],
             outputs=[

@@ -68,7 +68,7 @@ class MixOfShowRegions(io.ComfyNode):
                 ),
             ],
             outputs=[
-                REGIONS.Output(display_name="regions", tooltip="Wire to Place."),
+                REGIONS.Output(display_name="regions", tooltip="For Place, Region Control, Pick Region and Coverage."),
                 io.Mask.Output(display_name="masks", tooltip="One mask per region, in their order."),
                 io.Image.Output(display_name="preview", tooltip="The regions in colour, with their names."),
                 io.Int.Output(display_name="width", tooltip="Wire to the empty latent."),

@@ -160,7 +160,7 @@ class MixOfShowTrainSettings(io.ComfyNode):
                     "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."
                 ), **later),
             ], GROUPS, RARE),
-            outputs=[SETTINGS.Output(display_name="settings")],
+            outputs=[SETTINGS.Output(display_name="settings", tooltip="For Train.")],
         )
 
     @classmethod
@@ -212,7 +212,7 @@ class MixOfShowTrain(io.ComfyNode):
                 )),
             ],
             outputs=[
-                CONCEPTS.Output(display_name="concepts"),
+                CONCEPTS.Output(display_name="concepts", tooltip="For Fuse, Place, Export, Compare or Load Concept."),
                 io.Image.Output(display_name="samples"),
                 io.Custom("LOSS_MAP").Output(display_name="loss_map"),
                 io.String.Output(display_name="path"),

@@ -56,6 +56,12 @@ def test_a_zeroed_positive_is_a_negative_without_any_text(sd15, warned):
     assert not warned(), "it is what was meant"
 
 
+def test_a_zeroed_text_of_another_place_is_no_text_either(sd15, warned):
+    zero = zeroed(sd15.cond(sd15.c, layers=sd15.b.repeat(16, 1, 1), texts=[sd15.b], placed=sd15.map(rect(width=0.5))))
+    found = sd15.sample(sd15.patched, halves(sd15), zero)
+    assert torch.equal(found, sd15.sample(sd15.patched, halves(sd15), without_payload(zero))) and not warned()
+
+
 def test_routed_concepts_act_on_a_zeroed_and_on_a_stock_negative(tiny_sd15, warned):
     """As the same concept patched into MODEL does: else guidance would multiply the concept itself."""
     base, use = tiny_sd15, make_use(tiny_sd15, "mara", 1, text=False)
@@ -176,6 +182,7 @@ def test_tiles_with_the_canvas_own_proportions_are_told(sd15, warned):
     assert not work(one, "d") and not work(one, "d"), "the same picture twice"
     assert "several pictures" in work(other, "d")[-1]
     small = one[..., : sd15.rows // 2, : sd15.columns // 2]
+    assert len(work(small * 0, "e")) == 1, "a small picture from nothing"
     assert "If it is a tile or crop" in work(small, "e")[-1] and len(warned()) == 2
 
 

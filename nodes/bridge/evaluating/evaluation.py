@@ -31,6 +31,7 @@ from ....mixofshow_core.metrics.comparison import (
 )
 from ....mixofshow_core.regional.raster import RegionMap
 from ..fusing.fusion import check_uses, fuse_uses
+from ..host.applied import check_unapplied
 from ..host.files import work_folder
 from ..host.model import apply_deltas, describe_base
 from ..host.progress import Progress
@@ -77,6 +78,7 @@ class Stage:
                 f"Compare: CLIP already knows {', '.join(taken)}. Connect MODEL and CLIP of the base itself; a fused "
                 "pair belongs on `other_model` and `other_clip`."
             )
+        check_unapplied(self.model, self.clip, self.uses, "Compare")
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ....mixofshow_core.atomic import replacing
 from ....mixofshow_core.concept import Concept
-from ....mixofshow_core.delta import Delta, LowRank
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.community import community_metadata
 from ....mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export
 from ....mixofshow_core.formats.native import write_concept
 from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabulary, write_pipeline
 from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
+from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.model import apply_deltas, check_family, named_linears, patch_key, prediction_class, text_models_of, unet_of
 
@@ -64,7 +64,7 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
     """Write one ConceptUse as `kind`, at a name that is still free; MODEL, CLIP and VAE where the format needs them."""
     if model is not None:
         check_family(model, [use])
-        _check_not_applied(model, use.concept.deltas)
+        check_unapplied(model, clip, [use], "Export")
     target = free_target(kind, save_as or use.concept.name or "concept")
     if kind in WHOLE_FORMATS:
         return export_whole(kind, target, use, model, clip, vae)
@@ -84,19 +84,6 @@ def free_target(kind: str, name: str) -> Path:
         count += 1
         target = f"{stem}-{count}"
     return folder / target
-
-
-def _check_not_applied(model, deltas: Mapping[str, Delta]) -> None:
-    """A MODEL that carries the concept already would get it twice."""
-    name, delta = next(((name, d) for name, d in deltas.items() if isinstance(d, LowRank)), ("", None))
-    for patch in model.patches.get(patch_key(name), ()):
-        weights = getattr(patch[1], "weights", (None,))
-        same_shape = isinstance(weights[0], Tensor) and weights[0].shape == delta.up.shape
-        if same_shape and torch.equal(weights[0].to(delta.up), delta.up):
-            raise MixOfShowError(
-                "MODEL carries this concept already (it comes from Fuse or Place): connect the base model from the "
-                "checkpoint loader instead; the export merges the concept itself."
-            )
 
 
 def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:

@@ -20,6 +20,7 @@ from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
 from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
+from ..host.applied import check_unapplied
 from ..host.files import concept_folder, concept_save_path, safe_name
 from ..host.fingerprints import models_key
 from ..host.model import (
@@ -102,6 +103,7 @@ def fuse_uses(
     """
     started = time.perf_counter()
     check_uses(model, uses)
+    check_unapplied(model, clip, uses, "Fuse")
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     if settings.concept_rank:
         uses = [_shortened(use, settings.concept_rank) for use in uses]

@@ -12,6 +12,7 @@ from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.syntax import note_foreign_syntax
 from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
+from ..host.applied import apply_once, carries
 from ..host.model import apply_deltas, check_family, unet_of
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
@@ -58,17 +59,20 @@ def place(
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
     ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
     """
-    cast, whole = (), []
+    cast, whole, notes = (), [], [] if notes is None else notes
     if concepts:
         check_family(model, concepts)
         clip = register_concepts(clip, concepts)
-        cast = tuple(use for use in concepts if role_in(use, prompt, placed) == "concept")
-        whole = [use for use in concepts if not any(use is chosen for chosen in cast)]
-        for use in whole:  # styles and add-ons
-            model, clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
+        routed = [use for use in concepts if role_in(use, prompt, placed) == "concept"]
+        cast = tuple(use for use in routed if not carries(model, use.concept))
+        for use in (use for use in concepts if not any(use is chosen for chosen in cast)):
+            if carries(model, use.concept):
+                notes.append(_describe_carried(clip, use, any(use is chosen for chosen in routed)))
+            else:
+                whole.append(use)  # styles and add-ons
+            model, clip = apply_once(model, clip, use)
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
-    notes = [] if notes is None else notes
     notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
     if placed is not None:
         notes += [*warn_about_vanishing(placed), *(f"Region {note}" for note in placed.idle_notes())]
@@ -80,6 +84,7 @@ def place(
         routes = make_routes(model, cast, owners, background)
         for number in {*owners, background} - {None}:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
+            texts = {} if carries(clip.patcher, cast[number].concept) else texts
             clips[number] = apply_deltas(None, clip, texts, cast[number].strength_of_text)[1] if texts else clip
     encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
@@ -89,6 +94,17 @@ def place(
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
+
+
+def _describe_carried(clip, use: ConceptUse, routed: bool) -> str:
+    """What is said of a concept that MODEL has already; it is a pair with its CLIP, or nothing of it can be right."""
+    has_text = any(name.startswith(TEXT_PREFIX) for name in use.concept.deltas)
+    if routed and has_text and not carries(clip.patcher, use.concept):
+        raise MixOfShowError(
+            f"Place: {use.label!r} is part of MODEL already, but not of CLIP. Take both from the same Fuse or LoRA "
+            f"loader, or both from before it."
+        )
+    return f"{use.label}: part of MODEL already (from Fuse, Place or a LoRA loader), so it is not applied again"
 
 
 def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | None, routes: Routes | None, what: str):

@@ -1,0 +1,79 @@
+"""What MODEL and CLIP carry already, so that no concept is laid onto them twice, whatever the order of nodes.
+
+Our own nodes leave a mark, the content hashes of what they applied. A stock loader's LoRA is known by its factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ....mixofshow_core.concept import Concept, ConceptUse
+from ....mixofshow_core.delta import Delta, LowRank
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.topology import TEXT_PREFIX
+from .model import apply_deltas, patch_key
+
+APPLIED = "mixofshow_applied"
+SAME_SHARE = 0.5  # of a file's layers that are patched with its own factors: then the file is applied
+
+
+def mark_applied(model, clip, concepts: Iterable[Concept]) -> None:
+    """Note on these clones of MODEL and CLIP what is part of them from now on."""
+    hashes = frozenset(concept.content_hash for concept in concepts)
+    for patcher in (model, clip.patcher):
+        patcher.set_attachments(APPLIED, patcher.attachments.get(APPLIED, frozenset()) | hashes)
+
+
+def carries(patcher, concept: Concept) -> bool:
+    """Whether a patcher (MODEL, or CLIP's) has this concept's changes."""
+    if concept.content_hash in patcher.attachments.get(APPLIED, ()):
+        return True
+    is_text = bool(getattr(patcher, "is_clip", False))
+    own = {patch_key(name): delta for name, delta in concept.deltas.items() if name.startswith(TEXT_PREFIX) == is_text}
+    if not patcher.patches or not own:
+        return False
+    same = sum(any(_is_same(delta, entry[1]) for entry in patcher.patches.get(key, ())) for key, delta in own.items())
+    return same >= SAME_SHARE * len(own)
+
+
+def _is_same(delta: Delta, patch: object) -> bool:
+    """Whether a patch of the host holds the very factors of a change."""
+    if isinstance(delta, LowRank):
+        found, wanted = tuple(getattr(patch, "weights", None) or ())[:2], (delta.up, delta.down)
+    else:
+        is_diff = isinstance(patch, tuple) and len(patch) == 2 and patch[0] == "diff"
+        found, wanted = (tuple(patch[1])[:1] if is_diff else ()), (delta.diff,)
+    return len(found) == len(wanted) and all(
+        isinstance(one, Tensor) and one.numel() == other.numel()
+        and torch.equal(one.to(other).flatten(), other.flatten())
+        for one, other in zip(found, wanted, strict=True)
+    )  # fmt: skip
+
+
+def check_unapplied(model, clip, uses: Sequence[ConceptUse], where: str) -> None:
+    """Refuse concepts that MODEL or CLIP carries: they would act twice, and what is made of them would be wrong."""
+    for use in uses:
+        carrying = [
+            name for name, patcher in (("MODEL", model), ("CLIP", clip and clip.patcher))
+            if patcher is not None and carries(patcher, use.concept)
+        ]  # fmt: skip
+        if carrying:
+            raise MixOfShowError(
+                f"{where}: {use.label!r} is part of {' and '.join(carrying)} already (from Fuse, Place or a LoRA "
+                f"loader) and would act twice. Connect the MODEL and CLIP from before that node, or leave it out of "
+                f"`concepts`."
+            )
+
+
+def apply_once(model, clip, use: ConceptUse):
+    """Clones of MODEL and CLIP with the use's changes; the one that carries them already stays as it is."""
+    new_model, new_clip = apply_deltas(
+        None if carries(model, use.concept) else model, None if carries(clip.patcher, use.concept) else clip,
+        use.concept.deltas, use.strength, use.strength_of_text,
+    )  # fmt: skip
+    model, clip = new_model or model.clone(), new_clip or clip.clone()
+    mark_applied(model, clip, [use.concept])
+    return model, clip
