@@ -1,11 +1,12 @@
-/** Registers the region editor with ComfyUI: only this file, nodes.js and sources.js know ComfyUI. */
+/** Registers the region editor with ComfyUI: only the files beside this one know ComfyUI. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { watchErrors } from "./errors.js";
 import { chain, leavePlace, snapshot, takeLeftPlace } from "./regions/glue.js";
 import { mount } from "./regions/mount.js";
 import { findConceptNames } from "./regions/upstream.js";
-import { book } from "./sources.js";
+import { book, watchNames } from "./sources.js";
 
 const MIN = { width: 780, height: 500 };
 const SIDES = ["width", "height"];
@@ -51,8 +52,8 @@ function makeRegionWidget(node, inputName, inputData) {
   };
   const subscribe = (listener) => listeners.add(listener) && (() => listeners.delete(listener));
   const cleanup = mount(element, { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe });
-  book.listeners.add(publishSize); // whatever is published, the editor looks again
-  chain(widget, "onRemove", () => (book.listeners.delete(publishSize), cleanup(), leavePlace(element, node)));
+  const stops = [cleanup, watchNames(publishSize), watchErrors(node, publish)];
+  chain(widget, "onRemove", () => (stops.forEach((stop) => stop()), leavePlace(element, node)));
   chain(node, "onAdded", () => setTimeout(takeLeftPlace, 60, element, node));
   for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, publishSize);
   chain(node, "onExecuted", async (output) => {

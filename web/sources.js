@@ -11,6 +11,12 @@ export const book = new NameBook(async (/** @type {string} */ file) => {
   return (await answer.json()).names;
 });
 
+/** @param {() => void} look @returns {() => void} stops */
+export function watchNames(look) {
+  book.listeners.add(look);
+  return () => book.listeners.delete(look);
+}
+
 app.registerExtension({
   name: "MixOfShow.Sources",
   nodeCreated(/** @type {any} */ node) {

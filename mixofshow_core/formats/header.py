@@ -97,6 +97,4 @@ def _check_entry(key: str, entry: object, available: int, file_name: str) -> Non
                 f"{available} bytes of data. Copy or download the file again."
             )
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, MixOfShowError):
-            raise
         raise MixOfShowError(f"{file_name}: the description of tensor {key!r} is not readable ({error!r}).") from error

@@ -127,8 +127,6 @@ def parse_concept(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
         )
         entries = _parse_entries(header["concepts"], tensors, file_name)
         training = dict(header.get("training", {}))
-    except MixOfShowError:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise MixOfShowError(f"{file_name}: the {METADATA_KEY!r} header is not readable ({error!r}).") from error
     return Concept(entries, parse_deltas(tensors, file_name), base, training)

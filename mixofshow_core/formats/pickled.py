@@ -91,8 +91,6 @@ def _check_archive(path: Path) -> None:
                     "are read."
                 )
             _check_pickle(archive.read(described[0]), path.name)
-    except MixOfShowError:
-        raise
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
         raise MixOfShowError(f"{path.name} is a damaged archive ({error}). Copy or download it again.") from error
 

@@ -322,8 +322,6 @@ def _load(text: str) -> dict:
         raise MixOfShowError(f"the text has {size} bytes; at most {MAX_BYTES} are accepted. Use fewer brush strokes.")
     try:
         document = json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_object_without_repeats)
-    except MixOfShowError:
-        raise
     except RecursionError:
         raise MixOfShowError("the JSON is nested too deeply.") from None
     except ValueError as error:

@@ -317,3 +317,31 @@ def test_undo_brings_back_what_the_browsers_own_undo_took_from_a_field(mouse):
         mouse.page.wait_for_timeout(150)
         assert field.input_value() == "frog" == mouse.regions[0][label.lower()], label
     assert not mouse.problems, mouse.problems
+
+
+def test_an_error_is_read_in_a_toast_and_its_region_is_shown_in_the_editor(mouse):
+    """The error is Place's; the region that it names is marked in the Regions node up the wire, until it is edited."""
+    boxes = [rectangle("a", 0, 0, 0.5, 1, name="left", prompt="a dog"),
+             rectangle("b", 0.5, 0, 0.5, 1, name="right", prompt="x", concept="zoe")]  # fmt: skip
+    mouse.load_graph({
+        "1": {"class_type": "MixOfShowRegions", "inputs": {"width": 256, "height": 192, "editor": document(boxes)}},
+        "2": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
+        "3": {"class_type": "MixOfShowPlace", "inputs": {
+            "model": ["2", 0], "clip": ["2", 1], "prompt": "two", "negative": "", "regions": ["1", 0]}},
+        "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
+    })  # fmt: skip
+    mouse.click(0.25, 0.5)
+    mouse.command("Comfy.QueuePrompt")
+    toast = mouse.page.locator(".p-toast-message", has_text="names concept 'zoe', which CLIP does not know")
+    toast.wait_for(timeout=60_000)
+    said = toast.inner_text()
+    assert said.strip().startswith("Mix-of-Show Place") and "Place: region 'right'" in said and "mixofshow" not in said
+    marked = mouse.root.locator(".mos-blamed")
+    marked.wait_for()
+    assert marked.count() == 1 and "right" in marked.inner_text() and "aria-current" in marked.inner_html()
+    assert mouse.field("Name").input_value() == "right", "it is chosen, with its fields"
+    assert "names concept 'zoe'" in mouse.root.locator(".mos-say").inner_text()
+    mouse.run_js("""() => { document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click());
+        window.app.extensionManager.toast.removeAll() }""")
+    mouse.field("Concept").fill("")
+    marked.wait_for(state="detached")

@@ -5,6 +5,7 @@ import json
 import comfy.sample
 import pytest
 import torch
+from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
 from mos_pack.nodes.bridge.placing.attention import KEY, Payload
@@ -351,7 +352,7 @@ def test_text_joined_by_another_node_drops_the_layers_and_says_so(sd15, caplog):
 
 
 def test_wrong_number_of_layers_is_an_error(sd15):
-    with pytest.raises(ValueError, match="encoded for 70 cross-attention layers, this MODEL has 16"):
+    with pytest.raises(MixOfShowError, match="encoded for 70 cross-attention layers, this MODEL has 16"):
         sd15.sample(sd15.patched, sd15.cond(sd15.a, layers=sd15.a.repeat(70, 1, 1)), steps=1)
 
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { regionIn } from "../../web/regions/blame.js";
 import { thin } from "../../web/regions/geometry.js";
 import { NameBook } from "../../web/names.js";
 import { History } from "../../web/regions/history.js";
@@ -10,7 +11,7 @@ import { lostTokens, measure } from "../../web/regions/measure.js";
 import { emptyDoc, makeRegion } from "../../web/regions/model.js";
 import { SDXL_BUCKETS, withRatio } from "../../web/regions/presets.js";
 import { ENGLISH, translator } from "../../web/regions/texts.js";
-import { findConceptNames } from "../../web/regions/upstream.js";
+import { findConceptNames, leadsTo } from "../../web/regions/upstream.js";
 import { canvasRect, zoomAt } from "../../web/regions/view.js";
 
 const WEB = new URL("../../web/", import.meta.url);
@@ -259,4 +260,32 @@ test("a file is asked for once, again after a run, and what was learnt stays mea
       ["a", "b", "a"],
     ],
   );
+});
+
+test("a text of the server names a region by name, by number, or not at all", () => {
+  let doc = emptyDoc();
+  const shape = /** @type {const} */ ({ type: "rect", x: 0, y: 0, width: 0.5, height: 1 });
+  for (const name of ["left", "it's", 'a "b" \\ c', "7"])
+    doc = { ...doc, regions: [...doc.regions, makeRegion(doc, shape, { name })] };
+  const found = (/** @type {string} */ text) => regionIn(text, doc.regions)?.name ?? null;
+  assert.equal(found("Place: the prompt of region 'left' names 2 unfused concepts; name one of mara, finn."), "left");
+  assert.equal(found(`Regions: region "it's" covers no pixel of the 64 x 64 canvas`), "it's");
+  assert.equal(found(`Regions: mask 0 for region 'a "b" \\\\ c' is 3 x 4`), 'a "b" \\ c');
+  assert.equal(found("Regions: region 2 ('left'): strength is 7"), "left", "the name before the number");
+  assert.equal(found("Regions: region 2: a shape is missing"), "it's");
+  assert.equal(found("Place: negative prompt of region '7': too long"), "7");
+  for (const text of ["", "Pick Region: there is no region 'zoe'.", "There are 70 regions", "region 9 is gone"])
+    assert.equal(found(text), null, text);
+});
+
+test("an error reaches the editor whose regions the failing node may have got", () => {
+  const wire = (/** @type {number | null} */ link) => ({ inputs: [{ name: "x", type: "X", link }] });
+  const nodes = { 1: regions(null), 2: wire(1), 3: wire(2), 4: regions(null), 5: wire(9) };
+  graphOf(nodes, { 1: ["1", 0], 2: ["2", 0], 9: ["-10", 0] });
+  const reached = (/** @type {string} */ id) => [nodes[1], nodes[4]].map((node) => leadsTo(node, id));
+  assert.deepEqual(reached("3"), [true, false]);
+  assert.deepEqual(reached("8:3"), [true, false]);
+  assert.deepEqual(reached("4"), [false, true]);
+  assert.deepEqual(reached("5"), [true, true], "from outside of the subgraph");
+  assert.deepEqual(reached("77"), [true, true], "a node of another graph");
 });

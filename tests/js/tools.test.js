@@ -394,3 +394,16 @@ test("on an empty canvas a drag draws a box, until somebody chooses a tool", () 
   filled.editor.load(value);
   assert.equal(filled.editor.tool, "rect");
 });
+
+test("a region that an error names is chosen and marked until the next edit", () => {
+  const { editor } = start();
+  drawBox(editor, "rect", [0.1, 0.1], [0.4, 0.4]);
+  drawBox(editor, "rect", [0.5, 0.5], [0.9, 0.9]);
+  editor.blame("Place: region 'Region 1' names concept 'zoe', which CLIP does not know.");
+  assert.deepEqual([editor.blamed?.id, editor.selected], ["r1", "r1"]);
+  editor.blame("");
+  assert.equal(editor.blamed, null);
+  editor.blame("Regions: region 2 covers no pixel");
+  press(editor, "ArrowLeft");
+  assert.deepEqual([editor.blamed, editor.selected], [null, "r2"]);
+});

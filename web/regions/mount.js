@@ -23,7 +23,7 @@ import { addRegion } from "./tools.js";
  * @property {Record<string, string>} [texts] translations
  * @property {(listener: (news: News) => void) => () => void} [subscribe]
  * @typedef {{value?: string, size?: {width: number, height: number}, backdrop?: CanvasImageSource | null,
- *   masks?: ImageBitmap[]}} News
+ *   masks?: ImageBitmap[], blame?: string}} News  `blame` is the text of an error, empty when there is none
  */
 
 /** @param {HTMLElement} host @param {Context} ctx @returns {() => void} cleanup */
@@ -99,7 +99,8 @@ export function mount(host, ctx) {
       bytes,
       translate("meter.bytes", { used: (byteLength(editor.value) / 1024).toFixed(1), limit: LIMITS.bytes / 1024 }),
     );
-    setText(say, editor.message ? translate(...editor.message) : hint(editor, translate));
+    const message = editor.message ? translate(...editor.message) : hint(editor, translate);
+    setText(say, editor.blamed?.text ?? message);
     const { stretched } = editor;
     const texts = [...editor.notes.slice(0, 50), ...(stretched ? [stretched] : [])].map((note) => translate(...note));
     if (notesShown !== texts.join("\n")) {
@@ -136,6 +137,7 @@ export function mount(host, ctx) {
   const unsubscribe = ctx.subscribe?.((news) => {
     if (news.value !== undefined && news.value !== editor.value) editor.load(news.value);
     if (news.size) editor.resize(news.size);
+    if (news.blame !== undefined) editor.blame(news.blame);
     if (news.backdrop !== undefined) backdrop = news.backdrop;
     if (news.masks) {
       masks.clear();

@@ -59,6 +59,7 @@ export function makePanel(editor, context) {
   const shares = new Map();
   /** What is wrong with a region. @param {Region} entry @param {number | undefined} share @param {Concepts} known */
   const warning = (entry, share, known) => {
+    if (editor.blamed?.id === entry.id) return editor.blamed.text;
     if (isUnknown(entry.concept, known)) return unknownText(t, known);
     if (entry.shape.type === "input") return "";
     if (share === 0) return t("warn.tiny");
@@ -145,7 +146,8 @@ function row(editor, { translate: t }, entry, number, shares, warn) {
   const { hidden, locked } = entry.ui;
   const badge = el("span", { className: "mos-number", textContent: String(number) });
   badge.style.background = colorOf(entry);
-  return el("li", { className: "mos-row", role: "listitem" }, [
+  const blamed = editor.blamed?.id === entry.id;
+  return el("li", { className: `mos-row${blamed ? " mos-blamed" : ""}`, role: "listitem" }, [
     el(
       "button",
       {

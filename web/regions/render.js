@@ -3,8 +3,8 @@
 import { decodeRuns } from "./bitmask.js";
 import { boundsOf } from "./geometry.js";
 import { claims, coarseSize } from "./measure.js";
+import { drawBrush, drawCorners, drawCross, drawGuides, drawHandles } from "./overlay.js";
 import { rasterize } from "./raster.js";
-import { allHandles } from "./tools.js";
 
 /**
  * @typedef {import("./view.js").Rect} Rect
@@ -14,6 +14,8 @@ import { allHandles } from "./tools.js";
  *   backdrop: CanvasImageSource | null, masks: Map<number, ImageBitmap>,
  *   figures: import("./measure.js").Figures}} Scene
  */
+
+const BLAMED = "#ff4d4d";
 
 /** Images made from immutable shapes. @type {WeakMap<object, Map<string, HTMLCanvasElement>>} */
 const images = new WeakMap();
@@ -155,7 +157,7 @@ export function draw(context, editor, scene) {
   context.lineWidth = 1;
   context.strokeRect(r.x - 0.5, r.y - 0.5, r.width + 1, r.height + 1);
   const seen = regions.filter((region) => !region.ui.hidden);
-  for (const region of seen) drawOutline(context, region, scene, region.id === editor.selected);
+  for (const region of seen) drawOutline(context, region, scene, editor);
   for (const region of seen) drawLabel(context, region, scene, regions.indexOf(region) + 1);
   drawGuides(context, editor, scene);
   if (editor.corners) drawCorners(context, editor, scene);
@@ -249,11 +251,12 @@ function drawOverlap(context, scene) {
 }
 
 /**
- * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene @param {boolean} chosen
- *
+ * @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene
+ * @param {import("./state.js").Editor} editor
  */
-function drawOutline(context, region, scene, chosen) {
+function drawOutline(context, region, scene, editor) {
   const { rect: r, theme } = scene;
+  const chosen = region.id === editor.selected;
   const color = colorOf(region);
   tracePath(context, region.shape, r);
   if (chosen) {
@@ -264,8 +267,9 @@ function drawOutline(context, region, scene, chosen) {
   context.setLineDash(
     region.ui.locked ? [2, 3] : region.shape.type === "mask" || region.shape.type === "input" ? [6, 4] : [],
   );
-  context.strokeStyle = chosen ? theme.accent : color;
-  context.lineWidth = chosen ? 2 : 1.5;
+  const blamed = editor.blamed?.id === region.id;
+  context.strokeStyle = blamed ? BLAMED : chosen ? theme.accent : color;
+  context.lineWidth = blamed ? 3 : chosen ? 2 : 1.5;
   context.stroke();
   context.setLineDash([]);
 }
@@ -305,84 +309,4 @@ function fitText(context, text, room) {
   let shown = text.slice(0, 60);
   while (shown && context.measureText(`${shown}...`).width > room) shown = shown.slice(0, -1);
   return shown ? `${shown}...` : "";
-}
-
-/** @param {CanvasRenderingContext2D} context @param {Region} region @param {Scene} scene */
-function drawHandles(context, region, scene) {
-  const { rect: r, theme } = scene;
-  for (const { id, x, y } of allHandles(region.shape)) {
-    const middle = id[0] === "m";
-    const size = (scene.touch ? 7 : 4) - (middle ? 1.5 : 0);
-    context.beginPath();
-    if (region.shape.type === "polygon") context.arc(r.x + x * r.width, r.y + y * r.height, size, 0, 7);
-    else context.rect(r.x + x * r.width - size, r.y + y * r.height - size, 2 * size, 2 * size);
-    context.fillStyle = middle ? theme.accent : "#ffffff";
-    context.strokeStyle = middle ? "#ffffff" : theme.accent;
-    context.lineWidth = 1.5;
-    context.globalAlpha = middle ? 0.7 : 1;
-    context.fill();
-    context.stroke();
-    context.globalAlpha = 1;
-  }
-}
-
-/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
-function drawGuides(context, editor, { rect: r, theme }) {
-  context.strokeStyle = theme.accent;
-  context.lineWidth = 1;
-  for (const { axis, at } of editor.draft?.guides ?? []) {
-    context.beginPath();
-    context.moveTo(axis === "x" ? r.x + at * r.width : r.x, axis === "x" ? r.y : r.y + at * r.height);
-    context.lineTo(
-      axis === "x" ? r.x + at * r.width : r.x + r.width,
-      axis === "x" ? r.y + r.height : r.y + at * r.height,
-    );
-    context.stroke();
-  }
-}
-
-/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
-function drawCorners(context, editor, { rect: r, theme, touch }) {
-  const corners = editor.corners ?? [];
-  context.beginPath();
-  for (const { x, y } of corners) context.lineTo(r.x + x * r.width, r.y + y * r.height);
-  if (editor.pointer) context.lineTo(r.x + editor.pointer.x * r.width, r.y + editor.pointer.y * r.height);
-  context.strokeStyle = theme.accent;
-  context.lineWidth = 2;
-  context.stroke();
-  corners.forEach(({ x, y }, n) => {
-    context.beginPath();
-    context.arc(r.x + x * r.width, r.y + y * r.height, n || corners.length < 3 ? 4 : touch ? 12 : 7, 0, 7);
-    context.fillStyle = n || corners.length < 3 ? theme.accent : "#ffffff";
-    context.fill();
-    context.stroke();
-  });
-}
-
-/** @param {CanvasRenderingContext2D} context @param {import("./geometry.js").Point} at @param {Scene} scene */
-function drawCross(context, at, { rect: r, theme }) {
-  const [x, y] = [r.x + at.x * r.width, r.y + at.y * r.height];
-  context.beginPath();
-  context.moveTo(x - 12, y);
-  context.lineTo(x + 12, y);
-  context.moveTo(x, y - 12);
-  context.lineTo(x, y + 12);
-  context.strokeStyle = theme.accent;
-  context.lineWidth = 2;
-  context.stroke();
-}
-
-/** @param {CanvasRenderingContext2D} context @param {import("./state.js").Editor} editor @param {Scene} scene */
-function drawBrush(context, editor, { rect: r }) {
-  const { x, y } = /** @type {{x: number, y: number}} */ (editor.pointer);
-  for (const [color, width] of /** @type {const} */ ([
-    ["rgba(0, 0, 0, 0.7)", 3],
-    ["#ffffff", 1.5],
-  ])) {
-    context.beginPath();
-    context.arc(r.x + x * r.width, r.y + y * r.height, editor.brush * Math.min(r.width, r.height), 0, 7);
-    context.strokeStyle = color;
-    context.lineWidth = width;
-    context.stroke();
-  }
 }

@@ -1,5 +1,6 @@
 /** What the editor knows: the document with its history, the selection, the tool, the view. No DOM. */
 
+import { regionIn } from "./blame.js";
 import { History } from "./history.js";
 import { byteLength, changeRegion, LIMITS, writeDoc } from "./model.js";
 import { readDoc } from "./read.js";
@@ -46,6 +47,8 @@ export class Editor {
     this.mergeKey = null;
     /** @type {import("./model.js").Note | null} */
     this.message = null;
+    /** @type {{id: string, text: string} | null} a region that an error of the last run names */
+    this.blamed = null;
     /** @type {Set<() => void>} */
     this.listeners = new Set();
     /** @type {import("./model.js").Note[]} */
@@ -70,7 +73,7 @@ export class Editor {
     const doc = { ...read.doc, ...this.size };
     const selected = doc.regions.some((region) => region.id === this.selected) ? this.selected : null;
     this.history = new History({ doc, selected });
-    this.held = null;
+    this.held = this.blamed = null;
     this.offerTool(doc);
     this.cancel();
   }
@@ -191,9 +194,18 @@ export class Editor {
     this.publish(writeDoc(this.history.present.doc), true);
   }
 
+  /** Shows the region that an error names, until the next edit or a run without one. @param {string} text */
+  blame(text) {
+    const region = regionIn(text, this.doc.regions);
+    this.blamed = region && { id: region.id, text };
+    if (region) this.select(region.id);
+    this.notify();
+  }
+
   /** @param {string} value @param {boolean} final */
   publish(value, final) {
     this.value = value;
+    this.blamed = null;
     this.notes = [];
     this.written = null;
     this.message = null;

@@ -42,6 +42,7 @@ export const STYLE = `
 .mos-list { list-style: none; margin: 0; padding: 4px; overflow: auto; flex: 0 1 auto; min-height: 58px; max-height: 42%; border-bottom: 1px solid var(--mos-line); }
 .mos-row { display: flex; align-items: center; gap: 3px; padding: 1px 3px; border-radius: 6px; border: 1px solid transparent; }
 .mos-row:has(> [aria-current="true"]) { border-color: var(--mos-accent); background: color-mix(in srgb, var(--mos-accent) 15%, transparent); }
+.mos-row.mos-blamed { border-color: #ff4d4d; }
 .mos-pick { display: flex; flex: 1; align-items: center; gap: 7px; min-width: 0; height: 24px; padding: 0 2px; border: 0; background: none; color: inherit; font: inherit; text-align: start; cursor: pointer; }
 .mos-pick span:nth-child(2) { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: 1; }
 .mos-number { display: inline-grid; place-items: center; min-width: 18px; height: 17px; border-radius: 3px; color: #101014; font-weight: 600; font-size: 11px; }

@@ -105,3 +105,26 @@ function placesOf(graph) {
   search(graph.rootGraph);
   return places;
 }
+
+/**
+ * Whether what `node` gives may have reached the node with this id ("5", or "3:7" inside a subgraph): true where the
+ * wires leave this graph, because nothing here can tell.
+ * @param {Node} node @param {string} id
+ */
+export function leadsTo(node, id) {
+  const { graph } = node;
+  const key = id.split(":").at(-1) ?? "";
+  const start = graph?.getNodeById(Number(key)) ?? graph?.getNodeById(key);
+  if (!graph || !start) return true;
+  const seen = new Set([start]);
+  for (const place of seen) {
+    if (place === node) return true;
+    for (const slot of place.inputs ?? []) {
+      const link = isWired(slot) ? linkOf(graph, Number(slot.link)) : undefined;
+      if (link && Number(link.origin_id) === SUBGRAPH_INPUT) return true;
+      const origin = link && graph.getNodeById(link.origin_id);
+      if (origin) seen.add(origin);
+    }
+  }
+  return false;
+}

@@ -102,8 +102,6 @@ def _read_foreign(
         )
     try:
         return _parse(path, comfy.lora_convert.convert_lora(dict(tensors)), metadata, name, base)
-    except MixOfShowError:
-        raise
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise MixOfShowError(
             f"{path.name}: ComfyUI's LoRA parser stops at {str(error)[:200]}: a part is missing or has a wrong shape. "

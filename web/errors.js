@@ -1,0 +1,35 @@
+/** Our errors as people should read them: their own text in a toast, and the region that they name shown in its editor. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { leadsTo } from "./regions/upstream.js";
+
+const OURS = /^mixofshow\.\w+$/;
+const SECONDS = 30;
+const listeners = new Set();
+
+/** @param {any} node a node with an editor @param {(news: {blame: string}) => void} publish @returns {() => void} stops */
+export function watchErrors(node, publish) {
+  const hear = (/** @type {string} */ id, /** @type {string} */ text) => {
+    if (leadsTo(node, id)) publish({ blame: text });
+  };
+  listeners.add(hear);
+  return () => listeners.delete(hear);
+}
+
+/** @param {any} detail of the host's event */
+function show({ node_id: id, node_type: type, exception_type: kind, exception_message: message }) {
+  if (!OURS.test(kind ?? "") && !type?.startsWith("MixOfShow")) return;
+  const text = String(message ?? "").trim();
+  const title = globalThis.LiteGraph?.registered_node_types?.[type]?.title ?? type;
+  app.extensionManager?.toast?.add({ severity: "error", summary: title, detail: text, life: SECONDS * 1000 });
+  for (const hear of listeners) hear(String(id), text);
+}
+
+app.registerExtension({
+  name: "MixOfShow.Errors",
+  setup() {
+    api.addEventListener("execution_error", ({ detail }) => show(detail));
+    api.addEventListener("execution_success", () => listeners.forEach((hear) => hear("", "")));
+  },
+});
