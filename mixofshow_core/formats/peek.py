@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import MixOfShowError
+from ..names import name_of_file
 from .edlora import EMBEDDINGS
 from .header import check_header
 from .native import METADATA_KEY, is_native
@@ -20,13 +21,13 @@ SMALL = 32 * 2**20  # bytes: embeddings and ED-LoRA files, which are read whole 
 
 
 def names_in_file(path: Path) -> tuple[str, ...] | None:
-    """The plain names in the file's order; () for a LoRA that brings none, None where only loading it would tell."""
+    """The plain names in the file's order, a LoRA's from its file name; None where only loading would tell."""
     try:
         names = _names_in_header(path) if path.suffix.lower() in SAFETENSORS else None
         if names is not None or os.path.getsize(path) > SMALL:
             return names
         concept = read_any(path).concept
-        return tuple(entry.name for entry in concept.entries) if concept else ()
+        return tuple(entry.name for entry in concept.entries) if concept else (name_of_file(path.stem),)
     except (MixOfShowError, OSError, SafetensorError):
         return None  # the run says what is wrong with it
 
@@ -42,4 +43,5 @@ def _names_in_header(path: Path) -> tuple[str, ...] | None:
             return None
     if any(BUNDLE.fullmatch(key) or key.startswith(("params.", *(f"{part}." for part in EMBEDDINGS))) for key in keys):
         return None
-    return () if any(mark in key for key in keys for mark in LORA_MARKS) else None
+    is_lora = any(mark in key for key in keys for mark in LORA_MARKS)
+    return (name_of_file(path.stem),) if is_lora else None

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.formats.peek import names_in_file
 from mos_pack.nodes.bridge.host.model import named_linears
 from mos_pack.nodes.bridge.host.text import encode_layered
 from mos_pack.nodes.bridge.placing.attention import KEY
@@ -54,6 +55,7 @@ def test_files_alone_are_enough(two, tiny_sd15):
     base = tiny_sd15
     uses, card = run(base, ALICE, BOB)
     assert [use.label for use in uses] == ["Alice_v1", "bob"]
+    assert [names_in_file(two / row["file"]) for row in (ALICE, BOB)] == [("Alice_v1",), ("bob",)], "before any run"
     assert "'blue haired girl' (trigger, from Alice (v1).civitai.info)" in card
     placed = regions({"prompt": "alice_v1 smiling", "shape": box(0, 0.5)}, {"prompt": "bob", "shape": box(0.5, 1)})
     notes = []

@@ -205,13 +205,36 @@ test("where no name is typed the chosen file says it; where that is not known, o
   };
   assert.deepEqual(find(nodes.d), { names: ["otto", "anna", "berta"], complete: true });
   set("file", "plain.safetensors");
-  assert.deepEqual(find(nodes.d), { names: ["otto"], complete: true }, "a LoRA without a name is known to have none");
+  assert.deepEqual(find(nodes.d), { names: ["otto"], complete: true }, "a file that is known to have none");
   set("file", "huge.pth");
   assert.deepEqual(find(nodes.d), { names: ["otto"], complete: false });
   set("name", "mara");
   assert.deepEqual(find(nodes.d), { names: ["otto", "mara"], complete: true });
   nodes.a.inputs[1].link = 7;
   assert.deepEqual(find(nodes.d), { names: ["otto"], complete: false });
+});
+
+test("a Cast brings the names of its rows that are on", () => {
+  const rows = [
+    { file: "two.safetensors" },
+    { file: "huge.pth", name: " otto " },
+    { file: "huge.pth", on: false },
+    { file: "plain.safetensors", name: "" },
+  ];
+  const cast = { name: "cast", value: /** @type {any} */ (JSON.stringify({ version: 1, rows })) };
+  const nodes = { a: { type: "MixOfShowCast", widgets: [cast], inputs: /** @type {any[]} */ ([]) }, d: regions(1) };
+  graphOf(nodes, { 1: ["a", 0] });
+  assert.deepEqual(find(nodes.d), { names: ["anna", "berta", "otto"], complete: true });
+  cast.value = JSON.stringify({ version: 1, rows: [...rows, { file: "huge.pth" }] });
+  assert.deepEqual(find(nodes.d), { names: [], complete: false });
+  for (const broken of ["{", "", "7", '{"version": 1}']) {
+    cast.value = broken;
+    assert.equal(find(nodes.d).complete, false, broken);
+  }
+  cast.value = '{"version": 1, "rows": []}';
+  assert.deepEqual(find(nodes.d), { names: [], complete: true });
+  nodes.a.inputs.push({ name: "cast", type: "STRING", widget: { name: "cast" }, link: 5 });
+  assert.equal(find(nodes.d).complete, false);
 });
 
 test("names are found through training, out of and into subgraphs, and circles end", () => {

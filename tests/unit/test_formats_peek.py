@@ -30,11 +30,11 @@ def test_a_concept_of_ours_by_its_header_alone(tmp_path, monkeypatch):
     assert peek.names_in_file(path) == ("mara",) == loaded(path)
 
 
-def test_a_lora_brings_no_name_and_a_bundle_its_words(tmp_path, monkeypatch):
+def test_a_lora_is_called_by_its_file_and_a_bundle_by_its_words(tmp_path, monkeypatch):
     with_bundle = saved(tmp_path, files.kohya_lora_with_bundle(), "bundle.safetensors")
     assert peek.names_in_file(with_bundle) == loaded(with_bundle) != ()
     monkeypatch.setattr(peek, "SMALL", 0)
-    assert peek.names_in_file(saved(tmp_path, LORA)) == ()
+    assert peek.names_in_file(saved(tmp_path, LORA, "my hat (v2).safetensors")) == ("my_hat_v2",)
     assert peek.names_in_file(with_bundle) is None, "too large to be read for its names"
 
 

@@ -14,6 +14,7 @@
  *   outputs?: {type?: unknown}[], widgets?: {name?: string, value?: unknown}[]}} Node
  * @typedef {{links: Map<number, Link> | Record<number, Link>, nodes?: Node[], rootGraph?: Graph,
  *   getNodeById: (id: number | string) => Node | null | undefined, outputs?: {linkIds?: number[]}[]}} Graph
+ * @typedef {{name?: unknown, file?: unknown}} Row
  * @typedef {(file: string) => string[] | null} NamesIn null where it is not known
  * @typedef {{namesIn: NamesIn, names: string[], complete: boolean, sources: number}} Search
  */
@@ -21,8 +22,8 @@
 const SUBGRAPH_INPUT = -10;
 const CARRIERS = new Set(["MIXOFSHOW_CONCEPTS", "MIXOFSHOW_DATASET"]);
 /** Nodes that bring a concept, and what on them says its name. */
-export const SOURCES = new Set(["MixOfShowLoadConcept", "MixOfShowDataset"]);
-export const SAYING = Object.freeze(["name", "file"]);
+export const SOURCES = new Set(["MixOfShowLoadConcept", "MixOfShowCast", "MixOfShowDataset"]);
+export const SAYING = Object.freeze(["name", "file", "cast"]);
 const BYPASSED = 4;
 const MUTED = 2;
 
@@ -39,17 +40,33 @@ export function findConceptNames(node, namesIn, input = "concepts") {
 }
 
 /**
- * What this node calls its concepts: as typed, else as its file says.
+ * What this node calls its concepts: as typed, else as the file says.
  * @param {Node} node @param {NamesIn} namesIn @returns {string[] | null}
  */
 function namesOn(node, namesIn) {
-  const [name, file] = SAYING.map((wanted) => {
+  const [name, file, cast] = SAYING.map((wanted) => {
     if (isWired(node.inputs?.find((slot) => slot.widget?.name === wanted))) return null;
     return node.widgets?.find((widget) => widget.name === wanted)?.value;
   });
-  if (typeof name !== "string") return null;
-  if (name.trim()) return [name.trim()];
-  return typeof file === "string" ? namesIn(file) : null;
+  /** @type {Row[] | null} */
+  const rows = cast === undefined ? [{ name, file }] : rowsOf(cast);
+  const found = rows?.map((row) => {
+    if (typeof row?.name === "string" && row.name.trim()) return [row.name.trim()];
+    return typeof row?.file === "string" && row?.name !== null ? namesIn(row.file) : null;
+  });
+  return found?.every((names) => names !== null) ? found.flatMap((names) => names ?? []) : null;
+}
+
+/**
+ * The rows of a Cast (docs/cast.schema.json) that are on; null where its text is wired in or broken.
+ * @param {unknown} cast @returns {Row[] | null}
+ */
+function rowsOf(cast) {
+  try {
+    return JSON.parse(String(cast)).rows.filter((/** @type {any} */ row) => row.on !== false);
+  } catch {
+    return null;
+  }
 }
 
 /** @param {Graph} graph @param {number} id @returns {Link | undefined} */
