@@ -13,6 +13,7 @@ from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats.thumbnail import add_thumbnail
 from ..mixofshow_core.training.curve import loss_curve
 from ..mixofshow_core.training.settings import PRESETS, QUALITIES, TrainSettings
+from .bridge.host.files import step_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
 from .bridge.training import run as training_run
@@ -151,7 +152,8 @@ class MixOfShowTrainSettings(io.ComfyNode):
                 choice("aspect", "square: one canvas. buckets: each picture keeps its shape.", **later),
                 choice("optimizer", "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
                 count("validate_every", (
-                    "Every so many steps, save the concept as it is then, with a sheet of pictures; 0 = off."
+                    "Every so many steps, save the concept as it is then, with a sheet of pictures, in "
+                    "output/mixofshow/steps; 0 = off."
                 ), **later),
                 io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
                     "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach."
@@ -249,7 +251,8 @@ class MixOfShowTrain(io.ComfyNode):
 def _describe_run(result, request, notes) -> str:
     """What a person wants to know after a run: where the file is, how it went, what was chosen for them."""
     last = result.losses[-1:] and f"last loss {result.losses[-1]:.4f}"
-    lines = [f"saved: {result.path}", f"{request.settings.steps} steps with {request.settings.method}", last]
+    looks = request.settings.validate_every and f"every {request.settings.validate_every} steps: {step_folder()}"
+    lines = [f"saved: {result.path}", f"{request.settings.steps} steps with {request.settings.method}", last, looks]
     return "\n".join([*(line for line in lines if line), *(f"auto: {note}" for note in notes)])
 
 

@@ -175,13 +175,16 @@ class Lab:
             nodes = graphs.training(self.studio, datasets, training.preset, training.steps, training.seed,
                                     self.stem(training), changes, {after.name: self.file(after)} if after else {})
             # What a run left that was cut off would push this one's files to other names.
-            for left in (host_folder(0) / "models" / "loras" / "mixofshow").glob(f"{self.stem(training)}*"):
+            loras, steps = host_folder(0) / "models" / "loras" / "mixofshow", server.base / "output/mixofshow/steps"
+            for left in (*loras.glob(f"{self.stem(training)}*"), *steps.glob(f"{self.stem(training)}*")):
                 left.unlink()
             server.run({"fresh": {"class_type": "ClaimsFreshMemory", "inputs": {}}})
             before, begin = memory_mib(server.process.pid, "VmRSS"), time.monotonic()
             outputs = server.run(nodes, timeout=7200)
             seconds = time.monotonic() - begin
             path = Path(outputs["path"]["text"][0].strip().splitlines()[-1])
+            for early in steps.glob(f"{self.stem(training)}-step*"):
+                early.rename(loras / early.name)  # where every host finds it
             record = {"file": f"mixofshow/{path.name}", "seconds": seconds, "bytes": path.stat().st_size,
                       "peak_mib": memory_mib(server.process.pid, "VmHWM") - before, "commit": self.commit}
             if record["file"] != self.file(training):

@@ -53,6 +53,22 @@ def test_files_in_the_output_folder_are_marked_and_found():
         path.unlink()
 
 
+def test_what_a_run_was_before_its_end_is_in_no_lora_list_and_last_in_ours(saved):
+    import folder_paths
+
+    path = files.step_path("mara", 100, lambda path: False)
+    path.write_bytes(b"x")
+    try:
+        assert files.step_path("mara", 100, lambda path: True) == path
+        assert files.step_path("mara", 100, lambda path: False).name == "mara-step100-2.safetensors"
+        assert not [name for name in folder_paths.get_filename_list("loras") if "-step" in name]
+        listed = files.list_concept_files()
+        assert listed[-1] == "mixofshow/steps/mara-step100.safetensors [output]" and len(set(listed)) == len(listed) > 1
+        assert files.resolve_concept_file(listed[-1]).samefile(path)
+    finally:
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     "name", ["../secret.safetensors", "mixofshow/../../x.safetensors", "/etc/passwd", "..\\x", "../x [output]"]
 )

@@ -298,7 +298,7 @@ def test_cancel_saves_a_usable_concept_and_the_next_run_ends_in_the_same_bytes(l
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             training_run.run_training(ask(lean, steps=8))
         monkeypatch.undo()
-        stopped = files.concept_folder() / "zorbo-step5.safetensors"
+        stopped = files.concept_folder("output") / "steps" / "zorbo-step5.safetensors"
         assert str(stopped) in caplog.text
         assert read_concept(stopped).training["steps_done"] == 5
         resumed = training_run.run_training(ask(lean, steps=8))

@@ -246,7 +246,7 @@ def test_validation_saves_a_loadable_concept_and_a_sheet_of_that_step(lean, monk
         whole.path.unlink()
         result = training_run.run_training(ask(lean, steps=4, validate_every=2, validation_prompts="zorbo\nzorbo, red"))
     assert result.concept.content_hash == expected, "looking at a run must not change it"
-    kept = files.concept_folder() / "zorbo-step2.safetensors"
+    kept = files.concept_folder("output") / "steps" / "zorbo-step2.safetensors"
     assert read_concept(kept).training["steps_done"] == 2
     with Image.open(kept.with_suffix(".png")) as sheet:
         assert sheet.size == (3 * 64, 16 + 2 * (64 + 16))

@@ -132,7 +132,7 @@ def test_cancel_leaves_a_usable_file_and_the_log_says_where(server, folder):
     with pytest.raises(ServerError, match="interrupted"):
         server.wait(prompt, timeout=60)
     assert time.monotonic() - asked < 15
-    (saved,) = (server.base / "models" / "loras" / "mixofshow").glob("endless-step*.safetensors")
+    (saved,) = (server.base / "output" / "mixofshow" / "steps").glob("endless-step*.safetensors")
     assert str(saved) in server.log.read_text()
 
 
@@ -145,6 +145,6 @@ def test_custom_diffusion_with_class_pictures_buckets_and_a_validation_sheet(ser
     with safe_open(path, framework="pt") as file:
         keys = set(file.keys())
     assert sum(key.endswith(".diff") for key in keys) == 32
-    place = server.base / "models" / "loras" / "mixofshow"
+    place = server.base / "output" / "mixofshow" / "steps"
     assert (place / "modifier-step1.safetensors").is_file() and (place / "modifier-step1.png").is_file()
     assert "auto: memory about" in server.log.read_text()

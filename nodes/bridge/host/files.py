@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -21,6 +22,7 @@ SUFFIX = ".safetensors"
 READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
 OUTPUT_MARK = " [output]"
 EMBEDDING_MARK = " [embeddings]"
+STEPS = "steps"
 MAX_NAME = 80  # characters of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 
@@ -54,9 +56,22 @@ def safe_name(name: str) -> str:
 
 def concept_save_path(name: str, where: str = "loras") -> Path:
     """A path that does not exist yet, in a folder that does: name.safetensors, else name-2.safetensors and so on."""
-    folder = concept_folder(where)
+    return _free_path(concept_folder(where), safe_name(name))
+
+
+def step_folder() -> Path:
+    """output/mixofshow/steps: what training runs were before their end, where no LoRA list shows it."""
+    return concept_folder("output") / STEPS
+
+
+def step_path(name: str, step: int, is_ours: Callable[[Path], bool]) -> Path:
+    """The file of one step: over what this same run left there before (``is_ours``), else a name that is still free."""
+    path = step_folder() / f"{safe_name(name)}-step{step}{SUFFIX}"
+    return path if path.is_file() and is_ours(path) else _free_path(path.parent, path.stem)
+
+
+def _free_path(folder: Path, stem: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    stem = safe_name(name)
     path, count = folder / f"{stem}{SUFFIX}", 1
     while path.exists():
         count += 1
@@ -65,18 +80,20 @@ def concept_save_path(name: str, where: str = "loras") -> Path:
 
 
 def list_concept_files() -> list[str]:
-    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, and embeddings."""
+    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, embeddings, and last
+    what training runs were before their end."""
     loras = sorted({name.replace(os.sep, "/") for name in folder_paths.get_filename_list("loras")}, key=str.lower)
     loras = [name for name in loras if name.lower().endswith(READABLE)]
     ours = [name for name in loras if name.startswith(f"{FOLDER}/")]
     output = concept_folder("output")
     files = [path for path in output.rglob("*") if path.suffix.lower() in READABLE and path.is_file()]
-    saved = sorted(path.relative_to(output.parent).as_posix() for path in files)
+    saved = sorted(f"{path.relative_to(output.parent).as_posix()}{OUTPUT_MARK}" for path in files)
+    steps = [name for name in saved if name.startswith(f"{FOLDER}/{STEPS}/")]
     words = [name.replace(os.sep, "/") for name in folder_paths.get_filename_list("embeddings")]
     words = sorted((name for name in words if name.lower().endswith(READABLE)), key=str.lower)
     return [
-        *ours, *(f"{name}{OUTPUT_MARK}" for name in saved), *(name for name in loras if name not in set(ours)),
-        *(f"{name}{EMBEDDING_MARK}" for name in words),
+        *ours, *(name for name in saved if name not in set(steps)), *(name for name in loras if name not in set(ours)),
+        *(f"{name}{EMBEDDING_MARK}" for name in words), *steps,
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from ....mixofshow_core.training.sampling import sample_ddim
 from ....mixofshow_core.training.settings import TrainSettings
 from ....mixofshow_core.training.snapshot import RunState, Snapshots
 from ..host import model as bridge_model
-from ..host.files import concept_folder, concept_save_path, work_folder
+from ..host.files import concept_folder, concept_save_path, step_path, work_folder
 from ..host.progress import Progress
 from .denoiser import (
     HostDenoiser,
@@ -192,7 +192,7 @@ def run_training(request: TrainRequest) -> TrainResult:
                 log.info("Training step %d of %d, loss %.4f, %s.", report.step, report.total,
                          sum(recent) / len(recent), pace.told(report.step, report.total))
             if settings.validate_every and report.step % settings.validate_every == 0 and report.step < report.total:
-                save_validation(host, request, trainables, step_path(request, fingerprint, state.step), save)
+                save_validation(host, request, trainables, path_of_step(request, state.step), save)
             progress.step(report.step, preview.draw(trainables) if shown else None)
 
         def save(path: Path) -> Concept:
@@ -237,16 +237,13 @@ def keep_snapshot(snapshots: Snapshots, state: RunState, named, optimizer) -> No
         log.warning("%s There is no new snapshot to resume from.", error)
 
 
-def step_path(request: TrainRequest, fingerprint: str, step: int) -> Path:
-    """Where the concept of a step goes: over the file that this same run left there before, else a new name."""
-    path = concept_folder() / f"{request.stem}-step{step}.safetensors"
-    training = read_training(path) if path.is_file() else {}
-    return path if training.get("request") == fingerprint else concept_save_path(path.stem)
+def path_of_step(request: TrainRequest, step: int) -> Path:
+    return step_path(request.stem, step, lambda path: read_training(path).get("request") == request.fingerprint)
 
 
 def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
     """Save a run that did not reach its end; a failure here must not hide why it stopped."""
-    path = step_path(request, request.fingerprint, state.step)
+    path = path_of_step(request, state.step)
     try:
         save(path)
         log.warning(
