@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from .errors import MixOfShowError
+from .families.family import UNetLayout
+from .families.known import CLIP_G, ENCODERS, SD15, SDXL, family_of_width
 
 UNET_PREFIX = "diffusion_model."
 TEXT_PREFIX = "text_encoders."
@@ -106,52 +108,9 @@ def role_of(layer_name: str) -> str:
     return ROLE_CROSS_KV if layer_name.endswith((".attn2.to_k", ".attn2.to_v")) else ROLE_SPATIAL
 
 
-@dataclass(frozen=True)
-class UNetLayout:
-    """How many transformer blocks follow each residual block; all names in every dialect follow from it.
-
-    ``down`` has one tuple per resolution, top first; ``up`` one per resolution, deepest first (execution order), each
-    one entry longer. An entry 0 is a residual block without attention.
-    """
-
-    down: tuple[tuple[int, ...], ...]
-    middle: int
-    up: tuple[tuple[int, ...], ...]
-
-    def blocks(self) -> Iterator[tuple[str, str, str, int]]:
-        """Yield (host block, diffusers block, kind, depth) in execution order; kind is res, attn, down or up."""
-        number = 1
-        for level, depths in enumerate(self.down):
-            for i, depth in enumerate(depths):
-                yield f"input_blocks.{number}.0", f"down_blocks.{level}.resnets.{i}", "res", 0
-                if depth:
-                    yield f"input_blocks.{number}.1", f"down_blocks.{level}.attentions.{i}", "attn", depth
-                number += 1
-            if level < len(self.down) - 1:
-                yield f"input_blocks.{number}.0", f"down_blocks.{level}.downsamplers.0", "down", 0
-                number += 1
-        yield "middle_block.0", "mid_block.resnets.0", "res", 0
-        if self.middle:
-            yield "middle_block.1", "mid_block.attentions.0", "attn", self.middle
-        yield f"middle_block.{2 if self.middle else 1}", "mid_block.resnets.1", "res", 0
-        number = 0
-        for level, depths in enumerate(self.up):
-            for i, depth in enumerate(depths):
-                yield f"output_blocks.{number}.0", f"up_blocks.{level}.resnets.{i}", "res", 0
-                if depth:
-                    yield f"output_blocks.{number}.1", f"up_blocks.{level}.attentions.{i}", "attn", depth
-                if i == len(depths) - 1 and level < len(self.up) - 1:
-                    yield f"output_blocks.{number}.{2 if depth else 1}", f"up_blocks.{level}.upsamplers.0", "up", 0
-                number += 1
-
-    @property
-    def cross_attention_count(self) -> int:
-        return sum(depth for _, _, kind, depth in self.blocks() if kind == "attn")
-
-
-SD15_LAYOUT = UNetLayout(((1, 1), (1, 1), (1, 1), (0, 0)), 1, ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)))
-SDXL_LAYOUT = UNetLayout(((0, 0), (2, 2), (10, 10)), 10, ((10, 10, 10), (2, 2, 2), (0, 0, 0)))
-TEXT_LAYERS = {"sd15": {"clip_l": 12}, "sdxl": {"clip_l": 12, "clip_g": 32}}
+# Until their readers ask the families.
+SD15_LAYOUT, SDXL_LAYOUT = SD15.layout, SDXL.layout
+TEXT_LAYERS = {row.name: row.text_layers for row in (SD15, SDXL)}
 
 MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd names cannot ask for a giant table
 
@@ -224,8 +183,8 @@ def _unet_names(layout: UNetLayout) -> Iterator[ModuleName]:
 
 def _text_names(text_layers: Mapping[str, int]) -> Iterator[ModuleName]:
     for encoder, count in text_layers.items():
-        part = "text_encoder_2" if encoder == "clip_g" else "text_encoder"
-        flat = {"clip_g": "lora_te2_"}.get(encoder, "lora_te1_" if "clip_g" in text_layers else "lora_te_")
+        part = ENCODERS[encoder].part
+        flat = "lora_te2_" if encoder == CLIP_G.name else "lora_te1_" if CLIP_G.name in text_layers else "lora_te_"
         paths = [f"text_model.encoder.layers.{n}.{name}" for n in range(count) for name in _TEXT_NAMES]
         paths += [f"text_model.{name}" for name in ("embeddings.token_embedding", "embeddings.position_embedding",
                                                     "final_layer_norm")] + ["text_projection"]  # fmt: skip
@@ -260,8 +219,8 @@ def _depth(stage: nn.Module) -> int:
 def guess_layout(paths: Iterable[str], context_width: int | None = None) -> UNetLayout:
     """The layout that a file's own UNet paths imply, in host or diffusers dialect.
 
-    SD1.5 and SDXL are recognised by the width of their text context (768, 1024 for SD2, 2048). For any other width all
-    attention layers must be in the file, and all levels must have equally many residual blocks.
+    Known families are recognised by the width of their text context. For any other width all attention layers must be
+    in the file, and all levels must have equally many residual blocks.
     """
     found: dict[tuple[str, int, int], int] = {}
     for path in paths:
@@ -272,14 +231,12 @@ def guess_layout(paths: Iterable[str], context_width: int | None = None) -> UNet
             found[key] = max(found.get(key, 0), int(depth) + 1)
             if found[key] > MAX_DEPTH:
                 raise MixOfShowError(f"Layer {path!r} names transformer block {depth}; no such net is known.")
-    guessed = SD15_LAYOUT
+    guessed = SD15.layout
     if found:
         theirs = any(kind in ("down_blocks", "up_blocks") for kind, _, _ in found)
         guessed = _layout_of_diffusers(found) if theirs else _layout_of_host(found)
-    known = {768: SD15_LAYOUT, 1024: SD15_LAYOUT, 2048: SDXL_LAYOUT}.get(context_width or 0)
-    if known is None or guessed.cross_attention_count > known.cross_attention_count:
-        return guessed
-    return known
+    known = family_of_width(context_width)
+    return guessed if known is None or guessed.cross_attention_count > known.layers else known.layout
 
 
 _ATTENTION_PATH = re.compile(

@@ -14,14 +14,16 @@ from torch import Tensor
 from ..concept import Concept, LayeredEmbedding
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, UNetLayout, guess_layout, role_of
-from .dialect import CROSS_KV, TEXT_LAYER, TEXT_WIDTHS, Reading, ReadResult, guess_base, make_entries
+from ..families.family import UNetLayout
+from ..families.known import ENCODERS, encoder_of_width
+from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout, role_of
+from .dialect import CROSS_KV, TEXT_LAYER, Reading, ReadResult, guess_base, make_entries
 from .edlora import EMBEDDINGS, FACTOR
 
 BaseWeights = Mapping[str, Tensor]  # layer name -> weight, fp32 or as stored; may be lazy
 HOST_PREFIX = "model.diffusion_model."
 TEXT_PREFIXES = ("cond_stage_model.transformer.", "text_encoder.")
-TEXT_PARTS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+TEXT_PARTS = {encoder.part: encoder.name for encoder in ENCODERS.values()}
 CUSTOM_KEY = re.compile(r"(.+\.attn2)\.processor\.(to_[kqv]|to_out)_custom_diffusion(\.0)?\.(weight|bias)")
 
 
@@ -144,7 +146,7 @@ def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]
             for encoder, rows in encoders.items():
                 rows = reading.tensor(f"{part}.{word}", rows, (1, 2))
                 rows = rows[None] if rows.dim() == 1 else rows
-                encoder = encoder if encoder in TEXT_WIDTHS.values() else TEXT_WIDTHS.get(rows.shape[1], "clip_l")
+                encoder = encoder if encoder in ENCODERS else encoder_of_width(rows.shape[1])
                 words.setdefault(word, {})[encoder] = rows
             reading.used.append(f"{part}.{word}")
     return words

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 from ..concept import Concept
 from ..delta import LowRank, ranks_of
+from ..families.known import find_family, plain_name
 
-ARCHITECTURES = {"sd15": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-xl-v1-base/lora"}
-BASE_VERSIONS = {"sd15": "sd_v1", "sdxl": "sdxl_base_v1-0"}
 THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/=]{1,400000}")
 
 
@@ -20,14 +19,14 @@ def community_metadata(concept: Concept) -> dict[str, str]:
     """Header fields by which LoRA managers show title, triggers, base, rank and thumbnail."""
     title = ", ".join(entry.name for entry in concept.entries) or "LoRA"
     triggers = {entry.name: 1 for entry in concept.entries}
-    family = concept.base.family.removesuffix("-v")
+    family, plain = find_family(concept.base.family), plain_name(concept.base.family)
     ranks = Counter(ranks_of(concept.deltas))
     rank = ranks.most_common(1)[0][0] if ranks else 0
     alphas = Counter(d.alpha or d.rank for d in concept.deltas.values() if isinstance(d, LowRank))
     metadata = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": title,
-        "modelspec.architecture": ARCHITECTURES.get(family, f"{family}/lora"),
+        "modelspec.architecture": f"{family.architecture if family else plain}/lora",
         "modelspec.implementation": "ComfyUI",
         "modelspec.trigger_phrase": ", ".join(entry.name for entry in concept.entries),
         "modelspec.description": ", ".join(
@@ -37,7 +36,7 @@ def community_metadata(concept: Concept) -> dict[str, str]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alphas.most_common(1)[0][0] if alphas else 0),
-        "ss_base_model_version": BASE_VERSIONS.get(family, family),
+        "ss_base_model_version": family.base_version if family else plain,
         "ss_tag_frequency": json.dumps({"mixofshow": triggers}, sort_keys=True),
         "ss_training_comment": f"Mix-of-Show; base fingerprint {concept.base.fingerprint or 'unknown'}",
     }

@@ -24,12 +24,12 @@ from ..concept import (
 )
 from ..delta import Delta, LowRank
 from ..errors import MixOfShowError
-from ..topology import SD15_LAYOUT, SDXL_LAYOUT, UNetLayout, guess_layout
+from ..families.family import UNetLayout
+from ..families.known import find_family, name_of_width
+from ..topology import guess_layout
 
 MAX_SIDE = 2**17  # rows or columns of one layer; the largest in SDXL has 10,240
 CROSS_KV = (".attn2.to_k", ".attn2.to_v")
-TEXT_WIDTHS = {768: "clip_l", 1280: "clip_g"}
-FAMILIES = {768: "sd15", 2048: "sdxl"}
 TEXT_LAYER = re.compile(
     r"(?:text_model\.)?(encoder\.layers\.\d{1,3}\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12]))"
 )
@@ -131,15 +131,14 @@ def guess_base(deltas: Mapping[str, Delta], entries: tuple[ConceptEntry, ...]) -
     """What a file without a statement about its base was made for, as far as shapes tell; else "unknown"."""
     width = context_width(deltas) or embedding_width(entries)
     layers = max((e.layers for entry in entries for e in entry.embeddings), default=0)
-    return BaseInfo(FAMILIES.get(width or 0, "unknown"), None, layers if layers > 1 else 0)
+    return BaseInfo(name_of_width(width), None, layers if layers > 1 else 0)
 
 
 def layout_of(concept: Concept) -> UNetLayout:
     """The UNet layout a concept's layer names belong to."""
-    for family, layout in (("sdxl", SDXL_LAYOUT), ("sd15", SD15_LAYOUT)):
-        # A lean net of the same kind has fewer layers.
-        if concept.base.family.startswith(family) and concept.base.layers in (0, layout.cross_attention_count):
-            return layout
+    known = find_family(concept.base.family)
+    if known is not None and concept.base.layers in (0, known.layers):  # a lean net of the same kind has fewer layers
+        return known.layout
     return guess_layout(name.removeprefix("diffusion_model.") for name in concept.deltas)
 
 
@@ -159,7 +158,8 @@ def check_concept(concept: Concept, where: str) -> None:
         if max(delta.shape) > MAX_SIDE or (isinstance(delta, LowRank) and delta.rank > min(delta.shape) * 8):
             raise MixOfShowError(f"{where}: layer {name!r} has the absurd shape {delta.shape}.")
     layers = {e.layers for entry in concept.entries for e in entry.embeddings} - {1}
-    known = {"sd15": 16, "sdxl": 70}.get(concept.base.family.removesuffix("-v"))
+    family = find_family(concept.base.family)
+    known = family.layers if family is not None else 0
     if known and concept.base.fingerprint and 0 < concept.base.layers < known:
         known = concept.base.layers  # the file knows its net, a lean one of that kind
     wrong = layers - {known} if known else (layers if len(layers) > 1 else set())
@@ -175,8 +175,9 @@ def as_layer(layer: str, factor: Tensor, family: str) -> Tensor:
 
     SD1.5's projections around the transformer blocks are convolutions, SD2's and SDXL's are linears.
     """
-    linear_projections = family.startswith(("sdxl", "sd-1024"))
-    conv = layer.endswith(".skip_connection") or (layer.endswith((".proj_in", ".proj_out")) and not linear_projections)
+    known = find_family(family)
+    linear = known is not None and known.linear_projections
+    conv = layer.endswith(".skip_connection") or (layer.endswith((".proj_in", ".proj_out")) and not linear)
     return factor[:, :, None, None] if conv else factor
 
 

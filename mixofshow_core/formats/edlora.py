@@ -14,11 +14,12 @@ from torch import Tensor
 from ..concept import Concept
 from ..delta import Dense
 from ..errors import MixOfShowError
+from ..families.known import ENCODERS, encoder_of_width
 from ..topology import TEXT_PREFIX, NameTable, guess_layout
-from .dialect import CROSS_KV, TEXT_LAYER, TEXT_WIDTHS, Reading, ReadResult, as_layer, guess_base, make_entries
+from .dialect import CROSS_KV, TEXT_LAYER, Reading, ReadResult, as_layer, guess_base, make_entries
 
 EMBEDDINGS = ("new_concept_embedding", "new_concept_token", "modifier_token")  # newest name first
-PARTS = {"unet": "", "text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+PARTS = {"unet": "", **{encoder.part: encoder.name for encoder in ENCODERS.values()}}
 FACTOR = re.compile(r"(?P<path>.+?)(?:\.lora_(?P<new>up|down)\.weight|_lora\.(?P<old>up|down)\.weight)")
 STYLES = ("main", "research")  # `.lora_up.weight` and `_lora.up.weight`
 
@@ -90,7 +91,7 @@ def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]
                 continue
             rows = reading.tensor(key, value, (1, 2))
             rows = rows[None] if rows.dim() == 1 else rows
-            words[word] = {TEXT_WIDTHS.get(rows.shape[1], "clip_l"): rows}
+            words[word] = {encoder_of_width(rows.shape[1]): rows}
             reading.used.append(key)
     return words
 

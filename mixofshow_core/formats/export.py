@@ -12,7 +12,9 @@ from pathlib import Path
 from ..concept import Concept
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import TEXT_LAYERS, NameTable, UNetLayout
+from ..families.family import UNetLayout
+from ..families.known import CLIP_G, CLIP_L, ENCODERS, find_family
+from ..topology import NameTable
 from .absolute import BaseWeights, custom_diffusion_tree
 from .community import community_metadata
 from .compress import Compressed, compress_by_share, resize, size_steps
@@ -108,9 +110,10 @@ def _notes(small: Compressed, strength: float) -> list[str]:
 
 
 def _text_layers(concept: Concept) -> Mapping[str, int]:
-    family = "sdxl" if any("clip_g" in name for name in concept.deltas) else concept.base.family.removesuffix("-v")
-    known = TEXT_LAYERS.get(family, {"clip_l": MAX_TEXT_LAYERS})
-    return {encoder: max(count, MAX_TEXT_LAYERS) for encoder, count in known.items()}
+    """Names for any depth that a text encoder may have. kohya's and diffusers' names depend on there being a second."""
+    family = find_family(concept.base.family)
+    two = any(f".{CLIP_G.name}." in name for name in concept.deltas) or (family and CLIP_G in family.encoders)
+    return dict.fromkeys(ENCODERS if two else [CLIP_L.name], MAX_TEXT_LAYERS)
 
 
 def _lost_words(concept: Concept) -> tuple[str, ...]:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from ..concept import ConceptEntry
 from ..errors import MixOfShowError
-from ..topology import UNET_PREFIX, NameTable, UNetLayout, transformer_blocks, unet_layout
+from ..families.family import UNetLayout
+from ..families.known import CLIP_G, ENCODERS
+from ..topology import UNET_PREFIX, NameTable, transformer_blocks, unet_layout
 from .checkpoint import CONCEPT_TABLE
 from .native import save_safetensors
 
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
-ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
 WRITTEN_BY = "0.20.0"  # the diffusers version whose configuration keys are used
 
 
@@ -53,9 +54,9 @@ def write_pipeline(folder: Path, whole: Whole, entries: tuple[ConceptEntry, ...]
     lost, index = [], {"unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
     table = concept_tokens(entries, vocabulary(whole))
     for encoder, (module, state) in whole.texts.items():
-        part = "text_encoder_2" if encoder == "clip_g" else "text_encoder"
-        kind = "CLIPTextModelWithProjection" if encoder == "clip_g" else "CLIPTextModel"
-        tensors = _text_state(state, entries, encoder, keep_projection=encoder == "clip_g")
+        part, projected = ENCODERS[encoder].part, encoder == CLIP_G.name
+        kind = "CLIPTextModelWithProjection" if projected else "CLIPTextModel"
+        tensors = _text_state(state, entries, encoder, keep_projection=projected)
         save_safetensors(folder / part / "model.safetensors", tensors, _PT)
         _write_json(folder / part / "config.json", text_config(module, encoder, tensors, kind))
         index |= {part: ["transformers", kind]}
@@ -73,7 +74,7 @@ def write_pipeline(folder: Path, whole: Whole, entries: tuple[ConceptEntry, ...]
         "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "clip_sample": False, "set_alpha_to_one": False,
         "steps_offset": 1, "prediction_type": whole.prediction,
     })  # fmt: skip
-    if "text_encoder_2" in index:
+    if CLIP_G.part in index:
         index |= {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
     else:
         index |= {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None],
@@ -148,7 +149,7 @@ def text_config(module: nn.Module, encoder: str, state: Mapping[str, Tensor], ki
     return {
         "architectures": [kind], "model_type": "clip_text_model", "vocab_size": vocabulary_size, "hidden_size": width,
         "intermediate_size": layers[0].mlp.fc1.out_features, "num_hidden_layers": len(layers),
-        "num_attention_heads": layers[0].self_attn.heads, "hidden_act": ACTIVATIONS[encoder],
+        "num_attention_heads": layers[0].self_attn.heads, "hidden_act": ENCODERS[encoder].activation,
         "max_position_embeddings": state["text_model.embeddings.position_embedding.weight"].shape[0],
         "layer_norm_eps": 1e-5, "attention_dropout": 0.0, "bos_token_id": 49406, "eos_token_id": 49407,
         "pad_token_id": 1, "projection_dim": projection.shape[0] if projection is not None else width,

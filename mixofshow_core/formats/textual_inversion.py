@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..concept import BaseInfo, ConceptEntry
-from .dialect import FAMILIES, TEXT_WIDTHS, Reading, ReadResult, embedding_width, make_entries, safe_concept_name
+from ..families.known import encoder_of_width, name_of_width
+from .dialect import Reading, ReadResult, embedding_width, make_entries, safe_concept_name
 
 MAX_VECTORS = 128  # more tokens than a prompt can hold are no embedding
 BUNDLE = re.compile(r"bundle_emb\.(?P<name>[^.]+(?:\.[^.]+)*?)\.(?P<slot>string_to_param\.\*|clip_[lg]|emb_params)")
@@ -78,7 +79,7 @@ def _split(token: str, encoders: Mapping[str, object], reading: Reading) -> dict
     for encoder, value in encoders.items():
         tensor = reading.tensor(token, value, (1, 2))
         tensor = tensor[None] if tensor.dim() == 1 else tensor
-        rows[encoder or TEXT_WIDTHS.get(tensor.shape[1], "clip_l")] = tensor
+        rows[encoder or encoder_of_width(tensor.shape[1])] = tensor
     counts = {tensor.shape[0] for tensor in rows.values()}
     if len(counts) != 1 or max(counts) > MAX_VECTORS:
         raise reading.fail(token, f"has {sorted(counts)} vectors; equal numbers up to {MAX_VECTORS} are possible")
@@ -89,7 +90,7 @@ def _split(token: str, encoders: Mapping[str, object], reading: Reading) -> dict
 
 
 def _base(entries: tuple[ConceptEntry, ...]) -> BaseInfo:
-    return BaseInfo(FAMILIES.get(embedding_width(entries) or 0, "unknown"))
+    return BaseInfo(name_of_width(embedding_width(entries)))
 
 
 def embedding_file(entry: ConceptEntry) -> dict[str, Tensor]:

@@ -13,12 +13,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..families.family import CELL
+from ..families.known import SD15
 from .attention import blend_weights, cover
 from .preview import colour
 from .raster import RegionMap
 
-LATENT_PIXELS = 8
-DEFAULT_LEVELS = (1, 2, 4, 8)  # SD1.5 attends at 1/8, 1/16, 1/32 and 1/64 of the picture, SDXL at 1/16 and 1/32
+DEFAULT_LEVELS = SD15.layout.attention_levels  # it attends at 1/8, 1/16, 1/32 and 1/64 of the picture
 PANEL = 384
 CAPTION = 24
 OUTSIDE = (0.12, 0.12, 0.12)
@@ -46,7 +47,7 @@ class LevelCoverage:
 
 def level_sizes(width: int, height: int, levels: Sequence[int] = DEFAULT_LEVELS) -> tuple[tuple[int, int], ...]:
     """Token grids (rows, columns) of a picture at each downsampling of its latent; every halving rounds up."""
-    return tuple((-(-(height // LATENT_PIXELS) // level), -(-(width // LATENT_PIXELS) // level)) for level in levels)
+    return tuple((-(-(height // CELL) // level), -(-(width // CELL) // level)) for level in levels)
 
 
 def measure_coverage(placed: RegionMap, sizes: Sequence[tuple[int, int]]) -> tuple[LevelCoverage, ...]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..errors import MixOfShowError
+from ..families.known import SD15, find_family
 from .settings import AUTO, QUALITIES, TrainSettings
 
 SMALL_SIZE = 256
@@ -82,7 +83,7 @@ def resolve(
         if not getattr(settings, name) and on:
             choose(name, rate, why)
     if not settings.batch:
-        choose("batch", 8 if facts.is_small else (1 if facts.family.startswith("sdxl") else 2), why)
+        choose("batch", 8 if facts.is_small else (find_family(facts.family) or SD15).batch, why)
     batch = int(chosen.get("batch", settings.batch))
     slots = settings.slots or math.gcd(batch, 2 if facts.is_small else 4)
     if settings.slots > batch or batch % slots:

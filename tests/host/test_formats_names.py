@@ -3,6 +3,7 @@
 import pytest
 from diffusers import UNet2DConditionModel
 from mos_pack.mixofshow_core import topology
+from mos_pack.mixofshow_core.families.known import SD15, SDXL
 from mos_pack.nodes.bridge.demo.small_base import build_clip, build_unet
 from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.host import tiny
@@ -102,6 +103,6 @@ def test_a_layout_is_found_again_from_the_names_alone(nets):
 
 
 def test_the_published_layouts(tiny_sd15, tiny_sdxl):
-    assert topology.unet_layout(bridge.unet_of(tiny_sd15.model)) == topology.SD15_LAYOUT
-    assert topology.unet_layout(bridge.unet_of(tiny_sdxl.model)) == topology.SDXL_LAYOUT
-    assert topology.guess_layout([], 2048) == topology.SDXL_LAYOUT
+    assert topology.unet_layout(bridge.unet_of(tiny_sd15.model)) == SD15.layout
+    assert topology.unet_layout(bridge.unet_of(tiny_sdxl.model)) == SDXL.layout
+    assert topology.guess_layout([], 2048) == SDXL.layout

@@ -6,6 +6,7 @@ import torch
 from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.known import UNKNOWN
 from mos_pack.mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.unit.builders import make_concept
@@ -82,7 +83,7 @@ def test_family_and_fingerprint(tiny_sd15, tiny_sdxl):
     other_shape = make_concept(family="sdxl", layers=16)
     with pytest.raises(MixOfShowError, match="for 16 cross-attention layers"):
         bridge.check_family(tiny_sdxl.model, [ConceptUse(other_shape)])
-    assert BaseInfo("unknown").family == bridge.UNKNOWN_FAMILY
+    assert BaseInfo("unknown").family == UNKNOWN
 
 
 def test_fingerprint_ignores_baked_patches(tiny_sd15):

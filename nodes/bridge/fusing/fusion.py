@@ -12,6 +12,7 @@ import torch
 
 from ....mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, check_unique_names, concept_tensors
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.known import plain_name
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
@@ -75,7 +76,7 @@ def check_list(uses: Sequence[ConceptUse]) -> None:
 def _as_lenient(use: ConceptUse, model) -> ConceptUse:
     """Community LoRAs do not say whether their base predicts v or noise, so that part is not held against them."""
     mine, theirs = family(model), use.concept.base.family
-    if use.concept.training.get("source") == COMMUNITY and mine.removesuffix("-v") == theirs:
+    if use.concept.training.get("source") == COMMUNITY and plain_name(mine) == theirs:
         return replace(use, concept=replace(use.concept, base=replace(use.concept.base, family=mine)))
     return use
 

@@ -20,12 +20,21 @@ from torch import Tensor, nn
 from ....mixofshow_core.concept import BaseInfo, ConceptUse
 from ....mixofshow_core.delta import Delta, Dense
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.family import Family
+from ....mixofshow_core.families.known import (
+    ENCODERS,
+    SD15,
+    SDXL,
+    UNKNOWN,
+    V_PREDICTION,
+    family_of_width,
+    find_family,
+)
 from ....mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
 
 log = logging.getLogger("mixofshow")
 
-ENCODERS = ("clip_l", "clip_g")
-UNKNOWN_FAMILY = "unknown"
+UNKNOWN_FAMILY = UNKNOWN  # until its readers ask the families
 FINGERPRINT_VALUES = 256
 
 
@@ -57,14 +66,24 @@ def family(model) -> str:
     """``sd15``, ``sdxl`` or ``sd-<context width>``, with ``-v`` appended for v-prediction."""
     unet_of(model)
     context_width = model.model.model_config.unet_config.get("context_dim")
-    name = "sdxl" if isinstance(model.model, comfy.model_base.SDXL) else {768: "sd15"}.get(context_width)
-    prediction = "-v" if prediction_class(model) is comfy.model_sampling.V_PREDICTION else ""
-    return (name or f"sd-{context_width}") + prediction
+    known = SDXL if isinstance(model.model, comfy.model_base.SDXL) else family_of_width(context_width)
+    prediction = V_PREDICTION if prediction_class(model) is comfy.model_sampling.V_PREDICTION else ""
+    return (known.name if known else f"sd-{context_width}") + prediction
 
 
 def native_size(model) -> int:
-    """Pixels of the side that the base was trained at: its own statement, else 1024 for SDXL, else 512."""
-    return getattr(model.model, "native_size", 1024 if isinstance(model.model, comfy.model_base.SDXL) else 512)
+    """Pixels of the side that the base was trained at: its own statement, else its family's."""
+    return getattr(model.model, "native_size", _row_of(model).native_size)
+
+
+def native_cells(model) -> int:
+    """The same in latent cells."""
+    return native_size(model) // _row_of(model).cell
+
+
+def _row_of(model) -> Family:
+    """What is known of this kind of net; of an unknown one, SD1.5's facts."""
+    return find_family(family(model)) or SD15
 
 
 def base_weight(patcher, key: str) -> Tensor:
@@ -89,7 +108,7 @@ def check_family(model, uses: Iterable[ConceptUse]) -> None:
     base = describe_base(model)
     for use in uses:
         theirs = use.concept.base
-        if theirs.family not in (UNKNOWN_FAMILY, base.family):
+        if theirs.family not in (UNKNOWN, base.family):
             raise MixOfShowError(
                 f"Concept {use.label!r} was made for the {theirs.family} family, but MODEL is {base.family}. "
                 f"Load a {theirs.family} checkpoint, or train the concept on this one."

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ....mixofshow_core.families.family import CELL
 from .attention import Payload, Sampling, payload_of
 
 SAME, JOINED, ZEROED, CHANGED = "same", "joined", "zeroed", "changed"
 TOLERANCE = 2e-2  # of the largest value: a text in half precision is still the same text
-LATENT_PIXELS = 8
 
 
 def change_of(ours: Tensor, found: Tensor) -> str:
@@ -154,7 +154,7 @@ def note_tiles(sampling: Sampling, payloads: Sequence[tuple[Payload, dict]], lat
         if payload.placed is None or not bool((payload.placed.masks != 255).any()):
             continue
         spec = payload.placed.regions
-        height, width = (side * LATENT_PIXELS for side in latent.shape[-2:])
+        height, width = (side * CELL for side in latent.shape[-2:])
         sums = float(latent.double().sum())
         before = memory.get("sampled")
         memory["sampled"] = context, sums

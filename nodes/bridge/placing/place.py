@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.syntax import note_foreign_syntax
@@ -21,7 +22,6 @@ from .wrappers import patch_model, with_payload
 
 log = logging.getLogger("mixofshow")
 
-LATENT_PIXELS = 8
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def attention_levels(model) -> tuple[int, ...]:
 def warn_about_vanishing(placed: RegionMap) -> list[str]:
     """Which regions own no token of the finest layer: with whole-token edges a thin region disappears. Logged, too."""
     spec = placed.regions
-    size = (max(1, spec.height // LATENT_PIXELS), max(1, spec.width // LATENT_PIXELS))
+    size = (max(1, spec.height // CELL), max(1, spec.width // CELL))
     if not spec.regions:
         return []
     covered = cover(placed.masks[None].float() / 255, size, spec.edges)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.topology import (
     CrossAttention,
     LayerGroup,
@@ -42,7 +43,6 @@ log = logging.getLogger("mixofshow")
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
-DOWNSCALE = 8  # pixels per latent cell of SD1.5, SDXL and the small bases
 PREDICTIONS = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
 
 
@@ -298,7 +298,7 @@ class HostDenoiser:
         extra = {}
         if self.has_label:
             # A canvas of another shape (aspect buckets) tells its own size.
-            width, height = noisy.shape[-1] * DOWNSCALE, noisy.shape[-2] * DOWNSCALE
+            width, height = noisy.shape[-1] * CELL, noisy.shape[-2] * CELL
             extra["y"] = self.model.encode_adm(
                 pooled_output=text.pooled[which], width=width, height=height, device=self.device
             ).to(self.device)

@@ -10,7 +10,7 @@ from torch import nn
 from ....mixofshow_core.topology import text_blocks
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
-from .denoiser import DOWNSCALE, TEXT_SECTIONS
+from .denoiser import TEXT_SECTIONS
 from .parts import count_trained
 from .request import TrainRequest
 
@@ -86,7 +86,7 @@ def estimate(request: TrainRequest, settings: TrainSettings | None = None) -> Me
     changed = replace(request, settings=settings)
     trained = count_trained(changed) * (8 + MOMENT_BYTES[settings.optimizer])
     pictures = settings.batch * (2 if settings.prior_weight else 1)
-    blocks = list(_blocks(unet, bridge_model.native_size(request.model) // DOWNSCALE))
+    blocks = list(_blocks(unet, bridge_model.native_cells(request.model)))
     if settings.checkpointing == "on":
         values = sum(inputs for _, inputs in blocks) + max(kept for kept, _ in blocks)
     else:

@@ -24,8 +24,8 @@ def sample_latents(model, clip, prompt: str, seed: int, count: int, use: Concept
     layers, size = len(cross_attention_layers(bridge_model.unet_of(model))), bridge_model.native_size(model)
     text_model = clip if use is None else register_concepts(clip, (use,))
     positive, negative = encode_layered(text_model, prompt, layers), encode_layered(text_model, "", layers)
-    channels = model.model.latent_format.latent_channels
-    latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, channels, size // 8, size // 8))
+    channels, cells = model.model.latent_format.latent_channels, bridge_model.native_cells(model)
+    latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, channels, cells, cells))
     return comfy.sample.sample(
         with_layers(model, positive.layers), comfy.sample.prepare_noise(latent, seed), STEPS,
         4.0 if size < 256 else 7.0, SAMPLER, SCHEDULER, [[positive.context, dict(positive.extras)]],

@@ -40,7 +40,8 @@ def draw_sheet(host: HostDenoiser, request: TrainRequest, trainables: Trainables
     """Every prompt at LoRA strength 0 (the words alone), 0.7 and 1, each row from the same noise."""
     prompts = validation_prompts(request)
     size = bridge_model.native_size(request.model)
-    shape = (1, request.model.model.latent_format.latent_channels, size // 8, size // 8)
+    cells = bridge_model.native_cells(request.model)
+    shape = (1, request.model.model.latent_format.latent_channels, cells, cells)
     latents = []
     trainables.eval()
     try:

@@ -1,0 +1,60 @@
+"""The rows, and who belongs to which. A new family is a row at the end (and whatever its kind of net needs)."""
+
+from __future__ import annotations
+
+from .family import Family, TextEncoder, UNetLayout
+
+UNKNOWN = "unknown"  # the family of a file that does not say and whose shapes do not tell
+V_PREDICTION = "-v"  # behind a family's name
+
+CLIP_L = TextEncoder("clip_l", "text_encoder", 768, 12, "quick_gelu")
+CLIP_G = TextEncoder("clip_g", "text_encoder_2", 1280, 32, "gelu")
+ENCODERS = {encoder.name: encoder for encoder in (CLIP_L, CLIP_G)}
+
+SD15 = Family(
+    name="sd15", title="SD1.5", encoders=(CLIP_L,), context_width=768, native_size=512, linear_projections=False,
+    layout=UNetLayout(((1, 1), (1, 1), (1, 1), (0, 0)), 1, ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))),
+    architecture="stable-diffusion-v1", base_version="sd_v1", batch=2,
+)  # fmt: skip
+SDXL = Family(
+    name="sdxl", title="SDXL", encoders=(CLIP_L, CLIP_G), context_width=2048, native_size=1024, linear_projections=True,
+    layout=UNetLayout(((0, 0), (2, 2), (10, 10)), 10, ((10, 10, 10), (2, 2, 2), (0, 0, 0))),
+    architecture="stable-diffusion-xl-v1-base", base_version="sdxl_base_v1-0", batch=1,
+)  # fmt: skip
+# Its text encoder is not one of ours. Named like every net of unknown context: sd-<width>.
+SD2 = Family(
+    name="sd-1024", title="SD2", encoders=(), context_width=1024, native_size=512, linear_projections=True,
+    layout=SD15.layout, architecture="sd-1024", base_version="sd-1024", batch=2, runs=False,
+)  # fmt: skip
+FAMILIES = (SD15, SDXL, SD2)
+
+
+def plain_name(name: str) -> str:
+    """The family's name whatever the net predicts."""
+    return name.removesuffix(V_PREDICTION)
+
+
+def find_family(name: str) -> Family | None:
+    """The row of a name, with or without "-v"."""
+    return next((row for row in FAMILIES if row.name == plain_name(name)), None)
+
+
+def family_of_width(context_width: int | None) -> Family | None:
+    """The row whose cross-attention reads a text this wide."""
+    return next((row for row in FAMILIES if row.context_width == context_width), None)
+
+
+def name_of_width(context_width: int | None) -> str:
+    """The name of a family that can be used, by the width of its text."""
+    row = family_of_width(context_width)
+    return row.name if row is not None and row.runs else UNKNOWN
+
+
+def encoder_of_width(width: int) -> str:
+    """The text encoder whose rows are this wide, clip_l if none is."""
+    return next((encoder.name for encoder in ENCODERS.values() if encoder.width == width), CLIP_L.name)
+
+
+def encoder_of_part(part: str) -> str:
+    """The text encoder of a diffusers folder's part."""
+    return next(encoder.name for encoder in ENCODERS.values() if encoder.part == part)
