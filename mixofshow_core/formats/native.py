@@ -76,6 +76,16 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header's metadata alone; empty for a file that has none, or is none."""
+    try:
+        check_header(path)
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (MixOfShowError, SafetensorError, OSError, ValueError):
+        return {}
+
+
 def check_finite(tensors: Mapping[str, Tensor], file_name: str) -> None:
     """Raise MixOfShowError at the first tensor that holds NaN or infinity."""
     for key, tensor in tensors.items():

@@ -62,7 +62,7 @@ def test_a_set_from_real_life_is_fused_and_explained(tiny_sd15, community, tmp_p
     assert torch.allclose(fused, own["anna"] / 3 - 0.5 * own["slider"], atol=1e-5)
     text = format_report(summary, result.notes)
     for wanted in ("ink (style 0.8)", "add-ons, added as they are",
-                   "slider.safetensors (-0.5)", "fewstep", "rule: mean",
+                   "slider (-0.5)", "fewstep", "rule: mean",
                    "changes nothing here", "Conflict foreseen", "cannot be solved (kernels", "merged ("):  # fmt: skip
         assert wanted.lower() in text.lower(), (wanted, text)
     assert draw_report(summary).width == 960

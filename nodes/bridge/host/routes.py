@@ -6,17 +6,22 @@ import asyncio
 import sys
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.native import read_metadata
 from ....mixofshow_core.formats.peek import names_in_file
-from .files import resolve_concept_file
+from ....mixofshow_core.formats.side_files import picture_of, side_facts
+from .files import list_concept_files, resolve_concept_file
 
-NAMES = "/mixofshow/names"
+NAMES, FACTS, FILES, PICTURE = (f"/mixofshow/{what}" for what in ("names", "facts", "files", "picture"))
 
 
 def add_routes() -> None:
     """Adds our addresses to the running server; does nothing in a host without one (tests, the command line)."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and not any(getattr(route, "path", "") == NAMES for route in server.routes):
-        server.routes.get(NAMES)(answer_names)
+        for address, answer in (
+            (NAMES, answer_names), (FACTS, answer_facts), (FILES, answer_files), (PICTURE, answer_picture),
+        ):  # fmt: skip
+            server.routes.get(address)(answer)
 
 
 async def answer_names(request):
@@ -29,3 +34,41 @@ async def answer_names(request):
         return web.json_response({"names": None, "why": str(error)})
     names = await asyncio.to_thread(names_in_file, path)
     return web.json_response({"names": None if names is None else list(names)})
+
+
+async def answer_facts(request):
+    """What Cast shows of the file in `?file=`: names, what calls it, suggestions, whether a picture lies beside it."""
+    from aiohttp import web
+
+    try:
+        path = resolve_concept_file(request.query.get("file", ""))
+    except MixOfShowError:
+        return web.json_response({"names": None, "trigger": "", "source": "", "suggestions": [], "picture": False,
+                                  "missing": True})  # fmt: skip
+
+    def look() -> dict:
+        names, facts = names_in_file(path), side_facts(path, read_metadata(path))
+        return {
+            "names": None if names is None else list(names), "trigger": facts.trigger, "source": facts.source,
+            "suggestions": list(facts.suggestions), "picture": facts.picture is not None, "missing": False,
+        }  # fmt: skip
+
+    return web.json_response(await asyncio.to_thread(look))
+
+
+async def answer_files(_):
+    """All files that Load Concept lists."""
+    from aiohttp import web
+
+    return web.json_response(await asyncio.to_thread(list_concept_files))
+
+
+async def answer_picture(request):
+    """The preview beside the file in `?file=`; nothing else is ever sent."""
+    from aiohttp import web
+
+    try:
+        picture = picture_of(resolve_concept_file(request.query.get("file", "")))
+    except MixOfShowError:
+        picture = None
+    return web.Response(status=404) if picture is None else web.FileResponse(picture)
