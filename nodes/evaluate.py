@@ -52,8 +52,8 @@ class MixOfShowCompare(io.ComfyNode):
                 CONCEPTS.Input("concepts", tooltip="Unfused, from Load Concept or Train."),
                 io.Latent.Input("latent_image", tooltip="Its size and its number of pictures, as for KSampler."),
                 io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip=(
-                    "One per line. A line with {name} is painted once for every concept. Where a model does not know "
-                    "a name, the class word stands in its place."
+                    "One per line. A line with name in braces is painted once for every concept. Where a model does "
+                    "not know a name, the class word stands in its place."
                 )),
                 io.String.Input("negative", multiline=True, default="", tooltip="The negative prompt of all."),
                 io.String.Input("ways", default=WAYS, tooltip=(
@@ -71,8 +71,9 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="As on KSampler."),
                 io.Combo.Input("sampler_name", options=list(SAMPLERS), default="dpmpp_2m", tooltip="As on KSampler."),
                 io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="As on KSampler."),
-                REGIONS.Input("regions", optional=True, tooltip="For routed and `+ regions`; lines with {name} ignore "
-                                                                "them."),
+                REGIONS.Input("regions", optional=True, tooltip=(
+                    "For routed and `+ regions`; lines with name in braces ignore them."
+                )),
                 SETTINGS.Input("settings", optional=True, tooltip="From Fusion Settings; open: the defaults."),
                 io.Model.Input("other_model", optional=True, tooltip="Painted as one more column: anything you made."),
                 io.Clip.Input("other_clip", optional=True, tooltip="The CLIP of other_model; it must know the names."),

@@ -63,7 +63,7 @@ class MixOfShowRegions(io.ComfyNode):
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip='Masks for regions whose shape is {"type": "input", "index": n}; n counts from 0. '
+                    tooltip="Masks for regions whose shape is an input, by its index, counted from 0. "
                     "They are resized to the canvas and must have its proportions.",
                 ),
             ],

@@ -6,6 +6,7 @@ docs/decisions/.
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -303,3 +304,28 @@ def test_chinese_texts_cover_every_node_and_name_only_what_exists(listed):
         assert node["display_name"] and node["description"], name
         assert list(node.get("inputs", {})) == list(inputs_of(listed[name])), f"{name}: inputs differ"
         assert len(node["outputs"]) == len(listed[name]["output"]), f"{name}: outputs differ"
+        english = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))[name]
+        for part in ("inputs", "outputs"):
+            told = [key for key, entry in english[part].items() if entry.get("tooltip")]
+            assert [key for key, entry in node.get(part, {}).items() if entry.get("tooltip")] == told, f"{name}: {part}"
+
+
+def test_texts_have_no_marks_that_the_front_end_reads_as_its_own():
+    """It takes a word in braces for a value to put in, which is then missing, and a bar for singular and plural."""
+    for language in ("en", "zh"):
+        texts = (ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8")
+        told = re.findall(r'"(?:tooltip|description|name|display_name)": "(.*)"', texts)
+        assert told and not [text for text in told if set(text) & set("{}|@")]
+
+
+def test_every_help_page_is_there_in_chinese_and_names_every_input(listed):
+    """Front end: extensions/<pack>/docs/<node>/<language>.md, else docs/<node>.md."""
+    for name, info in listed.items():
+        page = (ROOT / "web" / "docs" / name / "zh.md").read_text(encoding="utf-8")
+        assert not [key for key in inputs_of(info) if not re.search(rf"\b{key}\b", page, re.ASCII)], name
+
+
+def test_chinese_has_one_word_for_negative():
+    for path in (*(ROOT / "locales" / "zh").glob("*.json"), *(ROOT / "web" / "docs").glob("*/zh.md")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search("[\u53cd\u8d1f]\u5411", text), f"{path}: a negative prompt is \u8d1f\u9762 everywhere"
