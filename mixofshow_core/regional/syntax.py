@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..names import LORA_TAG
 
 FOREIGN = (
-    (re.compile(LORA_TAG, re.IGNORECASE), "load the file with Load Concept instead"),
+    (re.compile(LORA_TAG, re.IGNORECASE), "connect the file by Cast or Load Concept, and it is read"),
     (re.compile(r"\b(?:MASK|AREA|COUPLE|FILL|FEATHER)\([^)\n]*\)?"), "draw a region in Regions instead"),
     (re.compile(r"\bBREAK\b"), "long prompts are cut into parts by themselves"),
     (re.compile(r"\bAND\b"), "draw a region per subject in Regions, or write a comma"),

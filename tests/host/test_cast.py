@@ -162,3 +162,37 @@ def test_a_saved_fusion_keeps_what_calls_each(two, tiny_sd15, tmp_path):
     (use,), _ = run(tiny_sd15, ALICE)
     write_concept(tmp_path / "kept.safetensors", replace(use.concept, training={}))
     assert read_concept(tmp_path / "kept.safetensors").entries[0].trigger == "blue haired girl"
+
+
+def test_lora_tags_of_connected_files_are_read(two, tiny_sd15):
+    """As people paste them: by file or by name, with or without a strength; unknown ones are told."""
+    base = tiny_sd15
+    uses, _ = run(base, ALICE, BOB)
+    placed = regions(
+        {"prompt": "blue haired girl smiling <lora:Alice (v1):0.5>", "shape": box(0, 0.5)},
+        {"prompt": "<lora:bob:0.2:0.7> running", "shape": box(0.5, 1)},
+    )
+    notes = []
+    _, positive, _ = place(base.model, base.clip, "a park", "", placed, uses, notes)
+    payload = positive[0][1]["model_conds"][KEY].cond
+    assert payload.routes.owners == (0, 1) and not any("means nothing" in note for note in notes)
+    assert any("Alice_v1" in note and " at 0.5:" in note for note in notes), notes
+    assert any("bob at 0.7 (text 0.2):" in note for note in notes), notes
+    (typed, _), _ = run(base, {**ALICE, "strength": 0.5}, BOB)
+    plain = regions({"prompt": "blue haired girl smiling", "shape": box(0, 0.5)})
+    _, wanted, _ = place(base.model, base.clip, "a park", "", plain, (typed,), [])
+    text = wanted[0][1]["model_conds"][KEY].cond.texts[0]
+    assert torch.allclose(text, payload.texts[0]), "the trigger is not doubled"
+
+
+def test_lora_tags_that_cannot_be_followed_are_told(two, tiny_sd15):
+    base = tiny_sd15
+    uses, _ = run(base, ALICE, BOB)
+    notes = []
+    place(base.model, base.clip, "a park", "", regions({"prompt": "bob <lora:zoe:1>"}), uses, notes)
+    assert any("<lora:zoe:1>" in note and "Cast or Load Concept" in note for note in notes)
+    for text in ("<lora:bob:x>", "<lora:bob:nan>", "<lora:bob:99>"):
+        with pytest.raises(MixOfShowError, match="must be a number from -10 to 10"):
+            place(base.model, base.clip, "a park", "", regions({"prompt": text}), uses, [])
+    with pytest.raises(MixOfShowError, match="another strength"):
+        place(base.model, base.clip, "<lora:bob:1>", "", regions({"prompt": "<lora:bob:0.5>"}), uses, [])

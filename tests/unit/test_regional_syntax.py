@@ -8,7 +8,7 @@ from mos_pack.mixofshow_core.regional.syntax import note_foreign_syntax
 def test_foreign_syntax_is_named_with_its_place(piece):
     (note,) = note_foreign_syntax([("prompt", "a cat"), ("prompt of region 'left'", f"mara {piece} smiling")])
     assert repr(piece) in note and "region 'left'" in note
-    assert "instead" in note or "comma" in note or "parts" in note
+    assert "Cast" in note or "instead" in note or "comma" in note or "parts" in note
 
 
 def test_ordinary_text_is_not():

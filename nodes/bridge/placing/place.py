@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
@@ -12,6 +12,7 @@ from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.syntax import note_foreign_syntax
+from ....mixofshow_core.regional.tags import Tags
 from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from ..host.applied import apply_once, carries
 from ..host.model import apply_deltas, check_family, unet_of
@@ -62,6 +63,7 @@ def place(
     cast, whole, notes = (), [], [] if notes is None else notes
     if concepts:
         check_family(model, concepts)
+        prompt, placed, concepts = take_tags(prompt, placed, concepts)
         clip = register_concepts(clip, concepts)
         routed = [use for use in concepts if role_in(use, prompt, placed) == "concept"]
         cast = tuple(use for use in routed if not carries(model, use.concept))
@@ -94,6 +96,16 @@ def place(
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
+
+
+def take_tags(prompt: str, placed: RegionMap | None, concepts: Sequence[ConceptUse]):
+    """(prompt, regions, concepts) with `<lora:alice:0.8>` of a connected LoRA read as its name at that strength."""
+    tags = Tags(concepts)
+    prompt = tags.read(prompt)
+    if placed is not None:
+        regions = tuple(replace(region, prompt=tags.read(region.prompt)) for region in placed.regions.regions)
+        placed = replace(placed, regions=replace(placed.regions, regions=regions))
+    return prompt, placed, tags.strengthened()
 
 
 def _describe_carried(clip, use: ConceptUse, routed: bool) -> str:
