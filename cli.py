@@ -67,19 +67,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_inspect(options: argparse.Namespace) -> str:
-    result, concept, _ = _read(options)
+    result, concept, _, warning = _read(options)
     card = describe(result, options.file.name)
     if concept is None:
         return f"{card}\nits layers are not shown: no ComfyUI found (--comfyui FOLDER)"
     if options.plot:
         plot_norms(concept, options.file.name).save(options.plot)
-    return f"{card}\n{describe_concept(concept)}" if result.kind == "lora" else card
+    return "\n".join(filter(None, (card, describe_concept(concept) if result.kind == "lora" else "", warning)))
 
 
 def run_convert(options: argparse.Namespace) -> str:
     if options.to in WHOLE_FORMATS and (options.base is None or not options.base.is_file()):
         raise MixOfShowError(f"--to {options.to} writes a whole model: give a single-file checkpoint as --base.")
-    result, concept, base = _read(options)
+    result, concept, base, warning = _read(options)
     if concept is None:
         raise MixOfShowError(
             f"{options.file.name} is a foreign LoRA, which ComfyUI's own parser reads: give its folder with --comfyui."
@@ -91,16 +91,18 @@ def run_convert(options: argparse.Namespace) -> str:
         done = _export_whole(options, concept)
     else:
         done = export(concept, options.to, options.out, options.size, options.strength, base)
-    return f"{result.summary()}\n{done.report()}"
+    return "\n".join(filter(None, (result.summary(), warning, done.report())))
 
 
 def _read(options: argparse.Namespace):
-    """(what the file is, its concept or None where ComfyUI would have to parse it and is not there, the base)."""
+    """(what the file is, its concept or None where ComfyUI would have to parse it and is not there, the base, what is
+    not used of a foreign LoRA)."""
     base = CheckpointWeights(options.base) if options.base else None
     result: ReadResult = read_any(options.file, base, options.name)
     if result.kind != "lora" or _find_comfyui(options.comfyui) is None:
-        return result, None if result.kind == "lora" else result.concept, base
-    return result, _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base).concept, base
+        return result, None if result.kind == "lora" else result.concept, base, ""
+    found = _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base)
+    return result, found.concept, base, found.warning()
 
 
 def _export_whole(options: argparse.Namespace, concept):

@@ -2,7 +2,8 @@
 
 This is the one data type that training makes, fusion reads and writes, and placing uses. Layers are named by
 their *layer name*: ``diffusion_model.<path>`` or ``text_encoders.<encoder>.<path>``, where ``<path>`` is the host's
-state-dict path without ``.weight`` and ``<encoder>`` is ``clip_l`` or ``clip_g``.
+state-dict path without ``.weight`` and ``<encoder>`` is ``clip_l`` or ``clip_g``. A layer's bias is named
+``<layer name>.bias``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from .delta import Delta, check_matrix
 from .errors import MixOfShowError
-from .topology import TEXT_PREFIX
+from .topology import BIAS, TEXT_PREFIX, module_of
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
@@ -236,9 +237,21 @@ def describe_entry(entry: ConceptEntry) -> dict:
     return described
 
 
+def layer_tensors(prefix: str, layer: str, delta: Delta) -> dict[str, Tensor]:
+    """The tensors of one change under the keys that the host's LoRA loader knows; `prefix` is how the layer is called.
+
+    A bias stands beside its layer's weight, as ``<layer>.diff_b``.
+    """
+    if layer.endswith(BIAS):
+        return {f"{prefix}.diff_b": tensor for tensor in delta.tensors().values()}
+    return {f"{prefix}.{key}": tensor for key, tensor in delta.tensors().items()}
+
+
 def concept_tensors(concept: Concept) -> dict[str, Tensor]:
     """Every tensor of a concept under its key in the native file; embeddings are numbered in entry, word order."""
-    tensors = {f"{name}.{key}": t for name, delta in concept.deltas.items() for key, t in delta.tensors().items()}
+    tensors: dict[str, Tensor] = {}
+    for name, delta in concept.deltas.items():
+        tensors |= layer_tensors(module_of(name), name, delta)
     embeddings = [embedding for entry in concept.entries for embedding in entry.embeddings]
     for number, embedding in enumerate(embeddings):
         for encoder, rows in embedding.rows.items():

@@ -7,7 +7,7 @@ on the CPU. Nothing here knows which layer it is or what reads it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,11 @@ def check_matrix(tensor: Tensor, what: str) -> None:
         raise MixOfShowError(f"{what} has shape {tuple(tensor.shape)}; a matrix without empty sides is needed.")
     if not tensor.is_floating_point():
         raise MixOfShowError(f"{what} has dtype {tensor.dtype}; a floating point tensor is needed.")
+
+
+def times(tensor: Tensor, factor: float) -> Tensor:
+    """tensor * factor, in half precision where torch cannot calculate: floats of 8 bits are for storing only."""
+    return (tensor.half() if tensor.element_size() == 1 else tensor) * factor
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class LowRank:
     def scaled(self, factor: float) -> LowRank:
         """The same change times ``factor``, with every scale folded into ``up`` (alpha None)."""
         total = self.scale * factor
-        return LowRank(self.up if total == 1.0 else self.up * total, self.down, None)
+        return LowRank(self.up if total == 1.0 else times(self.up, total), self.down, None)
 
     def at(self, strength: float) -> LowRank:
         """The same change times `strength`, its factors shared: only alpha differs."""
@@ -108,7 +113,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dense:
-    """A full-rank change of one layer, ``diff`` of the layer's own shape ([out, in] for linears)."""
+    """A change as it is, ``diff`` of the layer's own shape: [out, in] for linears, [n] for norms and biases."""
 
     diff: Tensor
 
@@ -140,7 +145,7 @@ class Dense:
         return self.diff.float()
 
     def matrix(self) -> Tensor:
-        return self.diff.double().cpu().flatten(1)
+        return self.diff.double().cpu().reshape(self.sides)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """(identity [out, out], the matrix [out, in])."""
@@ -154,7 +159,7 @@ class Dense:
         return torch.linalg.svd(self.dense().cpu().flatten(1), full_matrices=False)
 
     def scaled(self, factor: float) -> Dense:
-        return self if factor == 1.0 else Dense(self.diff * factor)
+        return self if factor == 1.0 else Dense(times(self.diff, factor))
 
     def at(self, strength: float) -> Dense:
         return self.scaled(strength)
@@ -179,6 +184,12 @@ def cut(delta: Delta, rank: int, gram: Tensor | None = None, error: float = 0.0)
 def norm(delta: Delta) -> float:
     """Frobenius norm of a change."""
     return math.sqrt(delta.squared_norm())
+
+
+def share_of(deltas: Mapping[str, Delta], layers: Iterable[str]) -> float:
+    """Norm of the changes of some layers as a share of the norm of all."""
+    sizes = {name: delta.squared_norm() for name, delta in deltas.items()}
+    return math.sqrt(sum(sizes[name] for name in layers) / (sum(sizes.values()) or 1.0))
 
 
 def megabytes(deltas: Mapping[str, Delta]) -> float:

@@ -17,7 +17,13 @@ from .families.known import CLIP_G, ENCODERS, SD15, SDXL, family_of_width
 
 UNET_PREFIX = "diffusion_model."
 TEXT_PREFIX = "text_encoders."
+BIAS = ".bias"  # behind a layer's name: its bias
 ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL = "text", "cross_kv", "spatial"
+
+
+def module_of(layer_name: str) -> str:
+    """The layer that a change belongs to: of a bias, the layer that has it."""
+    return layer_name.removesuffix(BIAS)
 
 
 @dataclass(frozen=True)
@@ -162,11 +168,11 @@ class NameTable:
         self.by_kohya = {row.kohya: row for row in rows}
 
     def of(self, layer: str, where: str = "the concept") -> ModuleName:
-        """The row of a layer name; MixOfShowError when this topology has no such layer."""
-        if layer not in self.by_layer:
+        """The row of a layer name, or of a bias' layer; MixOfShowError when this topology has no such layer."""
+        if module_of(layer) not in self.by_layer:
             raise MixOfShowError(f"{where}: layer {layer!r} does not exist in a net with "
                                  f"{self.layout.cross_attention_count} cross-attention layers of this shape.")
-        return self.by_layer[layer]
+        return self.by_layer[module_of(layer)]
 
 
 def _unet_names(layout: UNetLayout) -> Iterator[ModuleName]:

@@ -98,7 +98,8 @@ class MixOfShowFusionSettings(io.ComfyNode):
                   for role, (short, what) in STAGES.items()),
                 *(stage(f"stage_{short}", what) for short, what in STAGES.values()),
                 choice("unsolved", (
-                    "Layers that cannot be solved (3x3 kernels, time and label layers): mean, sum, or drop them."
+                    "Layers that cannot be solved (3x3 kernels, norms, biases, time and label layers): mean, sum, or "
+                    "drop them."
                 )),
                 choice("size", (
                     "auto: the lowest rank that adds at most added_error. exact: all ranks, the sum of the concepts'."

@@ -16,7 +16,7 @@ from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import ENCODERS, encoder_of_width
-from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout, role_of
+from ..topology import BIAS, ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout, role_of
 from .dialect import CROSS_KV, TEXT_LAYER, Reading, ReadResult, guess_base, make_entries
 from .edlora import EMBEDDINGS, FACTOR
 
@@ -63,21 +63,22 @@ def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None, n
         value = table.pop(key)
         path, kind = _path_of(key)
         row = names.by_layer.get(UNET_PREFIX + path) if host else names.by_diffusers.get(("unet", path))
-        if kind != "weight":
-            reading.skip(key, "biases are not part of a concept")
-        elif row is None:
-            reading.skip(key, f"no such layer in a net with {layout.cross_attention_count} cross-attention layers")
+        if row is None or kind not in ("weight", "bias"):
+            why = f"no such layer in a net with {layout.cross_attention_count} cross-attention layers"
+            reading.skip(key, why, value)
         else:
-            _add(reading, row.layer, f"unet.{key}", value, base)
+            _add(reading, row.layer + (BIAS if kind == "bias" else ""), f"unet.{key}", value, base)
     for part, encoder in TEXT_PARTS.items():
         text = texts[part] if isinstance(texts[part], dict) else {}
         for key in list(text):
             value = text.pop(key)
-            match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
-            if match and key.endswith(".weight") and "layer_norm" not in key:
-                _add(reading, f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}", f"{part}.{key}", value, base)
+            path, _, kind = key.rpartition(".")
+            match = TEXT_LAYER.fullmatch(path)
+            if match and kind in ("weight", "bias"):
+                layer = f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}{BIAS if kind == 'bias' else ''}"
+                _add(reading, layer, f"{part}.{key}", value, base)
             else:
-                reading.skip(f"{part}.{key}", "only the linear layers of a text encoder are compared")
+                reading.skip(f"{part}.{key}", "only the layers of a text encoder are compared", value)
     entries = make_entries(words, reading, joined=joined, name=name)
     kind = "Custom Diffusion" if all(role_of(layer) == ROLE_CROSS_KV for layer in reading.deltas) else "fused weights"
     return reading.result(kind, entries, guess_base(reading.deltas, entries))
@@ -119,7 +120,7 @@ def _add(reading: Reading, layer: str, key: str, value: object, base: BaseWeight
             "from (connect MODEL and CLIP, or --base CHECKPOINT)."
         )
     if layer not in base:
-        reading.skip(key, "the base has no such layer")
+        reading.skip(key, "the base has no such layer", value)
         return
     original = base[layer]
     if original.shape != weight.shape:

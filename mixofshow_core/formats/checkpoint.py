@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import MixOfShowError
-from ..topology import TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
+from ..topology import BIAS, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
 from .absolute import BaseWeights, read_absolute
 from .dialect import TEXT_LAYER, ReadResult
 from .header import check_header
@@ -28,9 +28,10 @@ CHECKPOINT_PREFIXES = {
 }
 FUSED_PREFIX = "conditioner.embedders.1.model.transformer.resblocks."  # SDXL's second text encoder, in OpenCLIP's names
 FUSED_NAMES = {
-    "mlp.c_fc.weight": "mlp.fc1", "mlp.c_proj.weight": "mlp.fc2", "attn.out_proj.weight": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
 }  # fmt: skip
-FUSED_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # rows of attn.in_proj_weight, in this order
+FUSED_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # rows of attn.in_proj_*, in this order
 CONCEPT_TABLE = "new_concept_cfg.json"
 MAX_TABLE = 2**20  # bytes of that JSON file
 UNET_FILES = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin")
@@ -54,7 +55,7 @@ class CheckpointWeights(Mapping[str, Tensor]):
         else:
             for key in _keys(path):
                 prefix = next((p for p in CHECKPOINT_PREFIXES if key.startswith(p)), None)
-                if prefix and key.endswith(".weight"):
+                if prefix and key.endswith((".weight", BIAS)):
                     layer = CHECKPOINT_PREFIXES[prefix] + key[len(prefix) :].removesuffix(".weight")
                     self._where[layer] = (path, key, None)
                 elif key.startswith(FUSED_PREFIX):
@@ -66,26 +67,31 @@ class CheckpointWeights(Mapping[str, Tensor]):
         unet = path / UNET_FILES[0]
         if not unet.is_file():
             raise MixOfShowError(f"{path.name} holds no {UNET_FILES[0]}; a base folder needs safetensors weights.")
-        keys = [key.removesuffix(".weight") for key in _keys(unet) if key.endswith(".weight")]
-        names = NameTable(guess_layout(keys), {})
+        keys = [key for key in _keys(unet) if key.endswith((".weight", BIAS))]
+        names = NameTable(guess_layout(key.rpartition(".")[0] for key in keys), {})
         for key in keys:
-            row = names.by_diffusers.get(("unet", key))
+            module, _, kind = key.rpartition(".")
+            row = names.by_diffusers.get(("unet", module))
             if row:
-                self._where[row.layer] = (unet, f"{key}.weight", None)
+                self._where[row.layer + (BIAS if kind == "bias" else "")] = (unet, key, None)
         for encoder, files in TEXT_PARTS.items():
             text = path / files[0]
             for key in _keys(text) if text.is_file() else ():
-                match = TEXT_LAYER.fullmatch(key.removesuffix(".weight"))
-                if match and key.endswith(".weight"):
-                    self._where[f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}"] = (text, key, None)
+                module, _, kind = key.rpartition(".")
+                match = TEXT_LAYER.fullmatch(module)
+                if match and kind in ("weight", "bias"):
+                    layer = f"{TEXT_PREFIX}{encoder}.transformer.text_model.{match[1]}{BIAS if kind == 'bias' else ''}"
+                    self._where[layer] = (text, key, None)
 
     def _add_fused(self, path: Path, key: str) -> None:
         number, _, name = key[len(FUSED_PREFIX) :].partition(".")
         block = f"{TEXT_PREFIX}clip_g.transformer.text_model.encoder.layers.{number}."
-        if name in FUSED_NAMES:
-            self._where[block + FUSED_NAMES[name]] = (path, key, None)
-        elif name == "attn.in_proj_weight":
-            self._where |= {block + part: (path, key, third) for third, part in enumerate(FUSED_QKV)}
+        end = BIAS if name.endswith("bias") else ""
+        module = name.removesuffix(".weight").removesuffix(BIAS)
+        if module in FUSED_NAMES:
+            self._where[block + FUSED_NAMES[module] + end] = (path, key, None)
+        elif name in ("attn.in_proj_weight", "attn.in_proj_bias"):
+            self._where |= {block + part + end: (path, key, third) for third, part in enumerate(FUSED_QKV)}
 
     def __getitem__(self, layer: str) -> Tensor:
         path, key, third = self._where[layer]

@@ -44,7 +44,7 @@ def resize(deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool 
     """Deltas at a size: ``exact`` keeps all, ``auto`` keeps low rank up to 128 as it is, a number is the largest rank.
 
     What has to shrink at ``auto`` keeps 99 % of its squared norm, at most 128 ranks. `low_rank_only` turns full-rank
-    changes into factors too, at ``exact`` with every singular value.
+    changes into factors too, at ``exact`` with every singular value; otherwise 3x3 kernels stay as they are.
     """
     wanted = parse_size(size)
     limit = {"auto": MAX_AUTO_RANK, "exact": math.inf}.get(wanted, wanted)
@@ -52,10 +52,7 @@ def resize(deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool 
     lost = total = 0.0
     for name, delta in deltas.items():
         made[name] = delta
-        if not delta.is_flat:
-            if low_rank_only:
-                raise MixOfShowError(f"Layer {name!r} is a {tuple(delta.shape)} convolution; this format has no place "
-                                     "for it. Choose the concept or the stock format.")  # fmt: skip
+        if not delta.is_flat and not (low_rank_only and len(delta.shape) > 1):  # kernels, norms and biases
             total += delta.squared_norm()
             continue
         keeps = delta.rank <= limit if isinstance(delta, LowRank) else wanted == "exact" and not low_rank_only

@@ -26,10 +26,11 @@ from ..delta import Delta, LowRank
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import find_family, name_of_width
-from ..topology import guess_layout
+from ..topology import UNET_PREFIX, guess_layout
 
 MAX_SIDE = 2**17  # rows or columns of one layer; the largest in SDXL has 10,240
 CROSS_KV = (".attn2.to_k", ".attn2.to_v")
+KERNELS = (".in_layers.2", ".out_layers.3", ".op", ".conv", ".input_blocks.0.0", ".out.2")  # names of 3x3 layers
 TEXT_LAYER = re.compile(
     r"(?:text_model\.)?(encoder\.layers\.\d{1,3}\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12]))"
 )
@@ -39,8 +40,8 @@ TEXT_LAYER = re.compile(
 class ReadResult:
     """What a file turned out to be. ``kind`` "lora" means that the host's parser has to read its weights.
 
-    ``used`` and ``skipped`` list keys of the file, the latter with the reason; ``concept`` is None when the file has
-    nothing but weights for the host's parser.
+    ``used`` and ``skipped`` list keys of the file, the latter with the reason; ``skipped_share``: norm of what is left
+    out as a share of the file's; ``concept`` is None when the file has nothing but weights for the host's parser.
     """
 
     kind: str
@@ -49,11 +50,13 @@ class ReadResult:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    skipped_share: float = 0.0
 
     def summary(self) -> str:
         """One line per fact, for logs and cards."""
         counts = f": {len(self.used)} keys used, {len(self.skipped)} skipped" if self.used else ""
-        lines = [f"read as {self.kind}{counts}"]
+        share = f" ({self.skipped_share:.1%} of the file's norm)" if self.skipped_share >= 5e-4 else ""
+        lines = [f"read as {self.kind}{counts}{share}"]
         reasons: dict[str, list[str]] = {}
         for key, reason in self.skipped:
             reasons.setdefault(reason, []).append(key)
@@ -71,12 +74,16 @@ class Reading:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     deltas: dict[str, Delta] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=lambda: [0.0, 0.0])  # squared, of what is used and of what is not
 
     def fail(self, key: str, reason: str) -> MixOfShowError:
         return MixOfShowError(f"{self.file_name}: {key!r}: {reason}")
 
-    def skip(self, key: str, reason: str) -> None:
+    def skip(self, key: str, reason: str, value: object = None) -> None:
+        """Note that a key is left out, and why; `value`, if it is a tensor, counts as unused."""
         self.skipped.append((key, reason))
+        if isinstance(value, Tensor):
+            self.norms[1] += float(value.float().norm()) ** 2
 
     def tensor(self, key: str, value: object, dimensions: Iterable[int] = (2,)) -> Tensor:
         """The value if it is a finite floating point tensor of a sane shape, else an error that names the key."""
@@ -88,6 +95,7 @@ class Reading:
             raise self.fail(key, f"has shape {tuple(value.shape)}; no layer is that large")
         if not bool(torch.isfinite(value.float()).all()):
             raise self.fail(key, "holds NaN or infinity; the file is damaged or its training diverged")
+        self.norms[0] += float(value.float().norm()) ** 2
         return value
 
     def matrix(self, key: str, value: object) -> Tensor:
@@ -111,7 +119,8 @@ class Reading:
             raise MixOfShowError(f"{self.file_name}: nothing in it can be used ({reasons}).")
         concept = Concept(entries, dict(sorted(self.deltas.items())), base, training or {})
         check_concept(concept, self.file_name)
-        return ReadResult(kind, concept, tuple(self.used), tuple(self.skipped), tuple(self.notes))
+        share = (self.norms[1] / (sum(self.norms) or 1.0)) ** 0.5
+        return ReadResult(kind, concept, tuple(self.used), tuple(self.skipped), tuple(self.notes), skipped_share=share)
 
 
 def context_width(deltas: Mapping[str, object]) -> int | None:
@@ -170,11 +179,20 @@ def check_concept(concept: Concept, where: str) -> None:
         )
 
 
-def as_layer(layer: str, factor: Tensor, family: str) -> Tensor:
-    """A factor [a, b] as its layer's own kind: factors of 1x1 convolutions get their trailing 1x1.
+def is_kernel(layer: str) -> bool:
+    """Whether the layer is one of a UNet's 3x3 convolutions."""
+    return layer.startswith(UNET_PREFIX) and layer.endswith(KERNELS)
+
+
+def as_layer(layer: str, factor: Tensor, family: str, side: str) -> Tensor:
+    """A factor [a, b] as its layer's own kind: convolutions get their cells, `up` 1x1 and `down` the whole kernel.
 
     SD1.5's projections around the transformer blocks are convolutions, SD2's and SDXL's are linears.
     """
+    if is_kernel(layer) and side == "down" and factor.shape[1] % 9 == 0:
+        return factor.reshape(factor.shape[0], -1, 3, 3)
+    if is_kernel(layer) and side == "up":
+        return factor[:, :, None, None]
     known = find_family(family)
     linear = known is not None and known.linear_projections
     conv = layer.endswith(".skip_connection") or (layer.endswith((".proj_in", ".proj_out")) and not linear)

@@ -8,68 +8,108 @@ diffusers: ``unet.<module>.lora.down.weight``, ``unet.<module>.lora_A.weight``, 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 MAX_ALPHA = 1e6  # of a side file; NaN is not below it, and no integer of it is too long for a float
 PEFT_PREFIX = "base_model.model."
-UNET = re.compile(r"(?:unet\.)?((?:down_blocks|up_blocks|mid_block|time_embedding|add_embedding|conv_in|conv_out)\b.*)")
-TEXT = re.compile(r"(?:text_encoder(_2)?\.)?(?:text_model\.)?(encoder\.layers\.\d+\..*)")
+PEFT_PARTS = ("unet", "text_encoder", "text_encoder_2")  # folders of an adapter, each with the two files below
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+UNET = re.compile(
+    r"(?:unet\.)?((?:down_blocks|up_blocks|mid_block|time_embedding|add_embedding|conv_in|conv_norm_out|conv_out)\b.*)"
+)
+TEXT = re.compile(
+    r"(?:text_encoder(_2)?\.)?(?:text_model\.)?(encoder\.layers\.\d+\..*|embeddings\.\w+|final_layer_norm)"
+)
+PROJECTION = re.compile(r"(?:text_encoder(_2)?\.)?text_projection")
 ENDING = re.compile(
     r"\.(?:lora_[AB](?:\.\w+)?\.weight|(?:lora_|lora\.|lora_linear_layer\.)(?:up|mid|down)\.weight|alpha|dora_scale"
     r"|hada_\w+|lokr_\w+|oft_blocks|[ab][12]\.weight|diff|diff_b|w_norm|b_norm)$"
 )
+RANKED = (".lora_A.weight", ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b")  # the factors whose first side is the rank
 ADAPTER = re.compile(r"\.(lora_[AB])\.\w+\.weight$")
 
 
-def to_kohya_name(key: str) -> str:
-    """The key with its module's name as kohya spells it; a key that is spelt otherwise comes back as it is."""
+def peft_parts(folder: Path) -> list[Path]:
+    """The weight files of a PEFT adapter that has a folder for every net."""
+    return [path for part in PEFT_PARTS if (path := folder / part / PEFT_WEIGHTS).is_file()]
+
+
+def to_kohya_name(key: str, second: bool = False) -> str:
+    """The key with its module's name as kohya spells it; a key that is spelt otherwise comes back as it is.
+
+    second: a PEFT file is of the second text encoder, which its names do not tell.
+    """
     name = key.removeprefix(PEFT_PREFIX)
     ending = ENDING.search(name)
     if ending is None or ".processor." in name:  # the spelling of 2023, which ComfyUI knows
         return key
     module, rest = name[: ending.start()], ADAPTER.sub(r".\1.weight", ending.group())
-    unet, text = UNET.fullmatch(module), TEXT.fullmatch(module)
+    unet, text, projection = (pattern.fullmatch(module) for pattern in (UNET, TEXT, PROJECTION))
     if unet:
         return f"lora_unet_{unet[1].replace('.', '_')}{rest}"
+    # te1 is the first encoder to both families; te alone is not known to SDXL.
     if text:
-        # te1 is the first encoder to both families; te alone is not known to SDXL.
-        return f"lora_te{2 if text[1] else 1}_text_model_{text[2].replace('.', '_')}{rest}"
-    return key
+        return f"lora_te{2 if second or text[1] else 1}_text_model_{text[2].replace('.', '_')}{rest}"
+    return f"lora_te{2 if second or projection[1] else 1}_text_projection{rest}" if projection else key
 
 
-def to_kohya_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under kohya's names. What stands twice counts once; what differs keeps its key."""
-    found: dict[str, Tensor] = {}
+def to_kohya_names(tensors: Mapping[str, Tensor], second: bool = False) -> dict[str, str]:
+    """{kohya's name: key in the file}. What stands twice counts once; what differs keeps its key."""
+    found: dict[str, str] = {}
     for key, value in tensors.items():
-        name = to_kohya_name(key)
+        name = to_kohya_name(key, second)
         if name not in found:
-            found[name] = value
-        elif not torch.equal(found[name], value):
-            found[key] = value
+            found[name] = key
+        elif value.shape != (other := tensors[found[name]]).shape or not torch.equal(other.float(), value.float()):
+            found[key] = key
     return found
 
 
-def peft_alphas(config: Mapping[str, object], keys: Iterable[str], ranks: Mapping[str, int]) -> dict[str, Tensor]:
-    """``alpha`` per module, under kohya's names, as an adapter_config.json states it (the weights file does not).
+def ranks_of(named: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Rank by kohya's name of the module, for the kinds of PEFT whose scale is alpha / rank: LoRA, LoHa, LoKr."""
+    return {
+        name.removesuffix(end): tensors[key].shape[0]
+        for name, key in named.items() for end in RANKED if name.endswith(end) and tensors[key].dim()
+    }  # fmt: skip
 
-    ranks: rank by kohya name of the module. A pattern of the config means the modules whose path ends with it. With
-    rank-stabilised LoRA the scale is alpha / sqrt(rank), so alpha grows by sqrt(rank). Odd values are passed over.
+
+def peft_alphas(config: Mapping[str, object], named: Mapping[str, str], ranks: Mapping[str, int]) -> dict[str, Tensor]:
+    """``alpha`` per module, under kohya's names, as PEFT's configuration states it (the weights do not).
+
+    named: {kohya's name: key in the file}; ranks: see `ranks_of`. A pattern of the config means the
+    modules whose path ends with it. With rank-stabilised LoRA the scale is alpha / sqrt(rank), so alpha grows by
+    sqrt(rank). Odd values are passed over.
     """
     patterns = config.get("alpha_pattern")
     patterns = patterns if isinstance(patterns, Mapping) else {}
     found = {}
-    for key in keys:
+    for full_name, key in named.items():
         ending = ENDING.search(key)
-        if ending is None or not ending.group().startswith(".lora_A"):
+        name = full_name.removesuffix(ending.group()) if ending else full_name
+        if name not in ranks or not full_name.endswith(RANKED):
             continue
         module = key[: ending.start()]
         fits = [value for pattern, value in patterns.items() if f".{module}".endswith(f".{pattern}")]
-        alpha, name = (fits or [config.get("lora_alpha")])[0], to_kohya_name(key).removesuffix(".lora_A.weight")
-        known = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and abs(alpha) < MAX_ALPHA
-        if known and name in ranks:
+        alpha = (fits or [config.get("lora_alpha")])[0]
+        if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and abs(alpha) < MAX_ALPHA:
             found[f"{name}.alpha"] = torch.tensor(alpha * (ranks[name] ** 0.5 if config.get("use_rslora") else 1.0))
     return found
+
+
+def configs_in(metadata: Mapping[str, str]) -> dict[str, dict]:
+    """{part of the pipeline: PEFT's configuration} that diffusers writes into the header of its files since 2025."""
+    try:
+        found = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        items = [(*key.partition(".")[::2], value) for key, value in found.items()]
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    parts: dict[str, dict] = {}
+    for part, name, value in items:
+        parts.setdefault(part, {})[name] = value
+    return parts

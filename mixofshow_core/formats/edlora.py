@@ -16,7 +16,16 @@ from ..delta import Dense
 from ..errors import MixOfShowError
 from ..families.known import ENCODERS, encoder_of_width
 from ..topology import TEXT_PREFIX, NameTable, guess_layout
-from .dialect import CROSS_KV, TEXT_LAYER, Reading, ReadResult, as_layer, guess_base, make_entries
+from .dialect import (
+    CROSS_KV,
+    TEXT_LAYER,
+    Reading,
+    ReadResult,
+    as_layer,
+    guess_base,
+    is_kernel,
+    make_entries,
+)
 
 EMBEDDINGS = ("new_concept_embedding", "new_concept_token", "modifier_token")  # newest name first
 PARTS = {"unet": "", **{encoder.part: encoder.name for encoder in ENCODERS.values()}}
@@ -50,23 +59,24 @@ def read_edlora(tree: Mapping, file_name: str, name: str = "") -> ReadResult:
     reading = Reading(file_name)
     for key, value in tree.items():
         if key not in PARTS and key not in EMBEDDINGS:
-            reading.skip(key, "not a part of an ED-LoRA file")
+            reading.skip(key, "not a part of an ED-LoRA file", value)
         elif not isinstance(value, Mapping):
             raise reading.fail(key, f"holds a {type(value).__name__}; a table of tensors belongs there")
     words = _read_words(tree, reading)
     pairs = {part: _pair_up(tree.get(part, {}), part, reading) for part in PARTS}
     paths = list(pairs["unet"])
-    width = next((_width(pairs["unet"][path]["down"]) for path in paths if path.endswith(CROSS_KV)), None)
+    width = next((_width(pairs["unet"][path]["down"][1]) for path in paths if path.endswith(CROSS_KV)), None)
     layout = guess_layout(paths, width)
     names = NameTable(layout, {})
     for part, found in pairs.items():
         for path, factors in found.items():
             layer = _layer_name(part, path, names)
             if layer is None:
-                reading.skip(f"{part}.{path}", f"no such layer in a net with {layout.cross_attention_count} layers")
+                for key, value in factors.values():
+                    reading.skip(key, f"no such layer in a net with {layout.cross_attention_count} layers", value)
                 continue
-            reading.low_rank(layer, f"{part}.{path}", factors["up"], factors["down"])
-            reading.used += [f"{part}.{path} ({side})" for side in ("up", "down")]
+            reading.low_rank(layer, f"{part}.{path}", factors["up"][1], factors["down"][1])
+            reading.used += [key for key, _ in factors.values()]
     rows = {value.shape[0] for encoders in words.values() for value in encoders.values()} - {1}
     if paths and rows - {layout.cross_attention_count}:
         raise MixOfShowError(
@@ -87,7 +97,7 @@ def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]
         for word, value in tree.get(part, {}).items():
             key = f"{part}.{word}"
             if word in words:
-                reading.skip(key, "the word has rows under a newer key as well")
+                reading.skip(key, "the word has rows under a newer key as well", value)
                 continue
             rows = reading.tensor(key, value, (1, 2))
             rows = rows[None] if rows.dim() == 1 else rows
@@ -96,17 +106,17 @@ def _read_words(tree: Mapping, reading: Reading) -> dict[str, dict[str, Tensor]]
     return words
 
 
-def _pair_up(part: Mapping, part_name: str, reading: Reading) -> dict[str, dict[str, object]]:
-    """{diffusers path: {up, down}}; a factor without its partner is an error."""
-    pairs: dict[str, dict[str, object]] = {}
+def _pair_up(part: Mapping, part_name: str, reading: Reading) -> dict[str, dict[str, tuple[str, object]]]:
+    """{diffusers path: {up, down}}, each with its key in the file; a factor without its partner is an error."""
+    pairs: dict[str, dict[str, tuple[str, object]]] = {}
     for key, value in part.items():
         match = FACTOR.fullmatch(key)
         if match is None:
-            reading.skip(f"{part_name}.{key}", "not a low-rank factor")
+            reading.skip(f"{part_name}.{key}", "not a low-rank factor", value)
             continue
         path = match["path"].replace(".processor.to_", ".to_")
         path = f"{path}.0" if path.endswith(".to_out") else path
-        pairs.setdefault(path, {})[match["new"] or match["old"]] = value
+        pairs.setdefault(path, {})[match["new"] or match["old"]] = f"{part_name}.{key}", value
     for path, factors in pairs.items():
         if len(factors) != 2:
             raise reading.fail(f"{part_name}.{path}", f"has lora {next(iter(factors))} but not its partner")
@@ -143,9 +153,12 @@ def edlora_tree(concept: Concept, names: NameTable, style: str = "main", where: 
         row = names.of(layer, where)
         if isinstance(delta, Dense):
             raise MixOfShowError(f"{where}: layer {layer!r} has a full-rank change; choose a `size` to compress it.")
+        if is_kernel(layer):
+            raise MixOfShowError(f"{where} changes {layer!r}, a 3x3 convolution; ED-LoRA files hold linear layers and "
+                                 "1x1 convolutions. Choose the format kohya, diffusers or concept.")  # fmt: skip
         for side, matrix in (("down", delta.down), ("up", delta.scaled(1.0).up)):
             key = f"{row.path}.lora_{side}.weight" if style == "main" else f"{row.path}_lora.{side}.weight"
-            tree[row.part][key] = as_layer(layer, matrix, concept.base.family)
+            tree[row.part][key] = as_layer(layer, matrix, concept.base.family, side)
     return tree
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..concept import Concept
-from ..delta import Delta, Dense, LowRank
+from ..delta import Delta, Dense, LowRank, share_of
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import CLIP_G, CLIP_L, ENCODERS, find_family
@@ -82,7 +82,10 @@ def export(
         raise MixOfShowError(f"Format {kind!r} is unknown; use one of {', '.join(FORMATS)}.")
     if chosen.needs_base and base is None:
         raise MixOfShowError(f"Format {kind!r} holds whole weights: connect MODEL as the base, or give --base.")
-    deltas, notes = concept.deltas, []
+    deltas, notes, lost = concept.deltas, [], []
+    if chosen.low_rank and (single := [name for name, delta in deltas.items() if len(delta.shape) == 1]):
+        lost.append(f"changes of {len(single)} norms and biases, {share_of(deltas, single):.1%} of the concept's norm")
+        deltas = {name: delta for name, delta in deltas.items() if name not in set(single)}
     if strength != 1.0:
         deltas = {name: delta.scaled(strength) for name, delta in deltas.items()}
     if kind == "custom-diffusion-compressed":
@@ -96,7 +99,7 @@ def export(
     check_finite(stock_tensors(final), concept.name or "this LoRA")
     names = NameTable(layout or layout_of(concept), _text_layers(concept))
     done = chosen.write(Job(final, names, Path(target), base))
-    return replace(done, notes=(*done.notes, *_notes(small, strength), *notes))
+    return replace(done, lost=(*lost, *done.lost), notes=(*done.notes, *_notes(small, strength), *notes))
 
 
 def _steps(deltas: Mapping[str, Delta]) -> list[str]:

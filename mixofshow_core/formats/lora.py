@@ -14,17 +14,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..concept import Concept
+from ..concept import Concept, layer_tensors
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import NameTable
+from ..topology import NameTable, module_of
 from .dialect import as_layer
 from .native import save_safetensors
 
 
 def stock_tensors(concept: Concept) -> dict[str, Tensor]:
     """The host's own generic keys, without embeddings: what the stock LoraLoader reads in every version."""
-    return {f"{name}.{key}": t for name, delta in concept.deltas.items() for key, t in delta.tensors().items()}
+    tensors: dict[str, Tensor] = {}
+    for layer, delta in concept.deltas.items():
+        tensors |= layer_tensors(module_of(layer), layer, delta)
+    return tensors
 
 
 def kohya_tensors(concept: Concept, names: NameTable) -> dict[str, Tensor]:
@@ -34,10 +37,10 @@ def kohya_tensors(concept: Concept, names: NameTable) -> dict[str, Tensor]:
     for layer, delta in concept.deltas.items():
         prefix = names.of(layer).kohya
         if isinstance(delta, Dense):
-            tensors[f"{prefix}.diff"] = delta.diff
+            tensors |= layer_tensors(prefix, layer, delta)
             continue
-        tensors[f"{prefix}.lora_up.weight"] = as_layer(layer, delta.up, family)
-        tensors[f"{prefix}.lora_down.weight"] = as_layer(layer, delta.down, family)
+        tensors[f"{prefix}.lora_up.weight"] = as_layer(layer, delta.up, family, "up")
+        tensors[f"{prefix}.lora_down.weight"] = as_layer(layer, delta.down, family, "down")
         tensors[f"{prefix}.alpha"] = torch.tensor(float(delta.rank if delta.alpha is None else delta.alpha))
     return tensors
 
@@ -48,8 +51,8 @@ def diffusers_tensors(concept: Concept, names: NameTable) -> dict[str, Tensor]:
     family = concept.base.family
     for layer, delta in concept.deltas.items():
         row, factors = names.of(layer), _low_rank(layer, delta, "diffusers").scaled(1.0)
-        tensors[f"{row.part}.{row.path}.lora_A.weight"] = as_layer(layer, factors.down, family)
-        tensors[f"{row.part}.{row.path}.lora_B.weight"] = as_layer(layer, factors.up, family)
+        tensors[f"{row.part}.{row.path}.lora_A.weight"] = as_layer(layer, factors.down, family, "down")
+        tensors[f"{row.part}.{row.path}.lora_B.weight"] = as_layer(layer, factors.up, family, "up")
     return tensors
 
 
@@ -67,8 +70,8 @@ def write_peft(folder: Path, concept: Concept, names: NameTable) -> list[Path]:
             # transformers 5 dropped `text_model.` from the paths of CLIP: both spellings are written, one is found.
             for spelling in {path, path.removeprefix("text_model.")}:
                 prefix = f"base_model.model.{spelling}"
-                tensors[f"{prefix}.lora_A.weight"] = as_layer(layer, delta.down, concept.base.family)
-                tensors[f"{prefix}.lora_B.weight"] = as_layer(layer, delta.up, concept.base.family)
+                tensors[f"{prefix}.lora_A.weight"] = as_layer(layer, delta.down, concept.base.family, "down")
+                tensors[f"{prefix}.lora_B.weight"] = as_layer(layer, delta.up, concept.base.family, "up")
         target = Path(folder) / part
         save_safetensors(target / "adapter_model.safetensors", tensors, {"format": "pt"})
         config = json.dumps(_peft_config(deltas), indent=1, sort_keys=True)

@@ -1,7 +1,8 @@
 """Our own concept file: a safetensors file that the host's stock LoraLoader can read too.
 
-Deltas stand under ``<layer name>.lora_up.weight|lora_down.weight|alpha`` (or ``.diff``), embeddings under
-``mixofshow.embedding.<n>.<encoder>`` as [rows, D]; everything else is JSON in the header (docs/formats.md).
+Deltas stand under ``<layer name>.lora_up.weight|lora_down.weight|alpha`` (or ``.diff``; of its bias ``.diff_b``),
+embeddings under ``mixofshow.embedding.<n>.<encoder>`` as [rows, D]; everything else is JSON in the header
+(docs/formats.md).
 """
 
 from __future__ import annotations
@@ -18,24 +19,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..atomic import replacing
-from ..concept import (
-    BaseInfo,
-    Concept,
-    ConceptEntry,
-    LayeredEmbedding,
-    Word,
-    concept_tensors,
-    describe_entry,
-)
+from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word, concept_tensors, describe_entry
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
+from ..topology import BIAS
 from .community import community_metadata
 from .header import check_header
 
 FORMAT_VERSION = 1
 METADATA_KEY = "mixofshow"
 EMBEDDING_PREFIX = "mixofshow.embedding."
-DELTA_SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha", ".diff")
+DELTA_SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha", ".diff", ".diff_b")
 
 
 def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -173,7 +167,10 @@ def parse_deltas(tensors: Mapping[str, Tensor], file_name: str) -> dict[str, Del
         suffix = next((s for s in DELTA_SUFFIXES if key.endswith(s)), None)
         if suffix is None:
             raise MixOfShowError(f"{file_name}: key {key!r} is unknown; expected one of {', '.join(DELTA_SUFFIXES)}.")
-        parts.setdefault(key[: -len(suffix)], {})[suffix] = tensor
+        layer = key[: -len(suffix)]
+        if suffix == ".diff_b":
+            layer, suffix = layer + BIAS, ".diff"
+        parts.setdefault(layer, {})[suffix] = tensor
     return {name: _parse_delta(name, found, file_name) for name, found in sorted(parts.items())}
 
 

@@ -14,6 +14,7 @@ from ..errors import MixOfShowError
 from .absolute import BaseWeights, is_absolute, read_absolute
 from .checkpoint import CONCEPT_TABLE, is_fused_folder, read_fused_folder
 from .dialect import ReadResult, check_concept
+from .diffusers_names import PEFT_WEIGHTS, peft_parts
 from .edlora import EMBEDDINGS, is_edlora, nest, read_edlora
 from .native import is_native, load_safetensors, parse_concept
 from .pickled import is_archive, load_pickled
@@ -22,7 +23,7 @@ from .textual_inversion import is_textual_inversion, read_bundle, read_textual_i
 LORA_MARKS = (
     ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.", ".lora.down.",
     ".lora_linear_layer.", ".hada_w", ".lokr_w", ".dora_scale", ".lora_magnitude_vector", ".oft_", ".boft_",
-    ".lora_mid.", ".a1.weight", ".b1.weight",
+    ".lora_mid.", ".a1.weight", ".b1.weight", ".ia3_l", ".vera_lambda",
 )  # fmt: skip
 LORA_ENDS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
@@ -39,7 +40,12 @@ def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") 
     if path.is_dir():
         if is_fused_folder(path):
             return read_fused_folder(path, base, name)
-        raise MixOfShowError(f"{path.name} is a folder without {CONCEPT_TABLE}; give a file, or a fused folder.")
+        if peft_parts(path):
+            return ReadResult("lora", notes=("a PEFT adapter, read by ComfyUI's own LoRA loader",))
+        raise MixOfShowError(
+            f"{path.name} is a folder, neither of a fused model ({CONCEPT_TABLE}) nor of a PEFT adapter "
+            f"(unet/{PEFT_WEIGHTS}); give a file, or such a folder."
+        )
     if not path.is_file():
         raise MixOfShowError(f"No file {path.name}. Put it into models/loras or models/loras/mixofshow and refresh.")
     tree, metadata = load_tree(path)

@@ -17,7 +17,10 @@ from .dialect import Reading, ReadResult, embedding_width, make_entries, safe_co
 
 MAX_VECTORS = 128  # more tokens than a prompt can hold are no embedding
 BUNDLE = re.compile(r"bundle_emb\.(?P<name>[^.]+(?:\.[^.]+)*?)\.(?P<slot>string_to_param\.\*|clip_[lg]|emb_params)")
-ENCODER_NAMES = {"clip_l": "clip_l", "clip_g": "clip_g", "text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
+ENCODER_NAMES = {
+    "clip_l": "clip_l", "clip_g": "clip_g", "text_encoders_0": "clip_l", "text_encoders_1": "clip_g", "emb": "clip_l",
+    "emb2": "clip_g",
+}  # fmt: skip
 
 
 def is_textual_inversion(tree: Mapping) -> bool:

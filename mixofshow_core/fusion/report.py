@@ -157,8 +157,8 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
     if summary["unsolved"]["layers"]:
         first = ", ".join(summary["unsolved"]["first"])
         lines.append(
-            f"\n{summary['unsolved']['layers']} layers cannot be solved (kernels, time and label layers); "
-            f"rule: {summary['unsolved']['rule']}. First: {first}"
+            f"\n{summary['unsolved']['layers']} layers cannot be solved (kernels, norms, biases, time and label "
+            f"layers); rule: {summary['unsolved']['rule']}. First: {first}"
         )
     lines += format_conflicts_of(summary.get("conflicts", {}))
     told = [f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"

@@ -5,7 +5,8 @@ For a linear layer y = W x and concepts c with changes U_c D_c, token p and gate
     y(p) = W x(p) + sum over c of M_c(p) U_c D_c x(p) = W x + ((x D^T) * M) U^T
 
 with all concepts' factors stacked along the rank, so that any number of concepts costs one pair of products per layer.
-A change C_c that is no product U_c D_c is gated as it is: + M_c(p) C_c x(p).
+A change C_c that is no product U_c D_c is gated as it is: + M_c(p) C_c x(p), a change b_c of the bias: + M_c(p) b_c.
+A norm y = n(x) w + b whose weight changes by v_c and its bias by b_c: + M_c(p) (n(x(p)) v_c + b_c).
 A convolution is the same with D_c as its kernel: the rank maps D_c * x are gated at the places of the output, which is
 to gate the output map, because U_c acts on each place alone.
 The paper fuses instead; gating is ours (compare FreeFuse, arXiv 2510.23515, and LoRA-Composer, arXiv 2403.11627).
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..delta import Delta, LowRank
+from ..topology import BIAS, module_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,38 +32,84 @@ class Factors:
 
     ``whole``: (concept, matrix [out, in]) of those that are no products (LoHa, LoKr, DoRA, full weights); each costs a
     product of its own. For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
+    ``shift`` [K, out]: the changes of the bias, or None.
     """
 
     down: Tensor
     up: Tensor
     owner: Tensor
     whole: tuple[tuple[int, Tensor], ...] = ()
+    shift: Tensor | None = None
 
     def to(self, like: Tensor) -> Factors:
         whole = tuple((number, matrix.to(like)) for number, matrix in self.whole)
-        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device), whole)
+        shift = None if self.shift is None else self.shift.to(like)
+        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device), whole, shift)
+
+
+@dataclass(frozen=True, eq=False)
+class NormShifts:
+    """All concepts' changes of one norm: of its ``weight`` [K, n] and of its ``bias`` [K, n]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def to(self, like: Tensor) -> NormShifts:
+        return NormShifts(self.weight.to(like), self.bias.to(like))
+
+
+def stack_norms(concepts: Sequence[Mapping[str, Delta]]) -> dict[str, NormShifts]:
+    """The changes of norms by layer name."""
+    names = {module_of(name) for deltas in concepts for name in deltas}
+    found = {}
+    for name in names:
+        sides = [
+            _rows([(n, deltas[key].dense()) for n, deltas in enumerate(concepts) if key in deltas], len(concepts))
+            for key in (name, name + BIAS)
+        ]
+        weight, bias = (next(s for s in sides if s is not None) * 0 if side is None else side for side in sides)
+        found[name] = NormShifts(weight, bias)
+    return found
 
 
 def stack_factors(concepts: Sequence[Mapping[str, Delta]]) -> dict[str, Factors]:
     """Factors by layer name; scales are folded in."""
     found: dict[str, list[tuple[int, Delta]]] = {}
+    shifts: dict[str, list[tuple[int, Tensor]]] = {}
     for number, deltas in enumerate(concepts):
         for name, delta in deltas.items():
-            found.setdefault(name, []).append((number, delta.scaled(1.0)))
-    return {name: _stack(parts) for name, parts in found.items()}
+            if name.endswith(BIAS):
+                shifts.setdefault(module_of(name), []).append((number, delta.dense()))
+            else:
+                found.setdefault(name, []).append((number, delta.scaled(1.0)))
+    return {
+        name: _stack(found.get(name, ()), _rows(shifts.get(name, ()), len(concepts)))
+        for name in dict.fromkeys((*found, *shifts))
+    }  # fmt: skip
 
 
-def _stack(parts: Sequence[tuple[int, Delta]]) -> Factors:
+def _rows(vectors: Sequence[tuple[int, Tensor]], count: int) -> Tensor | None:
+    """[K, n] with each concept's vector in its row; None without any."""
+    if not vectors:
+        return None
+    rows = torch.zeros(count, len(vectors[0][1]))
+    for number, vector in vectors:
+        rows[number] = vector
+    return rows
+
+
+def _stack(parts: Sequence[tuple[int, Delta]], shift: Tensor | None) -> Factors:
     whole = tuple((number, delta.dense().flatten(1)) for number, delta in parts if not isinstance(delta, LowRank))
     thin = [(number, delta) for number, delta in parts if isinstance(delta, LowRank)]
     if not thin:
-        rows, cells = whole[0][1].shape
-        return Factors(torch.zeros(0, cells), torch.zeros(rows, 0), torch.zeros(0, dtype=torch.long), whole)
+        rows, cells = whole[0][1].shape if whole else (shift.shape[1], 0)
+        return Factors(torch.zeros(0, cells), torch.zeros(rows, 0), torch.zeros(0, dtype=torch.long), whole, shift)
     return Factors(
         torch.cat([delta.down.float() for _, delta in thin]),
         torch.cat([delta.up.float() for _, delta in thin], 1),
         torch.cat([torch.full((delta.rank,), number) for number, delta in thin]),
         whole,
+        shift,
     )
 
 
@@ -85,7 +133,9 @@ def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Tensor) -> Tensor
 
 
 def _change(x: Tensor, factors: Factors, gates: Tensor) -> Tensor:
-    change = ((x @ factors.down.T) * gates[..., factors.owner]) @ factors.up.T
+    change = ((x @ factors.down.T) * gates[..., factors.owner]) @ factors.up.T if len(factors.owner) else 0
+    if factors.shift is not None:
+        change = change + gates @ factors.shift
     for number, matrix in factors.whole:
         change = change + (x @ matrix.T) * gates[..., number, None]
     return change
@@ -109,7 +159,17 @@ def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Tensor, ke
         down = factors.down.view(len(factors.down), -1, *kernel.size)
         ranks = F.conv2d(x, down, None, *walk) * maps[:, factors.owner]
         out = out + F.conv2d(ranks, factors.up[..., None, None]).to(out)
+    if factors.shift is not None:
+        out = out + torch.einsum("bkhw,ko->bohw", maps, factors.shift).to(out)
     for number, matrix in factors.whole:
         change = F.conv2d(x, matrix.view(len(matrix), -1, *kernel.size), None, *walk)
         out = out + (change * maps[:, number, None]).to(out)
     return out
+
+
+def add_gated_norm(out: Tensor, normed: Tensor, change: NormShifts, gates: Tensor) -> Tensor:
+    """out + M (n(x) v + b); ``normed`` = n(x) without weight and bias, [B, N, C], or [B, C, h, w] of a group norm."""
+    weight, bias = (gates.to(normed) @ side for side in (change.weight, change.bias))  # [B, N, C]
+    if normed.dim() == 4:
+        weight, bias = (side.transpose(1, 2).unflatten(2, normed.shape[-2:]) for side in (weight, bias))
+    return out + (normed * weight + bias).to(out)

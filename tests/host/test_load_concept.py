@@ -169,14 +169,43 @@ def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dial
     compare_with_the_stock_loader(path, tiny_sd15, found, 1.0 if "oft" in dialect else 0.7)
 
 
-def test_what_the_host_cannot_compute_is_refused(tiny_sd15, tmp_path):
-    """LoKr with a Tucker core: the host logs an error and adds nothing; a file that does nothing must not pass."""
-    from mos_pack.mixofshow_core.errors import MixOfShowError
+@pytest.mark.parametrize("alpha", [None, 1.0])
+@pytest.mark.parametrize("whole", [True, False])
+def test_lokr_with_a_tucker_core_is_read_though_the_host_stops_at_it(alpha, whole, tiny_sd15, tmp_path):
+    """The host logs an error and adds nothing; LyCORIS' formula is w1 (x) (t2 x1 w2_a x2 w2_b) alpha / rank."""
     from mos_pack.nodes.bridge.formats.foreign import read_any
 
-    save_file(community_file("tucker-lokr", tiny_sd15, "sd15"), tmp_path / "lora.safetensors")
-    with pytest.raises(MixOfShowError, match="lora.safetensors: 'lora_unet.*does not fit the layer"):
-        read_any(tmp_path / "lora.safetensors")
+    tensors = community_file("tucker-lokr", tiny_sd15, "sd15")
+    if not whole:  # the first factor as a product as well
+        for key in [key for key in tensors if key.endswith("lokr_w1")]:
+            tensors |= {f"{key}_a": torch.randn(4, RANK), f"{key}_b": torch.randn(RANK, 4)}
+            del tensors[key]
+    names = {key.partition(".")[0] for key in tensors}
+    tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha) for name in names}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    found = read_any(tmp_path / "lora.safetensors")
+    assert len(found.concept.deltas) == len(names) and not found.skipped
+    part = {key.rpartition(".")[2]: value for key, value in tensors.items() if "down_blocks_0_resnets_0" in key}
+    w1 = part["lokr_w1"] if whole else part["lokr_w1_a"] @ part["lokr_w1_b"]
+    core = torch.einsum("ijkl,ip,jr->prkl", part["lokr_t2"], part["lokr_w2_a"], part["lokr_w2_b"])
+    diff = torch.einsum("ab,cdkl->acbdkl", w1, core).reshape(32, 32, 3, 3) * ((alpha or RANK) / RANK)
+    read = found.concept.deltas["diffusion_model.input_blocks.1.0.in_layers.2"]
+    assert torch.allclose(read.diff, diff, atol=1e-5)
+
+
+def test_a_factor_pair_that_does_not_fit_its_layer_is_refused(tiny_sd15, tmp_path):
+    from mos_pack.mixofshow_core.errors import MixOfShowError
+    from mos_pack.nodes.bridge.formats.exporting import LiveWeights
+    from mos_pack.nodes.bridge.formats.foreign import read_any
+
+    tensors = file_of("lokr", tiny_sd15, "sd15")
+    key = next(key for key in tensors if key.endswith("lokr_w2"))
+    zero = {**tensors, key: torch.zeros_like(tensors[key])}
+    save_file(zero, tmp_path / "zero.safetensors")  # a layer that learned nothing is no error
+    assert not read_any(tmp_path / "zero.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip)).skipped
+    save_file({**tensors, key: tensors[key][:, :-1].clone()}, tmp_path / "odd.safetensors")
+    with pytest.raises(MixOfShowError, match="odd.safetensors: 'lora_.*does not fit the layer"):
+        read_any(tmp_path / "odd.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
 
 
 def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):

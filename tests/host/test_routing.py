@@ -1,6 +1,7 @@
 """Unfused concepts, each acting in its own regions only."""
 
 import json
+import re
 
 import comfy.sample
 import pytest
@@ -244,7 +245,35 @@ def test_large_convolutions_are_routed_and_time_layers_are_listed(base, caplog):
     wanted = sample(alone(base, without_time(use), "mara", "bad"))
     with caplog.at_level("WARNING", logger="mixofshow"):
         full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
-    assert "cannot route 1 layers, they stay as in MODEL: diffusion_model.time_embed.0" in caplog.text
+    wanted_note = r"WARNING: 1 layers of mara have no places .* \d+\.\d% of its norm.* diffusion_model.time_embed.0"
+    assert re.search(wanted_note, caplog.text) and re.search(wanted_note, full.ui.as_dict()["text"][0])
+    assert gap(sample(full.result), wanted) < 5e-5
+    plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara", "bad").result)
+    assert gap(plain, wanted) > 0.01
+
+
+def vector_use(base, name, seed):
+    """A concept on every norm and bias of the UNet that works on places."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {}
+    for path, module in base.model.model.diffusion_model.named_modules():
+        has_places = not path.startswith(("time_embed", "label_emb")) and "emb_layers" not in path
+        if has_places and isinstance(getattr(module, "bias", None), torch.nn.Parameter):
+            vectors = [0.2 * torch.randn(len(module.bias), generator=generator) for _ in range(2)]
+            deltas[f"diffusion_model.{path}.bias"] = Dense(vectors[0])
+            if module.weight.dim() == 1:
+                deltas[f"diffusion_model.{path}"] = Dense(vectors[1])
+    entry = make_entry(name, layers=16, widths=widths_of(base.clip), seed=seed)
+    return ConceptUse(Concept((entry,), deltas, BaseInfo("sd-64", None, 16), {}), 0.8)
+
+
+def test_norms_and_biases_are_routed(base):
+    use = vector_use(base, "mara", 7)
+    kinds = {name.rpartition(".")[2] for name in use.concept.deltas}
+    assert {"bias", "norm", "norm1", "norm2", "norm3"} <= kinds
+    wanted = sample(alone(base, use, "mara", "bad"))
+    full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
+    assert "no places" not in full.ui.as_dict()["text"][0]
     assert gap(sample(full.result), wanted) < 5e-5
     plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara", "bad").result)
     assert gap(plain, wanted) > 0.01

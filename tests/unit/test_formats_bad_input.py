@@ -159,7 +159,7 @@ def test_a_70_layer_embedding_is_no_sd15_concept(tmp_path):
 def test_missing_files_folders_and_links(tmp_path):
     with pytest.raises(MixOfShowError, match="No file nobody.pth"):
         read_any(tmp_path / "nobody.pth")
-    with pytest.raises(MixOfShowError, match="folder without"):
+    with pytest.raises(MixOfShowError, match="is a folder, neither"):
         read_any(tmp_path)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(MixOfShowError, match="No file loop"):

@@ -60,7 +60,7 @@ def test_unknown_keys_are_listed_with_a_reason(tmp_path):
     skipped = dict(result.skipped)
     assert skipped["unet.conv_in.weight"] == "not a low-rank factor"
     assert skipped["epoch"] == "not a part of an ED-LoRA file"
-    assert "no such layer" in skipped["unet.nonsense"]
+    assert "no such layer" in skipped["unet.nonsense.lora_up.weight"]
     assert "not a low-rank factor" in result.summary()
 
 

@@ -16,10 +16,13 @@ def test_the_fused_matrix_is_cut_into_its_layers(tmp_path):
              "attn.in_proj_weight": whole, "attn.in_proj_bias": torch.randn(12)}  # fmt: skip
     save_file({SINGLE + key: value for key, value in parts.items()}, tmp_path / "base.safetensors")
     base = CheckpointWeights(tmp_path / "base.safetensors")
-    assert set(base) == {LAYER + name for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                                   "self_attn.out_proj", "mlp.fc1")}  # fmt: skip
-    for third, name in enumerate("qkv"):
-        assert torch.equal(base[f"{LAYER}self_attn.{name}_proj"], whole[4 * third : 4 * third + 4])
+    cut = [f"self_attn.{name}_proj" for name in "qkv"]
+    biases = [f"{name}.bias" for name in cut]
+    assert set(base) == {LAYER + name for name in (*cut, *biases, "self_attn.out_proj", "mlp.fc1")}
+    for third, name in enumerate(cut):
+        rows = slice(4 * third, 4 * third + 4)
+        assert torch.equal(base[LAYER + name], whole[rows])
+        assert torch.equal(base[f"{LAYER}{name}.bias"], parts["attn.in_proj_bias"][rows])
     assert torch.equal(base[f"{LAYER}mlp.fc1"], parts["mlp.c_fc.weight"])
 
 

@@ -137,14 +137,46 @@ def test_what_a_format_cannot_hold_is_an_error(concept, tmp_path):
     with pytest.raises(MixOfShowError, match="two text encoders"):
         export(sdxl, "ed-lora", tmp_path / "x")
     conv = replace(concept, deltas={"diffusion_model.input_blocks.1.0.in_layers.2": Dense(torch.randn(4, 4, 3, 3))})
-    with pytest.raises(MixOfShowError, match="convolution"):
-        export(conv, "diffusers", tmp_path / "x")
+    with pytest.raises(MixOfShowError, match="3x3 convolution.*format kohya, diffusers or concept"):
+        export(conv, "ed-lora", tmp_path / "x")
     odd = replace(concept, deltas={"diffusion_model.input_blocks.77.1.nowhere": concept.deltas[FIRST_K]})
     with pytest.raises(MixOfShowError, match="nowhere.*does not exist"):
         export(odd, "kohya", tmp_path / "x")
     with pytest.raises(MixOfShowError, match="unknown; use one of concept"):
         export(concept, "zip", tmp_path / "x")
     assert not list(tmp_path.glob("x*")) and len(FORMATS) == 10
+
+
+KERNEL = "diffusion_model.input_blocks.1.0.in_layers.2"
+
+
+@pytest.mark.parametrize(("kind", "up", "down"), [("kohya", "lora_up", "lora_down"), ("diffusers", "lora_B", "lora_A"),
+                                                  ("peft", "lora_B", "lora_A")])  # fmt: skip
+@pytest.mark.parametrize("change", [Dense(torch.randn(4, 5, 3, 3)), LowRank(torch.randn(4, 2), torch.randn(2, 45))])
+def test_factors_of_a_3x3_convolution_are_convolutions(kind, up, down, change, concept, tmp_path):
+    """As kohya's and PEFT's programs make them: the kernel in `down`, 1x1 in `up`."""
+    done = export(replace(concept, deltas={KERNEL: change}), kind, tmp_path / "x", "4")
+    tensors = load_safetensors(done.paths[0])[0]
+    if f"{kind}{type(change).__name__}" == "kohyaDense":  # a full-rank kernel stays as it is where it can
+        assert torch.equal(tensors["lora_unet_down_blocks_0_resnets_0_conv1.diff"], change.diff)
+        return
+    shapes = {key.rpartition("lora_")[2]: tuple(value.shape[1:]) for key, value in tensors.items() if "lora_" in key}
+    rank = shapes[f"{up.removeprefix('lora_')}.weight"][0]
+    assert shapes[f"{up.removeprefix('lora_')}.weight"][1:] == (1, 1) and rank <= 4
+    assert shapes[f"{down.removeprefix('lora_')}.weight"] == (5, 3, 3)
+
+
+def test_norms_and_biases_are_written_where_they_fit_and_told_where_not(concept, tmp_path):
+    norm, bias = "diffusion_model.input_blocks.1.1.norm", f"{FIRST_K.replace('to_k', 'to_out.0')}.bias"
+    both = replace(concept, deltas={**concept.deltas, norm: Dense(torch.randn(8)), bias: Dense(torch.randn(8))})
+    keys = load_safetensors(export(both, "kohya", tmp_path / "kohya").main)[0]
+    block = "lora_unet_down_blocks_0_attentions_0"
+    assert {f"{block}_norm.diff", f"{block}_transformer_blocks_0_attn2_to_out_0.diff_b"} <= keys.keys()
+    done = export(both, "concept", tmp_path / "concept")
+    assert read_any(done.main).concept.content_hash == both.content_hash
+    for kind in ("diffusers", "peft", "ed-lora", "ed-lora-pth"):
+        done = export(both, kind, tmp_path / kind)
+        assert "changes of 2 norms and biases" in done.lost[0] and "% of the concept's norm" in done.lost[0], kind
 
 
 def test_the_thumbnail_reaches_the_header(concept, tmp_path):

@@ -7,8 +7,10 @@ from mos_pack.mixofshow_core.regional.gating import (
     Kernel,
     add_gated,
     add_gated_kernel,
+    add_gated_norm,
     concept_gates,
     stack_factors,
+    stack_norms,
 )
 
 
@@ -81,3 +83,25 @@ def test_a_full_kernels_output_map_is_gated():
     change = torch.nn.functional.conv2d(x, whole.diff, None, 1, 1)
     found = add_gated_kernel(out, x, factors, gates, Kernel((3, 3), (1, 1), (1, 1), (1, 1)))
     assert torch.allclose(found, out + gates[..., 1].view(2, 1, 7, 4) * change, atol=1e-4)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_biases_are_gated_with_and_without_a_change_of_the_weight(deltas, alone):
+    bias = Dense(torch.randn(6))
+    factors = stack_factors([{} if alone else deltas[0], {"a.bias": bias}])["a"]
+    x, out, gates = torch.randn(2, 7, 5), torch.randn(2, 7, 6), torch.rand(2, 7, 2)
+    wanted = out + gates[..., 1, None] * bias.diff
+    wanted = wanted if alone else wanted + gates[..., 0, None] * (x @ deltas[0]["a"].dense().T)
+    assert torch.allclose(add_gated(out, x, factors, gates), wanted, atol=1e-5)
+    pixels, kernel = torch.randn(2, 5, 3, 4), Kernel((3, 3), (1, 1), (1, 1), (1, 1))
+    shift = stack_factors([{}, {"a.bias": bias}])["a"]
+    found = add_gated_kernel(torch.zeros(2, 6, 3, 4), pixels, shift, torch.ones(2, 12, 2), kernel)
+    assert torch.allclose(found, bias.diff.view(1, 6, 1, 1).expand_as(found))
+
+
+def test_norms_are_gated_in_weight_and_bias():
+    weight, bias = torch.randn(6), torch.randn(6)
+    change = stack_norms([{"n": Dense(weight)}, {"n.bias": Dense(bias)}])["n"]
+    normed, out, gates = torch.randn(2, 7, 6), torch.randn(2, 7, 6), torch.rand(2, 7, 2)
+    wanted = out + gates[..., 0, None] * normed * weight + gates[..., 1, None] * bias
+    assert torch.allclose(add_gated_norm(out, normed, change, gates), wanted, atol=1e-5)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import comfy.lora
-import comfy.model_management
 import comfy.model_sampling
 import comfy.sd
 import comfy.sd1_clip
-import torch
-from torch import Tensor
 
 from ....mixofshow_core.atomic import replacing
 from ....mixofshow_core.concept import Concept
@@ -26,38 +21,12 @@ from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabular
 from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
-from ..host.model import apply_deltas, check_family, named_linears, patch_key, prediction_class, text_models_of, unet_of
+from ..host.model import apply_deltas, check_family, prediction_class, text_models_of, unet_of
+from .live import LiveWeights, effective
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
 LORA_FORMATS = ("concept", "stock", "kohya", "diffusers")  # found by Load LoRA, so they go to its folder
 TOKENIZER_FILES = ("merges.txt", "special_tokens_map.json", "vocab.json")
-
-
-class LiveWeights(Mapping[str, Tensor]):
-    """fp32 weights of MODEL's and CLIP's linear layers by layer name, LoRAs on them included; computed on access."""
-
-    def __init__(self, model, clip=None):
-        self.model, self.clip = model, clip
-        self._layers = list(named_linears(model, clip))
-        self._patches = model.get_key_patches() | (clip.patcher.get_key_patches() if clip is not None else {})
-
-    def __getitem__(self, layer: str) -> Tensor:
-        return _effective(self._patches[patch_key(layer)], patch_key(layer))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __contains__(self, layer: object) -> bool:
-        return isinstance(layer, str) and patch_key(layer) in self._patches
-
-
-def _effective(entry: list, key: str) -> Tensor:
-    (weight, convert), *rest = entry
-    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
-    return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)
 
 
 def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=None, vae=None) -> Exported:
@@ -103,13 +72,13 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
 
 def _whole(model, clip, vae) -> Whole:
     unet_state = {
-        key.removeprefix(UNET_PREFIX): _effective(entry, key).to(entry[0][0].dtype)
+        key.removeprefix(UNET_PREFIX): effective(entry, key).to(entry[0][0].dtype)
         for key, entry in model.get_key_patches(UNET_PREFIX).items()
     }
     texts = {}
     for encoder, module in text_models_of(clip).items():
         entries = clip.patcher.get_key_patches(f"{encoder}.")
-        state = {k.removeprefix(f"{encoder}."): _effective(v, k).to(v[0][0].dtype) for k, v in entries.items()}
+        state = {k.removeprefix(f"{encoder}."): effective(v, k).to(v[0][0].dtype) for k, v in entries.items()}
         texts[encoder] = (module, state)
     autoencoder = None if vae is None else vae.get_sd()
     if autoencoder is not None and "encoder.down.0.block.0.conv1.weight" not in autoencoder:

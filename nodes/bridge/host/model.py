@@ -30,7 +30,7 @@ from ....mixofshow_core.families.known import (
     family_of_width,
     find_family,
 )
-from ....mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
+from ....mixofshow_core.topology import BIAS, TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
 
 log = logging.getLogger("mixofshow")
 
@@ -139,8 +139,14 @@ def named_linears(model, clip) -> dict[str, nn.Module]:
 
 
 def patch_key(layer_name: str) -> str:
-    """The host's weight key of a layer: what ``add_patches`` and ``get_key_patches`` call it."""
-    return layer_name.removeprefix(TEXT_PREFIX) + ".weight"
+    """The host's key of a layer's weight or bias: what ``add_patches`` and ``get_key_patches`` call it."""
+    name = layer_name.removeprefix(TEXT_PREFIX)
+    return name if name.endswith(BIAS) else f"{name}.weight"
+
+
+def layer_name_of(key: str) -> str:
+    """The layer name behind a key of the host: the inverse of ``patch_key``."""
+    return (key if key.startswith(UNET_PREFIX) else TEXT_PREFIX + key).removesuffix(".weight")
 
 
 def _as_patch(delta: Delta):
@@ -176,6 +182,8 @@ def _check_shapes(patcher, deltas: Mapping[str, Delta]) -> None:
         try:
             weight = comfy.utils.get_attr(patcher.model, key)
         except AttributeError:
+            weight = None
+        if weight is None:
             continue  # reported as missing by the caller, together with all others
         rows = tuple(weight.shape) if isinstance(delta, Dense) else (weight.shape[0], weight[0].numel())
         if delta.shape != rows:

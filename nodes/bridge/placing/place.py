@@ -83,7 +83,7 @@ def place(
     if cast:
         owners, background = find_owners(cast, positives, placed, vocabulary)
         notes += describe_owners(cast, owners, background, placed)
-        routes = make_routes(model, cast, owners, background)
+        routes = make_routes(model, cast, owners, background, notes)
         for number in {*owners, background} - {None}:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
             texts = {} if carries(clip.patcher, cast[number].concept) else texts

@@ -1,40 +1,58 @@
 """Each region its own concept in one pass: forward hooks on the running UNet that add gated low-rank changes.
 
-Hooks live for one UNet call and are removed even when it is interrupted; no weight is touched. Linears and
-convolutions that work on places of the picture are routed; what has no place (time and label layers) is skipped and
-listed.
+Hooks live for one UNet call and are removed even when it is interrupted; no weight is touched. Linears, convolutions,
+norms and biases that work on places of the picture are routed; what has no place (time and label layers) is left out,
+and Place says so.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....mixofshow_core.concept import ConceptUse
+from ....mixofshow_core.delta import Delta, share_of
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.regional.gating import Factors, Kernel, add_gated, add_gated_kernel, stack_factors
-from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, role_of
-from ..host.model import named_linears, unet_of
+from ....mixofshow_core.regional.gating import (
+    Factors,
+    Kernel,
+    NormShifts,
+    add_gated,
+    add_gated_kernel,
+    add_gated_norm,
+    stack_factors,
+    stack_norms,
+)
+from ....mixofshow_core.topology import BIAS, ROLE_CROSS_KV, UNET_PREFIX, module_of, role_of
+from ..host.model import unet_of
 
 log = logging.getLogger("mixofshow")
 
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+IN_TRANSFORMER = re.compile(r"\.transformer_blocks\.|\.proj_in$|\.proj_out$")
 TRANSFORMER = re.compile(r"(.+?)\.(?:transformer_blocks\.|proj_in$|proj_out$)")
 
 
 @dataclass(frozen=True, eq=False)
 class Routes:
-    """Which concept acts where: factors by UNet path, the concept of each region, and the background's."""
+    """Which concept acts where: factors by UNet path, the concept of each region, and the background's.
+
+    ``norms``: the changes of norms, by UNet path.
+    """
 
     factors: dict[str, Factors]
     owners: tuple[int | None, ...]
     background: int | None
     count: int
+    norms: dict[str, NormShifts] = field(default_factory=dict)
 
     def one_hot(self, owners: Sequence[int | None]) -> Tensor:
         """Gates [len(owners), 1, K] for whole texts: a region's text is read with its concept at full weight."""
@@ -45,40 +63,51 @@ class Routes:
         return gates
 
 
-def make_routes(model, uses: Sequence[ConceptUse], owners: Sequence[int | None], background: int | None) -> Routes:
-    """Stack the uses' UNet changes; MixOfShowError when a layer has another shape than MODEL's."""
-    modules = named_linears(model, None) | _convolutions(unet_of(model))
-    concepts, skipped = [], set()
+def make_routes(
+    model, uses: Sequence[ConceptUse], owners: Sequence[int | None], background: int | None, notes: list[str]
+) -> Routes:
+    """Stack the uses' UNet changes; MixOfShowError when a layer has another shape than MODEL's.
+
+    What cannot be routed is said in `notes`, with its share of the concept's norm.
+    """
+    modules = _routable(unet_of(model))
+    layers, norms = [], []
     for use in uses:
-        kept = {}
-        for name, delta in use.concept.deltas.items():
-            if not name.startswith(UNET_PREFIX):
+        kept: tuple[dict[str, Delta], dict[str, Delta]] = ({}, {})
+        left: list[str] = []
+        changes = {name: delta for name, delta in use.concept.deltas.items() if name.startswith(UNET_PREFIX)}
+        for name, delta in changes.items():
+            path = name.removeprefix(UNET_PREFIX)
+            module = modules.get(module_of(path))
+            if module is None:
+                left.append(name)
                 continue
-            module = modules.get(name)
-            if module is None or not _has_places(name, module):
-                skipped.add(name)
-                continue
-            rows, cells = module.weight.shape[0], module.weight[0].numel()
-            fits = delta.shape in ((rows, cells), tuple(module.weight.shape))
-            if not fits:
+            wanted = tuple((module.bias if name.endswith(BIAS) else module.weight).shape)
+            if delta.shape not in (wanted, (wanted[0], math.prod(wanted[1:]))):
                 raise MixOfShowError(
-                    f"Place: concept {use.label!r} changes {name} by a {delta.shape} matrix, MODEL has "
-                    f"{tuple(module.weight.shape)}; it was made for another base."
+                    f"Place: concept {use.label!r} changes {name} by a {delta.shape} tensor, MODEL has {wanted}; it "
+                    "was made for another base."
                 )
-            kept[name] = delta.scaled(use.strength_at(name))
-        concepts.append(kept)
-    if skipped:
-        log.warning("Place cannot route %d layers, they stay as in MODEL: %s", len(skipped), ", ".join(sorted(skipped)))
-    factors = {name.removeprefix(UNET_PREFIX): part for name, part in stack_factors(concepts).items()}
-    return Routes(factors, tuple(owners), background, len(uses))
+            kept[isinstance(module, NORMS)][path] = delta.scaled(use.strength_at(name))
+        layers.append(kept[0])
+        norms.append(kept[1])
+        if left:
+            share = share_of(use.concept.deltas, left)
+            notes.append(
+                f"WARNING: {len(left)} layers of {use.label} have no places (time and label layers) and stay as in "
+                f"MODEL: {share:.1%} of its norm. Fuse it to use all of it. The first: {left[0]}"
+            )
+            log.warning("Place: %s", notes[-1])
+    return Routes(stack_factors(layers), tuple(owners), background, len(uses), stack_norms(norms))
 
 
-def _convolutions(unet: nn.Module) -> dict[str, nn.Module]:
-    return {UNET_PREFIX + path: found for path, found in unet.named_modules() if isinstance(found, nn.Conv2d)}
-
-
-def _has_places(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) or ".transformer_blocks." in name or name.endswith((".proj_in", ".proj_out"))
+def _routable(unet: nn.Module) -> dict[str, nn.Module]:
+    """Layers that work on places of the picture, by path: convolutions, group norms, and all of the transformers."""
+    return {
+        path: module for path, module in unet.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.GroupNorm))
+        or (isinstance(module, (nn.Linear, nn.LayerNorm)) and IN_TRANSFORMER.search(path))
+    }  # fmt: skip
 
 
 @contextmanager
@@ -87,13 +116,17 @@ def routed(unet: nn.Module, batch) -> Iterator[None]:
     handles = []
     try:
         used = batch.routes()
-        for path in {found[1] for routes in used for found in map(TRANSFORMER.match, routes.factors) if found}:
+        paths = [path for routes in used for path in (*routes.factors, *routes.norms)]
+        for path in {found[1] for found in map(TRANSFORMER.match, paths) if found}:
             enter = unet.get_submodule(path).register_forward_pre_hook(lambda module, inputs: batch.enter(inputs[0]))
             handles.append(enter)
         for routes in used:
             for path, factors in routes.factors.items():
                 layer = unet.get_submodule(path)
                 handles.append(layer.register_forward_hook(_make_hook(batch, routes, path, layer, factors)))
+            for path, change in routes.norms.items():
+                hook = _make_norm_hook(batch, routes, path, change)
+                handles.append(unet.get_submodule(path).register_forward_hook(hook))
         yield
     finally:
         for handle in handles:
@@ -115,5 +148,24 @@ def _make_hook(batch, routes: Routes, path: str, layer: nn.Module, factors: Fact
         if kept is None:
             kept = batch.sampling.factors[key] = factors.to(x)
         return add_gated(out, x, kept, gates) if kernel is None else add_gated_kernel(out, x, kept, gates, kernel)
+
+    return add
+
+
+def _make_norm_hook(batch, routes: Routes, path: str, change: NormShifts):
+    def add(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
+        x = inputs[0]
+        gates = batch.gates_for(routes, x, False)
+        if gates is None:
+            return out
+        key = (id(routes), path, x.device, x.dtype)
+        kept = batch.sampling.factors.get(key)
+        if kept is None:
+            kept = batch.sampling.factors[key] = change.to(x)
+        if isinstance(module, nn.GroupNorm):
+            normed = F.group_norm(x, module.num_groups, None, None, module.eps)
+        else:
+            normed = F.layer_norm(x, module.normalized_shape, None, None, module.eps)
+        return add_gated_norm(out, normed, kept, gates)
 
     return add

@@ -1,0 +1,106 @@
+"""What LoRA files call the layers of SD1.5 and SDXL, or of a connected model.
+
+No checkpoint is needed: the host's own tables are built from its SD1.5 and SDXL classes on the meta device (no memory).
+Names that kohya's rule gives to layers which the host's table leaves out (norms of the text encoders) are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import comfy.lora
+import comfy.model_base
+import comfy.sd1_clip
+import comfy.sdxl_clip
+import comfy.supported_models
+import torch
+
+from ....mixofshow_core.families.family import UNetLayout
+from ....mixofshow_core.families.known import SD15, SDXL
+from ....mixofshow_core.topology import (
+    UNET_PREFIX,
+    NameTable,
+    text_blocks,
+    unet_layout,
+)
+from ..host.model import patch_key, text_models_of, unet_of
+from .live import LiveWeights
+
+
+@dataclass(frozen=True, eq=False)
+class KeyMap:
+    """``keys``: LoRA name of a layer -> the host's weight key; ``shapes``: shapes by weight key, where they are known.
+    """
+
+    keys: Mapping[str, str]
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
+
+    def prefix(self, key: str) -> str | None:
+        """The layer's name in front of ``.lora_up.weight``, ``_lora.up.weight``, ``.hada_w1_a`` and the like."""
+        while "." in key:
+            key = key.rpartition(".")[0]
+            for candidate in (key, key.removesuffix("_lora")):
+                if candidate in self.keys:
+                    return candidate
+        return None
+
+
+def key_map_of(base: LiveWeights) -> KeyMap:
+    """The names of the connected model; those of a text encoder that is not connected come from the host's classes."""
+    model, clip = base.model.model, base.clip
+    family = (SDXL if isinstance(model, comfy.model_base.SDXL) else SD15).name
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    texts: dict[str, int] = {}
+    if clip is not None:
+        known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
+        texts = {name: len(list(text_blocks(module))) for name, module in text_models_of(clip).items()}
+    there = {*base.model.get_key_patches(), *(clip.patcher.get_key_patches() if clip is not None else ())}
+    keys = _completed(known, there, unet_layout(unet_of(base.model)), texts)
+    if clip is not None:
+        return KeyMap(keys)
+    generic = family_key_map(family)
+    text_keys = {name: key for name, key in generic.keys.items() if not key.startswith(UNET_PREFIX)}
+    shapes = {key: shape for key, shape in generic.shapes.items() if not key.startswith(UNET_PREFIX)}
+    return KeyMap(text_keys | keys, shapes)
+
+
+def family_key_map(family: str) -> KeyMap:
+    """The names and shapes of ``sd15`` or ``sdxl``."""
+    common = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "use_temporal_attention": False,
+        "use_temporal_resblock": False, "use_spatial_transformer": True, "legacy": False, "use_checkpoint": False,
+        "dtype": torch.float16,
+    }  # fmt: skip
+    if family == SD15.name:
+        config = comfy.supported_models.SD15(common | {
+            "num_res_blocks": [2] * 4, "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0] * 2,
+            "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "num_heads": 8,
+            "num_head_channels": -1, "use_linear_in_transformer": False, "context_dim": 768, "adm_in_channels": None,
+        })  # fmt: skip
+        model_class, text_class, row = comfy.model_base.BaseModel, comfy.sd1_clip.SD1ClipModel, SD15
+    else:
+        config = comfy.supported_models.SDXL(common | {
+            "num_res_blocks": [2] * 3, "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
+            "transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3, "num_heads": -1,
+            "num_head_channels": 64, "use_linear_in_transformer": True, "context_dim": 2048, "adm_in_channels": 2816,
+            "num_classes": "sequential",
+        })  # fmt: skip
+        model_class, text_class, row = comfy.model_base.SDXL, comfy.sdxl_clip.SDXLClipModel, SDXL
+    config.set_inference_dtype(torch.float16, None)
+    model = model_class(config, device="meta")
+    text = text_class(device="meta", dtype=torch.float16)
+    known = comfy.lora.model_lora_keys_clip(text, comfy.lora.model_lora_keys_unet(model, {}))
+    shapes = {key: value.shape for module in (model, text) for key, value in module.state_dict().items()}
+    return KeyMap(_completed(known, set(shapes), row.layout, row.text_layers), shapes)
+
+
+def _completed(known: Mapping[str, object], there: set[str], layout: UNetLayout, texts: Mapping[str, int]):
+    """The host's names, and kohya's for every other layer that is there. A part of a weight has no name of ours."""
+    found = {name: key for name, key in known.items() if isinstance(key, str)}
+    for row in NameTable(layout, texts).by_layer.values():
+        key = patch_key(row.layer)
+        for name in (row.kohya, row.kohya.replace("lora_te_", "lora_te1_")):
+            if key in there:
+                found.setdefault(name, key)
+    return found

@@ -1,0 +1,43 @@
+"""The weights of a connected MODEL and CLIP by layer name, with the LoRAs that are on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import comfy.lora
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ..host.model import named_linears, patch_key
+
+
+class LiveWeights(Mapping[str, Tensor]):
+    """fp32 weights of MODEL's and CLIP's linear layers by layer name, LoRAs on them included; computed on access.
+
+    Norms, biases and convolutions are known too, though not listed.
+    """
+
+    def __init__(self, model, clip=None):
+        self.model, self.clip = model, clip
+        self._layers = list(named_linears(model, clip))
+        self._patches = model.get_key_patches() | (clip.patcher.get_key_patches() if clip is not None else {})
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return effective(self._patches[patch_key(layer)], patch_key(layer))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, layer: object) -> bool:
+        return isinstance(layer, str) and patch_key(layer) in self._patches
+
+
+def effective(entry: list, key: str) -> Tensor:
+    """fp32 weight on the CPU from an entry of ``get_key_patches``: [(weight, convert), patch, ...]."""
+    (weight, convert), *rest = entry
+    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)
