@@ -20,6 +20,7 @@ from mos_tests.host.test_place import regions
 from mos_tests.host.tiny import TinyBase
 from mos_world.training import base as recipe_a
 from mos_world.training import base_b as recipe_b
+from mos_world.training import latents
 from mos_world.training.export import net_tensors
 from mos_world.workflows.graphs import to_api
 from mos_world.workflows.variants import find, together
@@ -31,7 +32,7 @@ LAYERS = 11
 
 @pytest.fixture(scope="module")
 def ids():
-    return torch.cat([recipe_a.tokenize([PROMPT, ""]).flatten(), torch.arange(300, 340)]).unique()
+    return torch.cat([latents.tokenize([PROMPT, ""]).flatten(), torch.arange(300, 340)]).unique()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_its_first_step_paints_what_base_a_paints(ids, tmp_path):
     torch.save({"ema": older.state_dict(), "ids": ids[:-5]}, tmp_path / "a.pt")
     newer = recipe_b.NetB(ids[:-5]).requires_grad_(False)
     recipe_b.start_from(newer, ids[:-5], tmp_path / "a.pt")
-    rows = torch.searchsorted(ids, recipe_a.tokenize([PROMPT, ""])).clamp(max=len(ids) - 6)
+    rows = torch.searchsorted(ids, latents.tokenize([PROMPT, ""])).clamp(max=len(ids) - 6)
     x, t = torch.randn(2, small_base.LATENT_CHANNELS, 8, 16), torch.tensor([10.0, 700.0])
     wanted = older.unet(x, t, **older.conditions(rows, 8, 16))
     found = newer.unet(x, t, **newer.conditions(rows, 8, 16))
@@ -80,7 +81,7 @@ def test_its_first_step_paints_what_base_a_paints(ids, tmp_path):
 
 def test_the_host_feeds_the_net_as_training_did(net, ids, base):
     """Both tokenizers, their paddings, the pooled position, the label input and the 8-bit weights."""
-    rows = torch.searchsorted(ids, recipe_a.tokenize([PROMPT]))
+    rows = torch.searchsorted(ids, latents.tokenize([PROMPT]))
     wanted = net.conditions(rows, 8, 16)
     encoded = base.clip.encode_from_tokens(base.clip.tokenize(PROMPT), return_dict=True)
     assert (encoded["cond"] - wanted["context"]).abs().max() < 0.02
@@ -94,7 +95,7 @@ def test_the_host_feeds_the_net_as_training_did(net, ids, base):
 
 
 def test_a_crop_is_told_to_the_net(net, ids):
-    rows = torch.searchsorted(ids, recipe_a.tokenize([PROMPT]))
+    rows = torch.searchsorted(ids, latents.tokenize([PROMPT]))
     whole, left, right = (
         net.conditions(rows, 8, 8, **where)["y"] for where in ({}, {"full": 16}, {"full": 16, "crop": 8})
     )
