@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from mixofshow_pack.mixofshow_core.formats import ReadResult, read_any  # noqa: 
 from mixofshow_pack.mixofshow_core.formats.card import describe, describe_concept, plot_norms  # noqa: E402
 from mixofshow_pack.mixofshow_core.formats.checkpoint import CheckpointWeights  # noqa: E402
 from mixofshow_pack.mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, export  # noqa: E402
+from mixofshow_pack.mixofshow_core.operators import declare_missing  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,8 +134,7 @@ def _bridge(name: str, given: Path | None):
         raise MixOfShowError("No ComfyUI found; give its folder with --comfyui.")
     if "comfy.cli_args" not in sys.modules:
         sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
-        if folder == MANAGED_HOST:
-            _declare_missing_operators()
+        declare_missing()
         elsewhere = tempfile.TemporaryDirectory(prefix="mixofshow-")
         atexit.register(elsewhere.cleanup)
         arguments, sys.argv = sys.argv, ["cli.py", "--cpu", "--base-directory", elsewhere.name]
@@ -145,14 +144,6 @@ def _bridge(name: str, given: Path | None):
         finally:
             sys.argv = arguments
     return importlib.import_module(f"{PACK}.nodes.bridge.{name}")
-
-
-def _declare_missing_operators() -> None:
-    """dev.py's ComfyUI runs with a torchvision without its compiled half; its launcher knows what to declare."""
-    place = importlib.util.spec_from_file_location("mixofshow_launcher", ROOT / "tests" / "host" / "launcher.py")
-    launcher = importlib.util.module_from_spec(place)
-    place.loader.exec_module(launcher)
-    launcher.declare_torchvision_ops()
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import threading
 import time
 from pathlib import Path
 
+PACK = Path(__file__).resolve().parents[2]
+
 
 def main() -> None:
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]  # nothing of ours may shadow the host's modules
     host = Path(sys.argv[1]).resolve()
     sys.path.insert(0, str(host))
-    declare_torchvision_ops()
+    declare_torchvision_operators()
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     sys.argv = [str(host / "main.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -26,17 +28,9 @@ def end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def declare_torchvision_ops() -> None:
-    """torchvision has no CPU build for every torch: its import stops when its compiled operators are unknown.
-
-    Declaring their signatures is enough, because nothing here calls them. Operators that exist are left alone.
-    """
-    import torch
-
-    arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", arguments)
+def declare_torchvision_operators() -> None:
+    """By path, because neither the host nor the pack can be imported yet."""
+    runpy.run_path(str(PACK / "mixofshow_core" / "operators.py"))["declare_missing"]()
 
 
 if __name__ == "__main__":

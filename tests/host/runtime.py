@@ -24,9 +24,9 @@ def start_host_in_process(host: Path) -> None:
     """Puts the host on sys.path and parses its options as `--cpu` with an empty base directory."""
     if "comfy.cli_args" in sys.modules:
         return
-    from mos_tests.host.launcher import declare_torchvision_ops
+    from mos_tests.host.launcher import declare_torchvision_operators
 
-    declare_torchvision_ops()
+    declare_torchvision_operators()
     holder = tempfile.TemporaryDirectory(prefix="mixofshow-host-", ignore_cleanup_errors=True)
     atexit.register(holder.cleanup)  # at exit, not at the end of the tests: they may fail or never begin
     base = holder.name

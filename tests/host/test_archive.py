@@ -6,8 +6,10 @@ import sys
 import zipfile
 
 import pytest
+import torch
 from mos_tests.host.runtime import ROOT, find_host
 from mos_tests.host.test_schemas import CONTRACTS, SETTINGS_NODES
+from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,14 @@ def test_the_unpacked_archive_runs_workflow_01_in_a_clean_host(unpacked):
         graph = together(graph, "fused", True, "archive", seed=1, batch=1)
         pictures = server.run(graph)[find(graph, "SaveImage")[0]]["images"]
         assert len(pictures) == 1
+
+
+def test_the_unpacked_command_line_reads_a_foreign_lora_through_the_host(unpacked, tmp_path):
+    """kohya's names are for ComfyUI's parser: nothing that it takes may lie outside the archive."""
+    layer, rows = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_q", torch.randn(4, 320)
+    file, host = tmp_path / "x.safetensors", find_host()
+    save_file({f"{layer}.lora_up.weight": rows.T.contiguous(), f"{layer}.lora_down.weight": rows}, file)
+    command = [sys.executable, str(unpacked / "cli.py"), "inspect", str(file), "--comfyui", str(host)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 other UNet layers" in done.stdout, done.stdout
