@@ -20,14 +20,13 @@ from torch import Tensor
 
 from .delta import Delta, check_matrix
 from .errors import MixOfShowError
+from .names import MAX_NAME, fold, is_name, is_word, normal
 from .topology import BIAS, TEXT_PREFIX, module_of
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
 MAX_STRENGTH = 10.0
 COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
-NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-WORD_PATTERN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_+-]{0,79}>")
 LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")
 
 
@@ -39,7 +38,8 @@ class Word:
     init: str = ""
 
     def __post_init__(self) -> None:
-        if not WORD_PATTERN.fullmatch(self.text):
+        object.__setattr__(self, "text", normal(self.text))
+        if not is_word(self.text):
             raise MixOfShowError(f"Concept word {self.text!r} must look like <name-1>: letters, digits, - _ + in <>.")
 
 
@@ -94,8 +94,12 @@ class ConceptEntry:
     trigger: str = ""
 
     def __post_init__(self) -> None:
-        if not NAME_PATTERN.fullmatch(self.name):
-            raise MixOfShowError(f"Concept name {self.name!r} must be letters, digits, - or _, starting with a letter.")
+        object.__setattr__(self, "name", normal(self.name))
+        if not is_name(self.name):
+            raise MixOfShowError(
+                f"Concept name {self.name!r} must be letters of any script, digits, - or _, starting with a letter, "
+                f"{MAX_NAME} characters at most."
+            )
         if self.kind not in KINDS:
             raise MixOfShowError(f"Concept kind {self.kind!r} is unknown; use one of {', '.join(KINDS)}.")
         if len(self.words) != len(self.embeddings):
@@ -209,7 +213,7 @@ def check_unique_names(entries: Iterable[ConceptEntry], where: str) -> None:
     """Raise MixOfShowError when two entries share a plain name or a concept word."""
     seen: dict[str, str] = {}
     for entry in entries:
-        for token in (entry.name.lower(), *(word.text for word in entry.words)):
+        for token in (fold(entry.name), *(fold(word.text) for word in entry.words)):
             if token in seen:
                 raise MixOfShowError(
                     f"{where}: concepts {seen[token]!r} and {entry.name!r} both use {token!r}; "

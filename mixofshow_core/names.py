@@ -1,8 +1,11 @@
-"""What counts as a concept's name in a text: the one rule of captions, prompts and tables.
+"""What a concept's name is, and what counts as one in a text: the one rule of captions, prompts, tables and files.
 
-A name is found whole and in any case; of several that begin at one place the longest wins. Letters of scripts that are
-written without spaces, full-width Latin letters, ``:`` and ``/`` may stand beside it (``character:mara``); a hyphen may
-not (``mara-lynn`` is another name). ``embedding:...`` and ``<lora:...>`` are file names and never looked into.
+Names are made of letters and marks of any script, digits, ``-`` and ``_``. They are kept in Unicode's form NFKC and are
+the same where their case-folded forms are (`fold`), so full-width, half-width and decomposed letters meet.
+
+In a text a name is found whole and in any case; of several that begin at one place the longest wins. Letters of scripts
+that are written without spaces, ``:`` and ``/`` may stand beside it (``character:mara``); a hyphen may not
+(``mara-lynn`` is another name). ``embedding:...`` and ``<lora:...>`` are file names and never looked into.
 """
 
 from __future__ import annotations
@@ -11,26 +14,130 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
-# Kana, ideographs, Hangul (whose particles are attached) and Thai: a Latin name ends where they begin.
-UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uff66-\uff9f"
-LETTER = rf"[^\W{UNSPACED}]"
+MAX_NAME, MAX_WORD = 64, 82  # characters; a word stands in < >
 LORA_TAG = r"<(?:lora|lyco|hypernet):[^>\n]*>"
 FILES = rf"embedding:[^\s,()\[\]{{}}]+|{LORA_TAG}"
-FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # as many characters as before
+# Scripts without spaces (and Hangul, whose particles are attached): a name ends where they begin, and they may go on.
+UNSPACED = (
+    (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1100, 0x11FF), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x31FF),
+    (0x3400, 0x9FFF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
+)  # fmt: skip
+UNSEEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"  # joiners and soft hyphens: how a word looks, not which it is
+
+
+def normal(text: str) -> str:
+    """The form in which names and words are kept: NFKC, without characters that cannot be seen."""
+    plain = text if text.isascii() else "".join(char for char in text if char not in UNSEEN)
+    return unicodedata.normalize("NFKC", plain)
+
+
+def fold(text: str) -> str:
+    """The form in which names and words are compared."""
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", normal(text).casefold())
+    return folded.replace("i\u0307", "i")  # what a Turkish capital I with a dot leaves
+
+
+def is_name(text: str) -> bool:
+    """Whether a text in normal form can be a concept's plain name."""
+    return 0 < len(text) <= MAX_NAME and _kind(text[0]) == "L" and all(_is_part(char) or char == "-" for char in text)
+
+
+def is_word(text: str) -> bool:
+    """Whether a text in normal form can be a concept word, such as ``<mara-1>``."""
+    core = text[1:-1]
+    whole = text == f"<{core}>" and 2 < len(text) <= MAX_WORD
+    return whole and _kind(core[0]) in "LN" and all(_is_part(char) or char in "+-" for char in core)
+
+
+def legal(text: str, gap: str, more: str = "") -> str:
+    """The text in normal form, with `gap` for every run of characters that no name may hold; may be empty."""
+    plain = "".join(char if _is_part(char) or char in f"-{more}" else "\0" for char in normal(text))
+    plain = re.sub("\0+", gap, plain).strip("-_+")
+    begin = next((n for n, char in enumerate(plain) if _kind(char) != "M"), len(plain))
+    return plain[begin:]
+
+
+def name_of_file(stem: str) -> str:
+    """A legal plain name for a file: spaces, dots and brackets become `_`."""
+    name = re.sub("_+", "_", legal(stem, "_"))
+    if not name or _kind(name[0]) != "L":
+        name = f"lora_{name}".rstrip("_")
+    return name[:MAX_NAME].rstrip("_-")
+
+
+def _kind(char: str) -> str:
+    return unicodedata.category(char)[0]
+
+
+def _is_part(char: str) -> bool:
+    """Whether a character can belong to a word of plain text."""
+    return char == "_" or _kind(char) in "LM" or unicodedata.category(char) == "Nd"
+
+
+def _joins(char: str) -> bool:
+    """Whether a neighbour makes a name part of a longer word."""
+    return char != "" and (char == "_" or _kind(char) in "LMN") and not any(a <= ord(char) <= b for a, b in UNSPACED)
+
+
+def _is_whole(folded: str, start: int, stop: int) -> bool:
+    before, after = folded[start - 1 : start], folded[stop : stop + 1]
+    if after and _kind(after) == "M":  # a mark belongs to the letter before it, in every script
+        return False
+    if _is_part(folded[start]) and (before in ("<", "-") or (_joins(folded[start]) and _joins(before))):
+        return False
+    return not (_is_part(folded[stop - 1]) and (after in (">", "-") or (_joins(folded[stop - 1]) and _joins(after))))
+
+
+def _extends(char: str) -> bool:
+    """Whether a character is written together with the one before it: marks, half-width voicing, jamo, unseen ones."""
+    return char in UNSEEN or char in "\uff9e\uff9f" or "\u1160" <= char <= "\u11ff" or _kind(char) == "M"
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """The text in its compared form, and for each of its characters (and its end) where that began in the text.
+
+    -1 inside of what one character of the text became, or several together.
+    """
+    if text.isascii():
+        return text.lower(), list(range(len(text) + 1))
+    folded: list[str] = []
+    places: list[int] = []
+    start = 0
+    for stop in range(1, len(text) + 1):
+        if stop < len(text) and _extends(text[stop]):
+            continue
+        part = fold(text[start:stop])
+        folded.append(part)
+        places += [start, *[-1] * (len(part) - 1)][: len(part)]
+        start = stop
+    return "".join(folded), [*places, len(text)]
 
 
 def find_names(text: str, names: Iterable[str], follows: str = "") -> Iterator[tuple[int, int, str]]:
-    """(start, end, name) of every name in the text; `follows` is a pattern without groups that may belong to it.
+    """(start, end, name) of every name in the text; `follows` is a pattern in folded letters that may belong to it.
 
     The name is the one of `names` that matched: its letters in the text can differ by more than case (``f\u0131nn``).
     """
-    ordered = sorted(names, key=lambda name: (-len(name), name))
-    choices = "|".join(f"({re.escape(name)})" for name in ordered)
-    whole = rf"(?<!{LETTER})(?<![<-])(?:{choices})(?!{LETTER})(?![>-]){follows}"
-    narrow = text.translate(FULL_WIDTH)
-    for found in re.compile(rf"(?:{FILES})|{whole}", re.IGNORECASE).finditer(narrow):
-        if found.lastindex:
-            yield *found.span(), ordered[found.lastindex - 1]
+    wanted = sorted(((fold(name), name) for name in names if name), key=lambda pair: (-len(pair[0]), pair[0]))
+    if not wanted:
+        return
+    folded, places = _folded(text)
+    choices = "|".join(re.escape(form) for form, _ in wanted)
+    end = 0
+    for found in re.finditer(rf"(?:{FILES})|(?=(?:{choices}))", folded, re.IGNORECASE):
+        if found.end() > found.start():
+            end = max(end, found.end())
+        for form, name in wanted if found.start() >= end else ():
+            stop = found.start() + len(form)
+            same = re.compile(re.escape(form), re.IGNORECASE).fullmatch(folded, found.start(), stop)
+            if same is None or min(places[found.start()], places[stop]) < 0 or not _is_whole(folded, *same.span()):
+                continue
+            behind = re.compile(follows, re.IGNORECASE).match(folded, stop)
+            end = stop if behind is None or places[behind.end()] < 0 else behind.end()
+            yield places[found.start()], places[end], name
+            break
 
 
 def names_in(text: str, names: Iterable[str]) -> bool:
@@ -49,12 +156,3 @@ def replace_names(text: str, targets: Mapping[str, str], follows: str = "") -> s
         parts += [text[end:start], targets[name]]
         end = stop
     return "".join([*parts, text[end:]])
-
-
-def name_of_file(stem: str) -> str:
-    """A legal plain name for a file: spaces, dots and brackets become `_`, what no name may hold is dropped."""
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9-]+", "_", plain).strip("_-")
-    if not name or not name[0].isalpha():
-        name = f"lora_{name}".rstrip("_")
-    return name[:64].rstrip("_-")

@@ -21,7 +21,7 @@ class MixOfShowDataset(io.ComfyNode):
             description="Pictures of one character, object, scene or style, with captions. Chain two to train both.",
             inputs=[
                 io.String.Input("name", default="mara", tooltip=(
-                    "What you will type in prompts. Letters, digits, - and _; best a word that means nothing else."
+                    "What you will type in prompts. Letters of any script, digits, - and _; best a made-up word."
                 )),
                 io.String.Input("class_word", default="person", tooltip=(
                     "The plain noun for it: person, dog, teapot, castle. Training starts from what the model knows."

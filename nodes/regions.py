@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.names import fold
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
@@ -118,9 +119,9 @@ def _save_temporary(images: torch.Tensor) -> list[dict]:
 
 def _check_names(regions, concepts) -> None:
     entries = [entry for use in concepts for entry in use.concept.entries]
-    known = {name.lower() for entry in entries for name in (entry.name, entry.id)}
+    known = {fold(name) for entry in entries for name in (entry.name, entry.id)}
     for region in (*regions.regions, regions.background):
-        if region.concept and region.concept.strip("<>").lower() not in known:
+        if region.concept and fold(region.concept).strip(" <>") not in known:
             where = f"region {region.name!r}" if hasattr(region, "name") else "the background"
             names = ", ".join(entry.name for entry in entries) or "none"
             raise MixOfShowError(f"Regions: {where} names concept {region.concept!r}, which is not connected: {names}.")

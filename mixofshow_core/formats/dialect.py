@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from ..concept import (
-    NAME_PATTERN,
-    WORD_PATTERN,
     BaseInfo,
     Concept,
     ConceptEntry,
@@ -26,6 +24,7 @@ from ..delta import Delta, LowRank
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import find_family, name_of_width
+from ..names import MAX_NAME, fold, is_name, is_word, legal, normal
 from ..topology import UNET_PREFIX, guess_layout
 
 MAX_SIDE = 2**17  # rows or columns of one layer; the largest in SDXL has 10,240
@@ -200,10 +199,11 @@ def as_layer(layer: str, factor: Tensor, family: str, side: str) -> Tensor:
 
 
 def safe_word(text: str, taken: Iterable[str] = ()) -> str:
-    """A concept word (``<mara-1>``) as close to `text` as our pattern allows, and not among `taken`."""
+    """A concept word (``<mara-1>``) as close to `text` as the rule for words allows, and not among `taken`."""
     word = text if text.startswith("<") and text.endswith(">") else f"<{text}>"
-    if not WORD_PATTERN.fullmatch(word):
-        core = re.sub(r"[^A-Za-z0-9_+-]+", "-", word.strip("<>")).strip("-_+")[:60]
+    word = normal(word)
+    if not is_word(word):
+        core = legal(word.strip("<>"), "-", "+")[:60]
         word = f"<{core or 'word'}>"
     base, count = word, 1
     while word in taken:
@@ -213,9 +213,9 @@ def safe_word(text: str, taken: Iterable[str] = ()) -> str:
 
 
 def safe_concept_name(text: str) -> str:
-    """A plain name as close to `text` as our pattern allows."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64].rstrip("-_")
-    return name if NAME_PATTERN.fullmatch(name) else f"concept-{name}"[:64].rstrip("-_")
+    """A plain name as close to `text` as the rule for names allows."""
+    name = legal(text, "-")[:MAX_NAME].rstrip("-_")
+    return name if is_name(name) else f"concept-{name}"[:MAX_NAME].rstrip("-_")
 
 
 def stem_of(word: str) -> str:
@@ -248,9 +248,9 @@ def make_entries(
     names: set[str] = set()
     for stem, members in groups.items():
         plain = safe_concept_name(name if name and len(groups) == 1 else stem)
-        while plain.lower() in names:
+        while fold(plain) in names:
             plain = f"{plain[:60]}-b"
-        names.add(plain.lower())
+        names.add(fold(plain))
         found_words, embeddings = zip(*members, strict=True)
         entries.append(ConceptEntry(_identity(embeddings), plain, words=found_words, embeddings=embeddings))
     return tuple(entries)

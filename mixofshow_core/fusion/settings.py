@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
+from ..names import fold
 from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 
 ROLES = (ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL)
@@ -71,14 +72,14 @@ class FusionSettings:
 
     def weights_of(self, concepts: Sequence[Collection[str]]) -> tuple[float, ...]:
         """w_i of every concept, each given by the names it goes by. A weight that nobody owns is an error."""
-        known = {name.lower() for names in concepts for name in names}
-        if strange := sorted(name for name in self.weights if name.lower() not in known):
+        known = {fold(name) for names in concepts for name in names}
+        if strange := sorted(name for name in self.weights if fold(name) not in known):
             raise MixOfShowError(
                 f"Fusion Settings gives a weight to {', '.join(strange)}, but the solved concepts are "
                 f"{', '.join(sorted(known))}; correct the name in `weights`."
             )
-        wanted = {name.lower(): value for name, value in self.weights.items()}
-        return tuple(next((wanted[n.lower()] for n in names if n.lower() in wanted), 1.0) for names in concepts)
+        wanted = {fold(name): value for name, value in self.weights.items()}
+        return tuple(next((wanted[fold(n)] for n in names if fold(n) in wanted), 1.0) for names in concepts)
 
 
 def parse_weights(text: str) -> dict[str, float]:

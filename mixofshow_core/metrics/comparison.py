@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ..errors import MixOfShowError
-from ..names import names_in, replace_names
+from ..names import fold, names_in, replace_names
 
 BASE, EACH, FUSED, ROUTED, CONNECTED = "base", "each", "fused", "routed", "connected"
 WITH_REGIONS = "+ regions"
@@ -80,7 +80,7 @@ def parse_ways(text: str, methods: Sequence[str]) -> tuple[Way, ...]:
 
 
 def _calls(name: str) -> tuple[str, str]:
-    return name.lower(), f"<{name.lower()}>"
+    return name, f"<{name}>"
 
 
 def mentions(text: str, name: str) -> bool:
@@ -91,7 +91,7 @@ def mentions(text: str, name: str) -> bool:
 def with_class_words(text: str, classes: Mapping[str, str]) -> str:
     """The text with every name replaced by its class word, which is not doubled if it follows already."""
     for name, word in classes.items():
-        follows = rf"(?:\s+{re.escape(word)}(?![\w-]))?" if word else ""
+        follows = rf"(?:\s+{re.escape(fold(word))}(?![\w-]))?" if word else ""
         text = replace_names(text, dict.fromkeys(_calls(name), word or "thing"), follows)
     return text
 

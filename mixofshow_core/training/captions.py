@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import MixOfShowError
-from ..names import names_in, starts_with_name
+from ..names import fold, names_in, starts_with_name
 
 MODES = ("auto", "files", "templates", "sentences", "booru tags")
 STYLES = ("sentences", "booru tags")
@@ -80,7 +80,7 @@ def check_names(name: str, class_word: str) -> None:
     """Raise MixOfShowError when name and class word cannot serve together."""
     if not class_word.strip():
         raise MixOfShowError(f"class word of {name!r} is empty; give a plain noun such as person, dog or castle.")
-    if name.lower() == class_word.strip().lower():
+    if fold(name) == fold(class_word.strip()):
         raise MixOfShowError(
             f"The name {name!r} equals its class word; pick a name that is not the noun itself, such as my{name}."
         )

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..concept import KINDS, NAME_PATTERN
+from ..concept import KINDS
 from ..errors import MixOfShowError
+from ..names import fold, is_name, normal
 from .captions import MODES, STYLES, as_tags, check_names, looks_like_tags, with_name
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -62,9 +63,11 @@ class ConceptPictures:
     style: str = "sentences"
 
     def __post_init__(self) -> None:
-        if not NAME_PATTERN.fullmatch(self.name):
+        object.__setattr__(self, "name", normal(self.name))
+        if not is_name(self.name):
             raise MixOfShowError(
-                f"name is {self.name!r}; use letters, digits, - or _ and start with a letter, for instance mara."
+                f"name is {self.name!r}; use letters, digits, - or _ (of any script) and start with a letter, for "
+                f"instance mara."
             )
         if self.kind not in KINDS:
             raise MixOfShowError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}.")
@@ -84,11 +87,11 @@ class TrainingSet:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for concept in self.concepts:
-            if concept.name.lower() in seen:
+            if fold(concept.name) in seen:
                 raise MixOfShowError(
                     f"Two chained datasets are both named {concept.name!r}; change the name of one of them."
                 )
-            seen.add(concept.name.lower())
+            seen.add(fold(concept.name))
 
     @property
     def pictures(self) -> int:

@@ -47,7 +47,7 @@ def test_a_row_that_is_off_may_have_no_file():
 
 @pytest.mark.parametrize(("stem", "name"), [
     ("alice", "alice"), ("Alice (v2.1) [xl]", "Alice_v2_1_xl"), ("123-girl", "lora_123-girl"), ("???", "lora"),
-    ("ren\u00e9e", "renee"), ("x" * 90, "x" * 64), ("-a-", "a"),
+    ("ren\u00e9e", "ren\u00e9e"), ("\u7f8e\u54b2 v2", "\u7f8e\u54b2_v2"), ("x" * 90, "x" * 64), ("-a-", "a"),
 ])  # fmt: skip
 def test_a_file_name_becomes_a_legal_name(stem, name):
     assert name_of_file(stem) == name

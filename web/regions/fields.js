@@ -61,8 +61,10 @@ function conceptField(editor, context, change) {
   };
 }
 
-/** As the server compares: without case and without < >. @param {string} a @param {string} b */
-const sameName = (a, b) => a.toLowerCase() === b.replace(/^[<>]+|[<>]+$/g, "").toLowerCase();
+const fold = (/** @type {string} */ text) => text.normalize("NFKC").toLowerCase();
+
+/** As the server compares: without case and width and without < >. @param {string} a @param {string} b */
+const sameName = (a, b) => fold(a) === fold(b).replace(/^[<>]+|[<>]+$/g, "");
 
 /** Whether no concept can have this name. @param {string} value @param {import("./panel.js").Concepts} known */
 export const isUnknown = (value, known) =>

@@ -29,6 +29,7 @@ from ....mixofshow_core.metrics.comparison import (
     why_empty,
     with_class_words,
 )
+from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.raster import RegionMap
 from ..fusing.fusion import check_uses, fuse_uses
 from ..host.applied import check_unapplied
@@ -71,8 +72,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         check_uses(self.model, self.uses)
-        known = {name.lower() for name in concept_names(self.clip)}
-        taken = [entry.name for use in self.uses for entry in use.concept.entries if entry.name.lower() in known]
+        known = {fold(name) for name in concept_names(self.clip)}
+        taken = [entry.name for use in self.uses for entry in use.concept.entries if fold(entry.name) in known]
         if taken:
             raise MixOfShowError(
                 f"Compare: CLIP already knows {', '.join(taken)}. Connect MODEL and CLIP of the base itself; a fused "

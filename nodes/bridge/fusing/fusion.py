@@ -20,6 +20,7 @@ from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
+from ....mixofshow_core.names import fold
 from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, concept_save_path, safe_name
@@ -87,7 +88,7 @@ def check_names(uses: Sequence[ConceptUse]) -> None:
     for use in uses:
         check_unique_names(use.concept.entries, use.path or use.label)
         for entry in use.concept.entries:
-            for token in (entry.name.lower(), *(word.text for word in entry.words)):
+            for token in (fold(entry.name), *(fold(word.text) for word in entry.words)):
                 if (other := owners.setdefault(token, use)) is not use:
                     raise MixOfShowError(
                         f"{other.path or other.label} and {use.path or use.label} both use {token!r}; "

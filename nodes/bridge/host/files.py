@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.names import normal
 
 PACK = Path(__file__).resolve().parents[3]  # the folder of this node pack
 FOLDER = "mixofshow"
@@ -23,7 +25,7 @@ READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; 
 OUTPUT_MARK = " [output]"
 EMBEDDING_MARK = " [embeddings]"
 STEPS = "steps"
-MAX_NAME = 80  # characters of a file name, well below every file system's limit
+MAX_NAME = 80  # bytes of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 
 
@@ -45,10 +47,12 @@ def work_folder(kind: str) -> Path:
 
 def safe_name(name: str) -> str:
     """A file name (no suffix) that every system accepts: letters, digits, `-`, `_`, `.` and spaces inside."""
-    stem = name.strip()
+    stem = normal(name).strip()
     if stem.lower().endswith(SUFFIX):
         stem = stem[: -len(SUFFIX)]
-    stem = re.sub(r"[^\w.\- ]+", "_", stem).strip(" ._")[:MAX_NAME].rstrip(" .")
+    marks = "".join(char for char in stem if unicodedata.category(char)[0] == "M")  # vowel signs of Indic scripts
+    stem = re.sub(rf"[^\w.\- {re.escape(marks)}]+", "_", stem).strip(" ._")
+    stem = stem.encode()[:MAX_NAME].decode(errors="ignore").rstrip(" .")
     if not stem:
         raise MixOfShowError(f"the name {name!r} gives no usable file name: use letters or digits")
     return f"{stem}_" if stem.split(".")[0].lower() in RESERVED else stem

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, check_unique_names
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, Word, check_unique_names
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.names import replace_names
+from ....mixofshow_core.names import fold, is_word, normal, replace_names
 
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
 EMBEDDING_SCOPE = "mos/"
-BRACKETED_NAME = re.compile(r"<([A-Za-z0-9][A-Za-z0-9_+-]*)>")
+BRACKETED = re.compile(r"[<\uff1c]([^\s<>\uff1c\uff1e]+)[>\uff1e]")  # the full-width signs too
 MAX_PROMPT_CHARACTERS = 20_000
 
 
@@ -46,50 +46,56 @@ class Vocabulary:
     def names(self) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries)
 
-    def embedding(self, key: str) -> LayeredEmbedding | None:
-        """The embedding behind a scoped key (``mos/mara-1``)."""
+    def embeddings(self, key: str) -> tuple[LayeredEmbedding, ...]:
+        """What stands behind a scoped key: one word (``mos/mara-1``) or all of a concept; empty if unknown."""
         for entry in self.entries:
+            if entry.words and key == _scoped(*entry.words):
+                return entry.embeddings
             for word, embedding in zip(entry.words, entry.embeddings, strict=True):
-                if key == _scoped(word.text):
-                    return embedding
-        return None
+                if key == _scoped(word):
+                    return (embedding,)
+        return ()
 
     def rewrite(self, text: str) -> str:
         """Replace plain names, ``<name>`` and concept words by the host's ``embedding:`` syntax.
 
-        Names match whole and without regard to case; the longest wins, so ``mara`` never cuts ``mara-lynn``.
+        Names match whole and without regard to case; the longest wins, so ``mara`` never cuts ``mara-lynn``. All
+        words of a name are one embedding of several rows, which the host keeps on one side of the 77-token border.
         """
         targets: dict[str, str] = {}
         for entry in self.entries:
-            words = " ".join(f"embedding:{_scoped(word.text)}" for word in entry.words)
-            expansion = words or entry.trigger or entry.name
-            calls = [entry.name.lower(), f"<{entry.name.lower()}>"]
+            expansion = f"embedding:{_scoped(*entry.words)}" if entry.words else entry.trigger or entry.name
+            calls = [entry.name, f"<{entry.name}>"]
             if entry.with_class and entry.class_word:
                 expansion += f" {entry.class_word}"
-                calls += [f"{call} {entry.class_word.lower()}" for call in calls]  # typed out, it is not doubled
+                calls += [f"{call} {entry.class_word}" for call in calls]  # typed out, it is not doubled
             if entry.trigger and not entry.words:
-                calls.append(entry.trigger.lower())  # typed out, it calls the concept and is not doubled
+                calls.append(entry.trigger)  # typed out, it calls the concept and is not doubled
             targets.update(dict.fromkeys(calls, expansion))
-            targets.update({word.text.lower(): f"embedding:{_scoped(word.text)}" for word in entry.words})
+            targets.update({word.text: f"embedding:{_scoped(word)}" for word in entry.words})
         return replace_names(text, {call: f" {target} " for call, target in targets.items()})
 
 
-def _scoped(word: str) -> str:
-    return EMBEDDING_SCOPE + word.strip("<>").lower()
+def _scoped(*words: Word) -> str:
+    """A file name for the host's embedding syntax in plain ASCII: capitals are ours, folded words have none."""
+    plain = (fold(word.text.strip("<>")) for word in words)
+    return EMBEDDING_SCOPE + "J".join(
+        "".join(char if char.isascii() else f"U{ord(char):X}U" for char in word) for word in plain
+    )
 
 
 class _EmbeddingRows:
     """What the host's tokenizer expects of an embedding: a 2-d shape and rows to take, each row a token."""
 
-    def __init__(self, embedding: LayeredEmbedding, encoder: str):
-        mean = embedding.mean(encoder)
-        self.shape = (1, mean.shape[0])
-        self.token = {
-            "type": "embedding", "data": mean, "rows": embedding.rows[encoder], "index": embedding.index,
-        }
+    def __init__(self, embeddings: Sequence[LayeredEmbedding], encoder: str):
+        self.tokens = [
+            {"type": "embedding", "data": e.mean(encoder), "rows": e.rows[encoder], "index": e.index}
+            for e in embeddings
+        ]
+        self.shape = (len(self.tokens), self.tokens[0]["data"].shape[0])
 
     def __getitem__(self, row: int) -> dict:
-        return self.token
+        return self.tokens[row]
 
 
 class _ConceptTokenizer:
@@ -104,15 +110,16 @@ class _ConceptTokenizer:
     def _try_get_embedding(self, embedding_name):
         # The host's answer is asked for first, because the number of its fields differs between versions.
         answer = super()._try_get_embedding(embedding_name)
-        embedding = self.vocabulary.embedding(embedding_name.split()[0])
-        if embedding is None:
+        embeddings = self.vocabulary.embeddings(embedding_name.split()[0])
+        if not embeddings:
             return answer
-        if self.encoder not in embedding.rows:
-            raise MixOfShowError(
-                f"{embedding_name.split()[0]!r} has no rows for text encoder {self.encoder}; "
-                f"the concept was trained for another family ({', '.join(embedding.rows)})."
-            )
-        return (_EmbeddingRows(embedding, self.encoder), *answer[1:])
+        for embedding in embeddings:
+            if self.encoder not in embedding.rows:
+                raise MixOfShowError(
+                    f"{embedding_name.split()[0]!r} has no rows for text encoder {self.encoder}; "
+                    f"the concept was trained for another family ({', '.join(embedding.rows)})."
+                )
+        return (_EmbeddingRows(embeddings, self.encoder), *answer[1:])
 
 
 def vocabulary_of(clip) -> Vocabulary:
@@ -152,6 +159,9 @@ def _with_vocabulary(tokenizer, vocabulary: Vocabulary, encoder: str):
     known = type(f"Concept{host_class.__name__}", (_ConceptTokenizer, host_class), {})
     clone = object.__new__(known)
     clone.__dict__.update(tokenizer.__dict__, vocabulary=vocabulary, encoder=encoder)
+    # The host parts groups of so many tokens at the border. One that fits into no section it must part.
+    longest = max((len(entry.words) for entry in vocabulary.entries), default=0)
+    clone.max_word_length = max(clone.max_word_length, min(longest + 1, clone.max_length - 1))
     if clone.embedding_directory is None:
         clone.embedding_directory = []  # None would switch the embedding syntax off
     return clone
@@ -162,10 +172,10 @@ def check_prompt(clip, prompt: str, where: str = "prompt") -> None:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise MixOfShowError(f"The {where} has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted.")
     vocabulary = vocabulary_of(clip)
-    known = {entry.name.lower() for entry in vocabulary.entries}
-    known |= {word.text.strip("<>").lower() for entry in vocabulary.entries for word in entry.words}
-    for name in BRACKETED_NAME.findall(prompt):
-        if name.lower() not in known:
+    known = {fold(entry.name) for entry in vocabulary.entries}
+    known |= {fold(word.text.strip("<>")) for entry in vocabulary.entries for word in entry.words}
+    for name in BRACKETED.findall(prompt):
+        if is_word(normal(f"<{name}>")) and fold(name) not in known:
             names = ", ".join(vocabulary.names) or "none; connect concepts or a fused CLIP"
             raise MixOfShowError(f"The {where} names concept <{name}>, which is not known here. Known: {names}.")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
+from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.syntax import note_foreign_syntax
@@ -275,9 +276,9 @@ def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary)
 
 def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:
     """The entry with this name or id; MixOfShowError that lists the known names otherwise."""
-    wanted = concept.strip().strip("<>").lower()
+    wanted = fold(concept).strip(" <>")
     for entry in vocabulary.entries:
-        if wanted in (entry.name.lower(), entry.id.lower()):
+        if wanted in (fold(entry.name), fold(entry.id)):
             return entry
     known = ", ".join(vocabulary.names) or "none; take CLIP from Fuse or connect concepts"
     raise MixOfShowError(f"Place: {where} names concept {concept!r}, which CLIP does not know. Known: {known}.")

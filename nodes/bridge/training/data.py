@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.names import normal
 from ....mixofshow_core.training.dataset import (
     ConceptPictures,
     TrainingSet,
@@ -76,7 +77,7 @@ def build(
     chained: TrainingSet | None,
 ) -> tuple[TrainingSet, str]:
     """The dataset and a report for people. Raises MixOfShowError for anything that could not be trained."""
-    name = name.strip()
+    name = normal(name).strip()
     if images is not None:
         pictures, notes, where = from_batch(images.detach().float().cpu().numpy(), name), (), "an image batch"
     else:

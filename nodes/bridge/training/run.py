@@ -41,6 +41,7 @@ from .parts import count_trained, make_trainables, trained_modules
 from .prior import encode_priors
 from .request import TrainRequest
 from .validation import save_validation
+from .words import check_captions
 
 log = logging.getLogger("mixofshow")
 
@@ -74,6 +75,7 @@ def prepare(
         if small:
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
     request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
+    check_captions(request)
     size = gigabytes(4 * count_trained(request))
     if chosen.full_weights:
         log.warning("%s saves whole matrices: the file will have about %s, and every snapshot three times that.",
