@@ -54,3 +54,13 @@ def check_bounds(settings: object, what: str) -> None:
             raise MixOfShowError(f"{what} {entry.name} is {value!r}; choose one of {', '.join(bounds.choices)}.")
         if not bounds.choices and not bounds.low <= value <= bounds.high:
             raise MixOfShowError(f"{what} {entry.name} is {value}; it must be {bounds.low} to {bounds.high}.")
+
+
+def meaning(what: str, value: object, table: Mapping[object, Any]) -> Any:
+    """What one word of a choice stands for. A word without an entry is an error that lists all, never another's entry.
+
+    Choices end here, or in a `raise`: a word that is added to a list and wired nowhere must not become its neighbour.
+    """
+    if value not in table:
+        raise MixOfShowError(f"{what} is {value!r}; choose one of {', '.join(map(str, table))}.")
+    return table[value]

@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .bounds import meaning
 from .delta import Delta, check_matrix
 from .errors import MixOfShowError
 from .names import MAX_NAME, fold, is_name, is_word, normal
@@ -25,6 +26,7 @@ from .topology import BIAS, TEXT_PREFIX, module_of
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
+ROLE_OF_KIND = {"character": "concept", "object": "concept", "scene": "concept", "style": "style"}
 MAX_STRENGTH = 10.0
 COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
 LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")
@@ -195,7 +197,8 @@ class ConceptUse:
             return self.role
         if self.is_uncalled:
             return "add-on"
-        return "style" if any(entry.kind == "style" for entry in self.concept.entries) else "concept"
+        roles = [meaning("Concept kind", entry.kind, ROLE_OF_KIND) for entry in self.concept.entries]
+        return "style" if "style" in roles else "concept"
 
     @property
     def is_uncalled(self) -> bool:

@@ -6,6 +6,7 @@ import json
 
 from comfy_api.latest import io, ui
 
+from ..mixofshow_core.bounds import meaning
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.methods import METHODS
 from ..mixofshow_core.fusion.plan import PRESETS
@@ -29,7 +30,7 @@ from .types import CONCEPTS, DATASET, EVALUATE, REGIONS, SETTINGS, found_by
 
 WAYS = "base, each, sum, average, fused, fused + regions, routed"
 PROMPTS = "a photo of {name}"
-CROPS = ("center", "whole")
+CROPS = {"center": True, "whole": False}  # whether the middle is cut out
 
 
 class MixOfShowCompare(io.ComfyNode):
@@ -164,8 +165,9 @@ class MixOfShowScore(io.ComfyNode):
     def execute(
         cls, images, texts="", evaluator="", crop="center", references=None, dataset=None, clip_vision=None
     ) -> io.NodeOutput:
-        named = from_path(evaluator, crop == "center") if evaluator.strip() else None
-        wired = from_clip_vision(clip_vision, crop == "center") if clip_vision is not None else None
+        cut = meaning("crop on Score", crop, CROPS)
+        named = from_path(evaluator, cut) if evaluator.strip() else None
+        wired = from_clip_vision(clip_vision, cut) if clip_vision is not None else None
         seer = wired or named or built_in()
         known = collect_references(references, dataset)
         found = score(images, describe_pictures(texts, len(images), known), known, seer, named)

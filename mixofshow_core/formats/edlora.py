@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..bounds import meaning
 from ..concept import Concept
 from ..delta import Dense
 from ..errors import MixOfShowError
@@ -30,7 +31,7 @@ from .dialect import (
 EMBEDDINGS = ("new_concept_embedding", "new_concept_token", "modifier_token")  # newest name first
 PARTS = {"unet": "", **{encoder.part: encoder.name for encoder in ENCODERS.values()}}
 FACTOR = re.compile(r"(?P<path>.+?)(?:\.lora_(?P<new>up|down)\.weight|_lora\.(?P<old>up|down)\.weight)")
-STYLES = ("main", "research")  # `.lora_up.weight` and `_lora.up.weight`
+STYLES = {"main": ".lora_{}.weight", "research": "_lora.{}.weight"}  # how the keys of a factor end
 
 
 def is_edlora(tree: Mapping) -> bool:
@@ -137,8 +138,7 @@ def edlora_tree(concept: Concept, names: NameTable, style: str = "main", where: 
     Raises MixOfShowError for what the format cannot hold: a second text encoder, and full-rank changes (compress
     them first).
     """
-    if style not in STYLES:
-        raise MixOfShowError(f"ED-LoRA key style {style!r} is unknown; use one of {', '.join(STYLES)}.")
+    meaning("ED-LoRA key style", style, STYLES)
     if any(name.startswith(f"{TEXT_PREFIX}clip_g") for name in concept.deltas) or any(
         set(e.rows) != {"clip_l"} for entry in concept.entries for e in entry.embeddings
     ):
@@ -157,7 +157,7 @@ def edlora_tree(concept: Concept, names: NameTable, style: str = "main", where: 
             raise MixOfShowError(f"{where} changes {layer!r}, a 3x3 convolution; ED-LoRA files hold linear layers and "
                                  "1x1 convolutions. Choose the format kohya, diffusers or concept.")  # fmt: skip
         for side, matrix in (("down", delta.down), ("up", delta.scaled(1.0).up)):
-            key = f"{row.path}.lora_{side}.weight" if style == "main" else f"{row.path}_lora.{side}.weight"
+            key = row.path + meaning("ED-LoRA key style", style, STYLES).format(side)
             tree[row.part][key] = as_layer(layer, matrix, concept.base.family, side)
     return tree
 

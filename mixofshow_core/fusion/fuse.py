@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from ..bounds import meaning
 from ..delta import Delta, cut
 from ..errors import MixOfShowError
 from ..topology import LayerGroup, role_of
@@ -111,8 +112,9 @@ def fuse(
         row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
         rows.append(replace(row, added=sizes))
         step()
-    if unsolved and settings.unsolved != "drop":
-        rule = method if way.merge is not None else {"mean": "average"}.get(settings.unsolved, settings.unsolved)
+    rule = meaning("Fusion setting unsolved", settings.unsolved, {"mean": "average", "sum": "sum", "drop": None})
+    if unsolved and rule is not None:
+        rule = method if way.merge is not None else rule
         deltas.update(merge(rule, ordered, unsolved, settings))  # a plain method holds for every layer
     solved = {member for group in groups for member in group.members}
     report = FusionReport(
@@ -157,7 +159,7 @@ def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str,
 
     Without statistics the energy is the plain squared norm. Kernels of convolutions stay as they are.
     """
-    if settings.size == "exact":
+    if meaning("Fusion setting size", settings.size, {"exact": True, "auto": False}):
         return dict(solution.deltas), (0.0, 0.0)
     moment = None if solution.moment is None else solution.moment.matrix
     made: dict[str, Delta] = {}

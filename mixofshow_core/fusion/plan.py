@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from ..bounds import meaning
 from ..concept import ConceptUse
 from ..errors import MixOfShowError
 
@@ -118,7 +119,7 @@ def subjects_of(use: ConceptUse) -> tuple[str, ...]:
 def concept_prompts(plan: CalibrationPlan, use: ConceptUse) -> tuple[str, ...]:
     """The texts one concept is calibrated on: templates x subjects, or styled generic text for styles."""
     subjects = subjects_of(use)
-    if use.resolved_role == "style":
+    if meaning("The role of a fused concept", use.resolved_role, {"style": True, "concept": False}):
         plain = [text for text in plan.generic if text]
         return tuple(f"{text}, {subject}" for subject in subjects for text in plain) if subjects else tuple(plain)
     return tuple(template.format(subject) for subject in subjects for template in plan.templates)

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..bounds import meaning
+
 PAPER_COVER = 1.0 - 1e-4
 MAX_PADDING = 2.0  # batch regions of unequal size only while padding at most doubles the work
 
@@ -38,7 +40,8 @@ def cover(masks: Tensor, size: tuple[int, int], edges: str = "soft") -> Tensor:
     """
     resized = masks if tuple(masks.shape[-2:]) == tuple(size) else F.interpolate(masks, size=size, mode="area")
     flat = resized.flatten(2)
-    return (flat >= PAPER_COVER).to(flat.dtype) if edges == "paper" else flat
+    whole = meaning("Regions: edges", edges, {"soft": False, "paper": True})
+    return (flat >= PAPER_COVER).to(flat.dtype) if whole else flat
 
 
 def blend_weights(covered: Tensor, strength: Tensor, weight: Tensor, overlap: str = "average") -> Tensor:
@@ -48,7 +51,7 @@ def blend_weights(covered: Tensor, strength: Tensor, weight: Tensor, overlap: st
     ``priority``: the last region is on top and takes c_r of what the ones above it left.
     """
     strength, weight = strength.to(covered)[None, :, None], weight.to(covered)[None, :, None]
-    if overlap == "priority":
+    if meaning("Regions: overlap", overlap, {"average": False, "priority": True}):
         left_by_upper = (1 - covered).flip(1).cumprod(1).roll(1, 1)
         left_by_upper[:, 0] = 1
         return covered * left_by_upper.flip(1) * strength

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..bounds import meaning
 from ..families.family import CELL
 from ..families.known import SD15
 from .attention import blend_weights, cover
@@ -94,7 +95,8 @@ def _explain(placed: RegionMap, levels: Sequence[LevelCoverage]) -> list[str]:
         gone = [level for level in levels if level.shares[index].tokens == 0]
         weak = [level for level in levels if level not in gone and level.shares[index].largest < 0.5 * region.strength]
         if gone:
-            why = "no token lies wholly inside it (edges: paper)" if spec.edges == "paper" else "others cover it"
+            whys = {"paper": "no token lies wholly inside it (edges: paper)", "soft": "others cover it"}
+            why = meaning("Regions: edges", spec.edges, whys)
             effect = "has no effect at all" if len(gone) == len(levels) else "has no effect in these layers"
             notes.append(f"{region.name!r} {effect}: {why} at {_sizes(gone)}. Enlarge it or draw on a larger canvas.")
         if weak:

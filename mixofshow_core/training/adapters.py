@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bounds import meaning
 from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
@@ -149,14 +150,17 @@ def start_vectors(
     elif kind == "rare":
         for number, vector in enumerate(rare[:words]):
             start[number] = vector.float().cpu()
+    elif kind != "random":
+        raise MixOfShowError(f"Training setting word_start is {kind!r}, which no start is known for.")
     return start
 
 
 def word_starts(words: int, class_word: str, kind: str) -> tuple[str, ...]:
     """How each word was started, as the file says it."""
-    if kind in ("random", "rare"):
-        return ("<rand>" if kind == "random" else "<rare>",) * words
-    return tuple(class_word if kind == "class" or n == words - 1 else "<rand>" for n in range(words))
+    return meaning("Training setting word_start", kind, {
+        "random": ("<rand>",) * words, "rare": ("<rare>",) * words, "class": (class_word,) * words,
+        "random+class": (*("<rand>",) * (words - 1), class_word)[:words],
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)

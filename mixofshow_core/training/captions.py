@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
+from ..bounds import meaning
 from ..errors import MixOfShowError
 from ..names import fold, names_in, starts_with_name
 
@@ -55,7 +56,7 @@ def as_tags(caption: str) -> str:
 
 def class_prompt(class_word: str, kind: str, style: str) -> str:
     """What pictures of the bare class are drawn with, for prior preservation."""
-    if style == "booru tags":
+    if meaning("Caption style", style, {"booru tags": True, "sentences": False}):
         return class_word
     if kind == "style":
         return f"a picture in the style of {class_word}"
@@ -71,8 +72,10 @@ def vary(
         first, *rest = [part.strip() for part in caption.split(",") if part.strip()]
         rng.shuffle(rest)
         caption = ", ".join([first, *rest])
-    if templates and style != "booru tags" and starts_with_name(caption, name):
-        caption = rng.choice(TEMPLATES[kind]).format(caption.replace("{", "(").replace("}", ")"))
+    takes_template = meaning("Caption style", style, {"booru tags": False, "sentences": True})
+    if templates and takes_template and starts_with_name(caption, name):
+        template = rng.choice(meaning("Concept kind", kind, TEMPLATES))
+        caption = template.format(caption.replace("{", "(").replace("}", ")"))
     return caption
 
 

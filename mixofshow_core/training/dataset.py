@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..bounds import meaning
 from ..concept import KINDS
 from ..errors import MixOfShowError
 from ..names import fold, is_name, normal
@@ -213,7 +214,7 @@ def caption_style(pictures: Sequence[Picture], mode: str) -> str:
 
 def in_style(pictures: Sequence[Picture], name: str, style: str) -> tuple[Picture, ...]:
     """The pictures with captions written in one style; only tags are rewritten."""
-    if style != "booru tags":
+    if meaning("Caption style", style, {"sentences": True, "booru tags": False}):
         return tuple(pictures)
     return tuple(replace(picture, caption=with_name(as_tags(picture.caption), name)) for picture in pictures)
 

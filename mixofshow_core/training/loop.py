@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..bounds import meaning
 from ..errors import MixOfShowError
 from .adapters import ConceptPlan, Trainables
 from .captions import vary
@@ -274,7 +275,8 @@ def train(
         rate = learning_rate_factor(settings, state.step)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        scale = state.loss_scale if settings.precision == "fp16" else 1.0
+        scales = {"fp16": state.loss_scale, **dict.fromkeys(("auto", "fp32", "bf16"), 1.0)}
+        scale = meaning("Training setting precision", settings.precision, scales)
         total = 0.0
         for part in range(settings.accumulation):
             draw = state.step * settings.accumulation + part

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..bounds import meaning
 from ..errors import MixOfShowError
 
 PREDICTIONS = ("eps", "v")
@@ -39,23 +40,24 @@ class NoiseSchedule:
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """eps itself, or v = alpha eps - sigma' x0 with alpha = 1/sqrt(1+sigma^2) (Salimans and Ho 2022)."""
-        if self.prediction == "eps":
-            return noise
         sigma = self.sigma(timesteps)
-        return (noise - sigma * x0) / (1.0 + sigma**2).sqrt()
+        return self._by_prediction({"eps": noise, "v": (noise - sigma * x0) / (1.0 + sigma**2).sqrt()})
 
     def clean(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
         """The x0 that a prediction stands for."""
         sigma = self.sigma(timesteps)
         root = (1.0 + sigma**2).sqrt()
-        return noisy * root - sigma * output if self.prediction == "eps" else (noisy - sigma * output) / root
+        return self._by_prediction({"eps": noisy * root - sigma * output, "v": (noisy - sigma * output) / root})
 
     def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """[B] min-SNR weights (Hang et al. 2023), all 1 when ``gamma`` is 0; snr = 1 / sigma^2."""
         if not gamma:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = 1.0 / self.sigmas[timesteps] ** 2
-        return snr.clamp(max=gamma) / (snr if self.prediction == "eps" else snr + 1.0)
+        return snr.clamp(max=gamma) / self._by_prediction({"eps": snr, "v": snr + 1.0})
+
+    def _by_prediction(self, table: Mapping[str, Tensor]) -> Tensor:
+        return meaning("The model's prediction", self.prediction, table)
 
 
 def masked_errors(output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from ..bounds import check_bounds, choice, number
+from ..bounds import check_bounds, choice, meaning, number
 from ..errors import MixOfShowError
 
 QUALITIES = {"draft": 0.4, "standard": 1.0, "high": 2.0}
@@ -121,6 +121,11 @@ class TrainSettings:
         return self.precision in ("bf16", "fp16")
 
     @property
+    def recomputes(self) -> bool:
+        """Whether activations are computed again in the backward pass; `auto` is resolved by then."""
+        return meaning("Training setting checkpointing", self.checkpointing, {"on": True, "off": False})
+
+    @property
     def trains_embeddings(self) -> bool:
         return self.embedding_rows != "none"
 
@@ -171,6 +176,5 @@ def learning_rate_factor(settings: TrainSettings, step: int) -> float:
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    if settings.schedule == "linear":
-        return max(0.0, 1.0 - done)
-    return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))) if settings.schedule == "cosine" else 1.0
+    fall = {"linear": max(0.0, 1.0 - done), "cosine": 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))), "constant": 1.0}
+    return meaning("Training setting schedule", settings.schedule, fall)

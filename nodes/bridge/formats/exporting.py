@@ -12,6 +12,7 @@ import comfy.sd
 import comfy.sd1_clip
 
 from ....mixofshow_core.atomic import replacing
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.community import community_metadata
@@ -60,7 +61,7 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
     if model is None or clip is None:
         raise MixOfShowError(f"Format {kind!r} writes a whole model: connect the base's MODEL and CLIP (and VAE).")
     merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
-    if kind == "checkpoint":
+    if meaning("The format of a whole model", kind, {"checkpoint": True, "diffusers-pipeline": False}):
         return _write_checkpoint(target, use.concept, merged_model, merged_clip, vae)
     whole = _whole(merged_model, merged_clip, vae)
     lost = write_pipeline(target, whole, use.concept.entries)

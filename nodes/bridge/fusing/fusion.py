@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, check_unique_names, concept_tensors
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import plain_name
@@ -109,8 +110,9 @@ def fuse_uses(
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     if settings.concept_rank:
         uses = [_shortened(use, settings.concept_rank) for use in uses]
-    add_ons = [use for use in uses if use.resolved_role == "add-on"]
-    solved = [use for use in uses if use.resolved_role != "add-on"]
+    is_solved = {"concept": True, "style": True, "add-on": False}
+    solved = [use for use in uses if meaning("The role of a concept", use.resolved_role, is_solved)]
+    add_ons = [use for use in uses if not is_solved[use.resolved_role]]
     entries = tuple(entry for use in uses for entry in use.concept.entries)
     added = merge_sum([use.changes() for use in add_ons], [1.0] * len(add_ons))
     weights = settings.weights_of([names_of(use) for use in solved])
@@ -167,7 +169,7 @@ def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> 
     megabytes = sum(tensor.numel() * tensor.element_size() for tensor in concept_tensors(concept).values()) / 1e6
     low, high = summary["ranks"]
     line = f"Size {settings.size}: rank {low} to {high} per layer, {megabytes:.1f} MB"
-    if settings.size == "exact":
+    if meaning("Fusion setting size", settings.size, {"exact": True, "auto": False}):
         return f"{line}, nothing left out"
     over = summary["added_error"] > settings.added_error
     why = f"; more than {settings.added_error:.1%}, because ranks end at {settings.max_rank}" if over else ""

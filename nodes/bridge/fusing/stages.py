@@ -17,6 +17,7 @@ from pathlib import PurePath
 import comfy.model_management
 import torch
 
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
@@ -35,6 +36,7 @@ from .calibration import collect
 
 log = logging.getLogger("mixofshow")
 
+MODE_STAGES = {"own": (None,), "staged": ROLES}  # what is solved one after the other; None: everything at once
 FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs the rest
 
 
@@ -84,7 +86,7 @@ class Job:
             sources = [self._source(k, Statistics({})) for k in range(len(self.uses))]
             return self._solve(sources, self.groups, self.unsolved, None, ticker), {}, ()
         notes: list[str] = []
-        roles = ROLES if self.settings.mode == "staged" else (None,)
+        roles = meaning("Fusion setting mode", self.settings.mode, MODE_STAGES)
         fusion, conflicts = None, {}
         for role in roles:
             groups = tuple(group for group in self.groups if role in (None, group.role))
@@ -140,7 +142,7 @@ class Job:
         texts = [(concept_prompts(self.plan, use), picture_prompts(self.plan, use)) for use in self.uses]
         texts.append((prior_prompts(self.plan, self.uses), self._prior_pictures()))
         rounds = 1 + self.settings.refine
-        prompts = sum(len(words) for words, _ in texts) * (rounds + (self.settings.mode == "staged"))
+        prompts = sum(len(words) for words, _ in texts) * (rounds + (len(MODE_STAGES[self.settings.mode]) > 1))
         return prompts + sum(len(pictures) for _, pictures in texts) * self.plan.steps * rounds + solve * rounds
 
     def _statistics(

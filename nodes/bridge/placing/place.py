@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
@@ -66,7 +67,8 @@ def place(
         check_family(model, concepts)
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
         clip = register_concepts(clip, concepts)
-        routed = [use for use in concepts if role_in(use, prompt, placed) == "concept"]
+        acts_in_regions = {"concept": True, "style": False, "add-on": False}
+        routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed), acts_in_regions)]
         cast = tuple(use for use in routed if not carries(model, use.concept))
         for use in (use for use in concepts if not any(use is chosen for chosen in cast)):
             if carries(model, use.concept):

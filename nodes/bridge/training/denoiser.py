@@ -20,6 +20,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
@@ -167,13 +168,14 @@ def reachable_text_groups(module: nn.Module, encoder: str, pooled: bool) -> tupl
 
 def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, ...]:
     """Cross-attention layer -> embedding row: one row, one per width of the layer (its resolution), or one each."""
-    if rows == "layers":
-        return tuple(range(len(layers)))
-    if rows != "resolutions":
-        return (0,) * len(layers)
     widths = [layer.module.to_q.in_features for layer in layers]
     distinct = sorted(set(widths))
-    return tuple(distinct.index(width) for width in widths)
+    one = (0,) * len(layers)
+    kinds = {
+        "layers": tuple(range(len(layers))), "resolutions": tuple(distinct.index(width) for width in widths),
+        "one": one, "none": one,
+    }  # fmt: skip
+    return meaning("Training setting embedding_rows", rows, kinds)
 
 
 class HostDenoiser:
@@ -279,7 +281,7 @@ class HostDenoiser:
         return table[list(self.index)].mean(0) if row is None else table[row]
 
     def _run_encoder(self, module: nn.Module, sections: list[list]) -> tuple[Tensor, Tensor]:
-        if self.settings.checkpointing != "on" or not torch.is_grad_enabled():
+        if not self.settings.recomputes or not torch.is_grad_enabled():
             return module.encode(sections)[:2]
         groups = [sections[n : n + TEXT_SECTIONS] for n in range(0, len(sections), TEXT_SECTIONS)]
         done = [torch.utils.checkpoint.checkpoint(module.encode, group, use_reentrant=False)[:2] for group in groups]
@@ -302,7 +304,8 @@ class HostDenoiser:
             extra["y"] = self.model.encode_adm(
                 pooled_output=text.pooled[which], width=width, height=height, device=self.device
             ).to(self.device)
-        half = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
+        kinds = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.bfloat16}  # of fp32 nothing is cast
+        half = meaning("Training setting precision", self.settings.precision, kinds)
         self._shape = noisy.shape[-2:]
         if text.words is not None:
             options[RECORDING] = self._recording = Recording(text.words[which])
@@ -341,7 +344,7 @@ def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ..
         undo.enter_context(trainable_weights(text.model))
         for module in bridge_model.text_models_of(clip).values():
             undo.enter_context(differentiable_text(module))
-        if settings.checkpointing == "on":
+        if settings.recomputes:
             undo.enter_context(checkpointed(unet.model.diffusion_model))
         host = HostDenoiser(unet, clip, settings, index)
         if settings.attention_weight:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.augment import Placed, bucket, placements, to_cells
 from ....mixofshow_core.training.dataset import Picture
@@ -38,7 +39,8 @@ def encode_picture(
     """The picture's placements as latents in the model's own scale, with the cells that count and the object's."""
     side = bridge_model.native_size(request.model)
     height, width = picture.pixels.shape[:2]
-    canvas = bucket(width, height, side) if settings.aspect == "buckets" else (side, side)
+    canvases = {"buckets": bucket(width, height, side), "square": (side, side)}
+    canvas = meaning("Training setting aspect", settings.aspect, canvases)
     placed = list(placements(picture, canvas, settings, seed))
     batches = []
     for first in range(0, len(placed), ENCODE_BATCH):
@@ -56,7 +58,7 @@ def cell_masks(placed: Placed, rows: int, columns: int, kind: str) -> tuple[np.n
     valid = to_cells(placed.valid, rows, columns)
     whole = (valid >= 0.999).astype(np.float32)
     subject = whole * to_cells(placed.subject, rows, columns)
-    mask = subject if kind == "object" else whole
+    mask = meaning("Training setting loss_mask", kind, {"object": subject, "valid": whole})
     return (mask if mask.sum() > 0.5 else (valid > 0.5).astype(np.float32)), subject
 
 

@@ -66,7 +66,7 @@ def _text_values(request: TrainRequest, settings: TrainSettings, rows: int) -> f
     if not (settings.trains_embeddings or settings.text_lora):
         return 0.0
     sections = rows * settings.slots + (settings.slots if settings.prior_weight else 0)
-    if settings.checkpointing == "on":
+    if settings.recomputes:
         sections = min(sections, TEXT_SECTIONS)
     total = 0.0
     for module in bridge_model.text_models_of(request.clip).values():
@@ -87,7 +87,7 @@ def estimate(request: TrainRequest, settings: TrainSettings | None = None) -> Me
     trained = count_trained(changed) * (8 + MOMENT_BYTES[settings.optimizer])
     pictures = settings.batch * (2 if settings.prior_weight else 1)
     blocks = list(_blocks(unet, bridge_model.native_cells(request.model)))
-    if settings.checkpointing == "on":
+    if settings.recomputes:
         values = sum(inputs for _, inputs in blocks) + max(kept for kept, _ in blocks)
     else:
         values = sum(kept for kept, _ in blocks)

@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.topology import (
     ROLE_CROSS_KV,
     TEXT_PREFIX,
@@ -39,6 +40,8 @@ def unet_layer_names(unet: nn.Module, coverage: str) -> list[str]:
     modules = ((UNET_PREFIX + path, m) for path, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
     if coverage == "everything":
         return [name for name, _ in modules]
+    if coverage != "transformer":
+        raise MixOfShowError(f"Training setting unet_layers is {coverage!r}, which no layers are known for.")
     transformers = tuple(
         f"{UNET_PREFIX}{path}." for path, m in unet.named_modules() if hasattr(m, "transformer_blocks")
     )
