@@ -28,6 +28,7 @@ if PACK not in sys.modules:
 
 from mixofshow_pack.mixofshow_core.concept import ConceptUse  # noqa: E402
 from mixofshow_pack.mixofshow_core.errors import MixOfShowError  # noqa: E402
+from mixofshow_pack.mixofshow_core.fitting import check_base  # noqa: E402
 from mixofshow_pack.mixofshow_core.formats import ReadResult, read_any  # noqa: E402
 from mixofshow_pack.mixofshow_core.formats.card import describe, describe_concept, plot_norms  # noqa: E402
 from mixofshow_pack.mixofshow_core.formats.checkpoint import CheckpointWeights  # noqa: E402
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (inspect, convert):
         command.add_argument("file", type=Path)
         command.add_argument("--base", type=Path, help="checkpoint or diffusers folder, for files with whole weights")
-        command.add_argument("--name", default="", help="another plain name for a single concept")
+        command.add_argument("--name", default="", help="another plain name; one of several: old=new,old2=new2")
         command.add_argument("--comfyui", type=Path, help="ComfyUI's folder, where this pack is not installed in it")
     return parser
 
@@ -84,6 +85,8 @@ def run_convert(options: argparse.Namespace) -> str:
         raise MixOfShowError(
             f"{options.file.name} is a foreign LoRA, which ComfyUI's own parser reads: give its folder with --comfyui."
         )
+    if base is not None:
+        check_base(base.info(), [ConceptUse(concept)], knows_prediction=False)
     taken = [path.name for path in options.out.parent.glob(f"{options.out.name}.*")]
     if taken or options.out.exists():
         raise MixOfShowError(f"{options.out} exists already ({', '.join(taken) or 'a folder'}); choose another --out.")
@@ -114,6 +117,7 @@ def _export_whole(options: argparse.Namespace, concept):
         raise MixOfShowError(f"ComfyUI cannot load {options.base.name} as a base ({str(error)[:200]}).") from error
     vae = vae if getattr(vae, "first_stage_model", None) is not None else None
     use = ConceptUse(concept, options.strength)
+    _bridge("host.fitting", options.comfyui).check_fit(model, clip, (use,))
     return exporting.export_whole(options.to, options.out, use, model, clip, vae)
 
 

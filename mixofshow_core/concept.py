@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -138,7 +138,7 @@ class Concept:
         for name in self.deltas:
             if not LAYER_PATTERN.fullmatch(name):
                 raise MixOfShowError(f"Layer {name!r} is not diffusion_model.<path> or text_encoders.clip_x.<path>.")
-        check_unique_names(self.entries, "this file")
+        check_unique_names(self.entries, "one file")
 
     @property
     def name(self) -> str:
@@ -153,12 +153,6 @@ class Concept:
             digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-    def renamed(self, name: str) -> Concept:
-        """The same single concept under another plain name; its words stay what they were."""
-        if len(self.entries) != 1:
-            raise MixOfShowError(f"Only a file with one concept can be renamed; this one holds {len(self.entries)}.")
-        return replace(self, entries=(replace(self.entries[0], name=name),))
 
 
 @dataclass(frozen=True)
@@ -218,10 +212,7 @@ def check_unique_names(entries: Iterable[ConceptEntry], where: str) -> None:
     for entry in entries:
         for token in (fold(entry.name), *(fold(word.text) for word in entry.words)):
             if token in seen:
-                raise MixOfShowError(
-                    f"{where}: concepts {seen[token]!r} and {entry.name!r} both use {token!r}; "
-                    f"change the `name` field of one of them."
-                )
+                raise MixOfShowError(f"{where}: concepts {seen[token]!r} and {entry.name!r} both use {token!r}.")
             seen[token] = entry.name
 
 

@@ -6,11 +6,12 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.cast import EMPTY, parse_cast
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.fitting import check_list
 from .bridge.formats.concept_card import describe_use
 from .bridge.formats.exporting import LiveWeights
 from .bridge.formats.load import load_rows
-from .bridge.fusing.fusion import check_list
 from .bridge.host.files import check_concept_file, file_fingerprint
+from .bridge.host.fitting import check_fit
 from .types import CONCEPTS, FUSE, found_by
 
 
@@ -76,7 +77,10 @@ class MixOfShowCast(io.ComfyNode):
         base = LiveWeights(model, clip) if model is not None else None
         loaded = load_rows(parse_cast(cast), base)
         uses = (*(concepts or ()), *(use for use, _ in loaded))
-        check_list(uses)
+        if model is None:
+            check_list(uses)
+        else:
+            check_fit(model, clip, uses)
         card = "\n\n".join(describe_use(use, found) for use, found in loaded) or "no row is on"
         return io.NodeOutput(uses, card, ui=ui.PreviewText(card))
 

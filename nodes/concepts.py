@@ -6,11 +6,12 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.cast import CastRow
 from ..mixofshow_core.concept import ROLES
+from ..mixofshow_core.fitting import check_list
 from .bridge.formats.concept_card import describe_use
 from .bridge.formats.exporting import LiveWeights
 from .bridge.formats.load import load_row
-from .bridge.fusing.fusion import check_list
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files
+from .bridge.host.fitting import check_fit
 from .types import CONCEPTS, FUSE, found_by
 
 NO_FILE = "(no file yet)"
@@ -40,8 +41,8 @@ class MixOfShowLoadConcept(io.ComfyNode):
                 ),
                 io.String.Input(
                     "name", default="",
-                    tooltip="Another plain name for this concept in prompts. Empty: the name from the file, for a LoRA "
-                            "its file name.",
+                    tooltip="Another plain name for this concept in prompts; for some of several in one file: old=new, "
+                            "old2=new2. Empty: the name from the file, for a LoRA its file name.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=-10.0, max=10.0, step=0.05,
@@ -90,7 +91,10 @@ class MixOfShowLoadConcept(io.ComfyNode):
         apart = None if text_strength == SAME_AS_STRENGTH else text_strength
         use, found = load_row(CastRow(file, True, name, trigger, strength, apart, role), base)
         uses = (*(concepts or ()), use)
-        check_list(uses)
+        if model is None:
+            check_list(uses)
+        else:
+            check_fit(model, clip, uses)
         card = describe_use(use, found)
         return io.NodeOutput(uses, card, ui=ui.PreviewText(card))
 

@@ -41,7 +41,7 @@ def _unet_table(tree: Mapping) -> dict[str, object]:
     return found or {k: v for k, v in state.items() if CUSTOM_KEY.fullmatch(k)}
 
 
-def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None) -> ReadResult:
     """A Concept whose deltas are the file's weights minus those of `base` (layers that did not change are left out).
 
     `tree` is used up: its tensors become the differences, so that no file needs more than twice its size in memory.
@@ -79,7 +79,7 @@ def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None, n
                 _add(reading, layer, f"{part}.{key}", value, base)
             else:
                 reading.skip(f"{part}.{key}", "only the layers of a text encoder are compared", value)
-    entries = make_entries(words, reading, joined=joined, name=name)
+    entries = make_entries(words, reading, joined=joined)
     kind = "Custom Diffusion" if all(role_of(layer) == ROLE_CROSS_KV for layer in reading.deltas) else "fused weights"
     return reading.result(kind, entries, guess_base(reading.deltas, entries))
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..concept import BaseInfo
 from ..errors import MixOfShowError
+from ..families.known import SDXL, UNKNOWN, family_of_width
 from ..topology import BIAS, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
 from .absolute import BaseWeights, read_absolute
 from .dialect import TEXT_LAYER, ReadResult
@@ -93,6 +95,13 @@ class CheckpointWeights(Mapping[str, Tensor]):
         elif name in ("attn.in_proj_weight", "attn.in_proj_bias"):
             self._where |= {block + part + end: (path, key, third) for third, part in enumerate(FUSED_QKV)}
 
+    def info(self) -> BaseInfo:
+        """What the shapes tell of the base; its fingerprint is left out, and what it predicts is not known."""
+        keys = [layer for layer in self._where if layer.endswith(".attn2.to_k")]
+        width = self[keys[0]].shape[1] if keys else 0
+        row = SDXL if f"{UNET_PREFIX}label_emb.0.0" in self._where else family_of_width(width)
+        return BaseInfo(row.name if row else f"sd-{width}" if width else UNKNOWN, None, len(keys))
+
     def __getitem__(self, layer: str) -> Tensor:
         path, key, third = self._where[layer]
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -123,7 +132,7 @@ def is_fused_folder(path: Path) -> bool:
     return (Path(path) / CONCEPT_TABLE).is_file()
 
 
-def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+def read_fused_folder(path: Path, base: BaseWeights | None = None) -> ReadResult:
     """A Concept from a fused diffusers folder: weights minus `base`, word rows from the enlarged token table."""
     path = Path(path)
     if base is None:
@@ -144,7 +153,7 @@ def read_fused_folder(path: Path, base: BaseWeights | None = None, name: str = "
         tree[part] = {k: v for k, v in text.items() if not k.removeprefix("text_model.").startswith("embeddings.")}
         del text, table  # what is read next may need the memory
     tree |= {"unet": _load_part(path, UNET_FILES), "new_concept_embedding": words}
-    return read_absolute(tree, path.name, base, name)
+    return read_absolute(tree, path.name, base)
 
 
 def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:

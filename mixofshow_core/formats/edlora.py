@@ -55,8 +55,8 @@ def nest(tensors: Mapping[str, Tensor]) -> dict:
     return tree
 
 
-def read_edlora(tree: Mapping, file_name: str, name: str = "") -> ReadResult:
-    """A Concept from an ED-LoRA tree; `name` overrides the plain name. MixOfShowError names the key and the reason."""
+def read_edlora(tree: Mapping, file_name: str) -> ReadResult:
+    """A Concept from an ED-LoRA tree. MixOfShowError names the key and the reason."""
     reading = Reading(file_name)
     for key, value in tree.items():
         if key not in PARTS and key not in EMBEDDINGS:
@@ -84,7 +84,7 @@ def read_edlora(tree: Mapping, file_name: str, name: str = "") -> ReadResult:
             f"{file_name}: a word has {max(rows)} rows, but the file's own UNet layers belong to a net with "
             f"{layout.cross_attention_count} cross-attention layers."
         )
-    entries = make_entries(words, reading, joined=True, name=name)
+    entries = make_entries(words, reading, joined=True)
     return reading.result("ED-LoRA", entries, guess_base(reading.deltas, entries))
 
 

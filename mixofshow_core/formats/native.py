@@ -133,7 +133,11 @@ def parse_concept(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
         training = dict(header.get("training", {}))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise MixOfShowError(f"{file_name}: the {METADATA_KEY!r} header is not readable ({error!r}).") from error
-    return Concept(entries, parse_deltas(tensors, file_name), base, training)
+    deltas = parse_deltas(tensors, file_name)
+    try:
+        return Concept(entries, deltas, base, training)
+    except MixOfShowError as error:
+        raise MixOfShowError(f"{file_name}: {error}") from error
 
 
 def _parse_entries(described: list, tensors: Mapping[str, Tensor], file_name: str) -> tuple[ConceptEntry, ...]:

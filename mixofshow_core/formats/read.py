@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..concept import BaseInfo, Concept
 from ..errors import MixOfShowError
+from ..renaming import renamed
 from .absolute import BaseWeights, is_absolute, read_absolute
 from .checkpoint import CONCEPT_TABLE, is_fused_folder, read_fused_folder
 from .dialect import ReadResult, check_concept
@@ -32,14 +33,15 @@ CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_
 def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
     """Read a file (or a fused diffusers folder) of any dialect we know.
 
-    `base` gives the weights that files with whole weights are compared with; `name` overrides the plain name of a
-    single concept. Kind "lora" means: a foreign LoRA, to be parsed by the host; its `concept` then holds only bundled
+    `base` gives the weights that files with whole weights are compared with; `name` gives concepts other plain names
+    (renaming.py). Kind "lora" means: a foreign LoRA, to be parsed by the host; its `concept` then holds only bundled
     embeddings, or is None. Raises MixOfShowError with the file, the key and the reason.
     """
     path = Path(path)
     if path.is_dir():
         if is_fused_folder(path):
-            return read_fused_folder(path, base, name)
+            result = read_fused_folder(path, base)
+            return replace(result, concept=renamed(result.concept, name))
         if peft_parts(path):
             return ReadResult("lora", notes=("a PEFT adapter, read by ComfyUI's own LoRA loader",))
         raise MixOfShowError(
@@ -49,7 +51,8 @@ def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") 
     if not path.is_file():
         raise MixOfShowError(f"No file {path.name}. Put it into models/loras or models/loras/mixofshow and refresh.")
     tree, metadata = load_tree(path)
-    return replace(_dispatch(tree, metadata, path.name, base, name), metadata=metadata)
+    result = replace(_dispatch(tree, metadata, path.name, base), metadata=metadata)
+    return replace(result, concept=renamed(result.concept, name)) if name and result.concept else result
 
 
 def load_tree(path: Path) -> tuple[dict, dict[str, str]]:
@@ -68,26 +71,24 @@ def load_tree(path: Path) -> tuple[dict, dict[str, str]]:
     return load_safetensors(path)
 
 
-def _dispatch(
-    tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None, name: str
-) -> ReadResult:
+def _dispatch(tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None) -> ReadResult:
     if is_native(metadata):
         concept = parse_concept(tree, metadata, file_name)
         check_concept(concept, file_name)
-        return ReadResult("Mix-of-Show concept", concept.renamed(name) if name else concept, tuple(sorted(tree)))
+        return ReadResult("Mix-of-Show concept", concept, tuple(sorted(tree)))
     tree = tree["params"] if isinstance(tree.get("params"), dict) else tree
     if not tree:
         raise MixOfShowError(f"{file_name} holds no tensors.")
     flat = any(key.startswith(tuple(f"{part}." for part in ("params", *EMBEDDINGS))) for key in tree)
     nested = nest(tree) if flat else tree
     if is_edlora(nested):
-        return read_edlora(nested, file_name, name)
+        return read_edlora(nested, file_name)
     if is_absolute(nested) and not _is_checkpoint(nested):
         if flat:
             tree.clear()  # its tensors are used up, one by one
-        return read_absolute(nested, file_name, base, name)
+        return read_absolute(nested, file_name, base)
     if is_textual_inversion(tree):
-        return read_textual_inversion(tree, file_name, name)
+        return read_textual_inversion(tree, file_name)
     if any(key.endswith(LORA_ENDS) or any(mark in key for mark in LORA_MARKS) for key in tree):
         entries, keys = read_bundle(tree, file_name)
         concept = Concept(entries, {}, BaseInfo("unknown")) if entries else None

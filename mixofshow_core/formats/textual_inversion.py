@@ -34,8 +34,8 @@ def is_textual_inversion(tree: Mapping) -> bool:
     )  # fmt: skip
 
 
-def read_textual_inversion(tree: Mapping, file_name: str, name: str = "") -> ReadResult:
-    """A Concept without deltas. The plain name is `name`, else the token in the file, else the file's own name."""
+def read_textual_inversion(tree: Mapping, file_name: str) -> ReadResult:
+    """A Concept without deltas. The plain name is the token in the file, else the file's own name."""
     reading = Reading(file_name)
     stem = file_name.rsplit(".", 1)[0]
     if "string_to_param" in tree:
@@ -56,7 +56,7 @@ def read_textual_inversion(tree: Mapping, file_name: str, name: str = "") -> Rea
     words: dict[str, dict[str, Tensor]] = {}
     for token, encoders in found.items():
         words.update(_split(token, encoders, reading))
-    entries = make_entries(words, reading, joined=True, name=name or (next(iter(found)) if len(found) == 1 else ""))
+    entries = make_entries(words, reading, joined=True, name=next(iter(found)) if len(found) == 1 else "")
     return reading.result("textual inversion", entries, _base(entries))
 
 

@@ -10,6 +10,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.topology import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
 from mos_pack.nodes.bridge.host import model as bridge_model
+from mos_pack.nodes.bridge.host.fitting import check_fit
 from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.fuse import MixOfShowFuse
@@ -164,8 +165,8 @@ def test_concepts_do_not_cross_the_kinds(base):
     from mos_tests.host.test_train import lean_base
 
     use = ConceptUse(make_concept(lean_base(), "mara", 1))
-    with pytest.raises(MixOfShowError, match="sd-128-v family, but MODEL is sdxl-v"):
-        bridge_model.check_family(base.model, [use])
+    with pytest.raises(MixOfShowError, match="made for the sd-128 family, but MODEL is SDXL"):
+        check_fit(base.model, base.clip, [use])
 
 
 def test_workflow_01_runs_on_the_shipped_base(server):

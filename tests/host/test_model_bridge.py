@@ -1,5 +1,7 @@
 """Names, topology and patches against the host's own models."""
 
+from dataclasses import replace
+
 import comfy.lora
 import pytest
 import torch
@@ -7,6 +9,7 @@ from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.known import UNKNOWN
+from mos_pack.mixofshow_core.fitting import check_base
 from mos_pack.mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.unit.builders import make_concept
@@ -77,12 +80,13 @@ def test_family_and_fingerprint(tiny_sd15, tiny_sdxl):
     assert bridge.family(tiny_sdxl.model) == "sdxl"
     assert base.fingerprint != bridge.describe_base(tiny_sdxl.model).fingerprint
     concept = make_concept(family=base.family)
-    bridge.check_family(tiny_sd15.model, [ConceptUse(concept)])
-    with pytest.raises(MixOfShowError, match="family, but MODEL is sdxl"):
-        bridge.check_family(tiny_sdxl.model, [ConceptUse(concept)])
+    assert not check_base(base, [ConceptUse(replace(concept, base=base))])
+    other = bridge.describe_base(tiny_sdxl.model)
+    with pytest.raises(MixOfShowError, match="made for the sd-64 family, but MODEL is SDXL. Connect a checkpoint of"):
+        check_base(other, [ConceptUse(concept)])
     other_shape = make_concept(family="sdxl", layers=16)
     with pytest.raises(MixOfShowError, match="for 16 cross-attention layers"):
-        bridge.check_family(tiny_sdxl.model, [ConceptUse(other_shape)])
+        check_base(other, [ConceptUse(other_shape)])
     assert BaseInfo("unknown").family == UNKNOWN
 
 

@@ -316,7 +316,7 @@ class TestErrors:
         layer = next(name for name in uses[0].concept.deltas if name.endswith("attn2.to_q"))
         wrong = Concept(uses[0].concept.entries, {layer: LowRank(torch.randn(7, 2), torch.randn(2, 5))},
                         uses[0].concept.base, {})  # fmt: skip
-        with pytest.raises(MixOfShowError, match="made for another base"):
+        with pytest.raises(MixOfShowError, match="does not fit MODEL and CLIP: Layer .* Connect the base it was"):
             MixOfShowPlace.execute(base.model, base.clip, "a", "", regions({"concept": "mara"}), [ConceptUse(wrong)])
 
     def test_a_concept_that_no_region_names_is_logged(self, base, uses, caplog):

@@ -7,6 +7,7 @@ import torch
 from mos_pack.mixofshow_core.concept import ConceptUse, LayeredEmbedding, Word, check_unique_names
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.renaming import renamed
 from mos_tests.unit.builders import SD15_Q, make_concept, make_entry
 
 
@@ -45,7 +46,7 @@ def test_content_hash_sees_tensors_words_and_names_but_not_training_facts():
     assert concept.content_hash == replace(concept, training={"steps": 99}).content_hash
     changed = dict(concept.deltas)
     changed[SD15_Q] = LowRank(changed[SD15_Q].up + 1e-3, changed[SD15_Q].down, changed[SD15_Q].alpha)
-    others = [replace(concept, deltas=changed), concept.renamed("tara"), make_concept(seed=1)]
+    others = [replace(concept, deltas=changed), renamed(concept, "tara"), make_concept(seed=1)]
     assert len({concept.content_hash, *(other.content_hash for other in others)}) == 4
 
 
@@ -56,7 +57,7 @@ def test_names_and_words_are_checked():
         Word("mara", "")
     with pytest.raises(MixOfShowError, match="kind"):
         replace(make_entry(), kind="mood")
-    with pytest.raises(MixOfShowError, match="change the `name` field"):
+    with pytest.raises(MixOfShowError, match="both use"):
         check_unique_names([make_entry("mara"), replace(make_entry("mara"), id="other")], "LoadConcept")
 
 

@@ -31,9 +31,10 @@ from ....mixofshow_core.metrics.comparison import (
 )
 from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.raster import RegionMap
-from ..fusing.fusion import check_uses, fuse_uses
+from ..fusing.fusion import fuse_uses
 from ..host.applied import check_unapplied
 from ..host.files import work_folder
+from ..host.fitting import check_fit
 from ..host.model import apply_deltas, describe_base
 from ..host.progress import Progress
 from ..host.text import concept_names, register_concepts
@@ -71,7 +72,9 @@ class Stage:
     calibration: str = "standard"
 
     def __post_init__(self) -> None:
-        check_uses(self.model, self.uses)
+        if not self.uses:
+            raise MixOfShowError("`concepts` of Compare is empty: connect Load Concept, Cast or Train.")
+        check_fit(self.model, self.clip, self.uses)
         known = {fold(name) for name in concept_names(self.clip)}
         taken = [entry.name for use in self.uses for entry in use.concept.entries if fold(entry.name) in known]
         if taken:

@@ -22,7 +22,8 @@ from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabular
 from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
-from ..host.model import apply_deltas, check_family, prediction_class, text_models_of, unet_of
+from ..host.fitting import check_fit
+from ..host.model import apply_deltas, prediction_class, text_models_of, unet_of
 from .live import LiveWeights, effective
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
@@ -33,7 +34,7 @@ TOKENIZER_FILES = ("merges.txt", "special_tokens_map.json", "vocab.json")
 def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=None, vae=None) -> Exported:
     """Write one ConceptUse as `kind`, at a name that is still free; MODEL, CLIP and VAE where the format needs them."""
     if model is not None:
-        check_family(model, [use])
+        check_fit(model, clip, [use])
         check_unapplied(model, clip, [use], "Export")
     target = free_target(kind, save_as or use.concept.name or "concept")
     if kind in WHOLE_FORMATS:

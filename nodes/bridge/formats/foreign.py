@@ -36,6 +36,7 @@ from ....mixofshow_core.formats.native import check_finite
 from ....mixofshow_core.formats.read import load_tree
 from ....mixofshow_core.formats.side_files import side_facts
 from ....mixofshow_core.names import name_of_file
+from ....mixofshow_core.renaming import renamed
 from ....mixofshow_core.topology import BIAS, UNET_PREFIX
 from ..host.model import layer_name_of
 from .layer_names import KeyMap, family_key_map, key_map_of
@@ -97,14 +98,19 @@ def read_any(
 ) -> ReadFile:
     """Read a file of any dialect, or a PEFT adapter's folder.
 
-    `name` renames a single concept, or names a LoRA that brings none.
+    `name` gives concepts other plain names (renaming.py).
     `base` gives weights by layer name for files that hold whole weights (fused nets, Custom Diffusion) or changes
     that depend on them (DoRA, OFT, BOFT, GLoRA). A live base also tells how foreign names map to its own layers.
     `step(done, total)` is called for every layer.
     """  # fmt: skip
-    result = formats.read_any(path, base, name)
+    found = _read(path, base, step)
+    return replace(found, concept=renamed(found.concept, name))
+
+
+def _read(path: Path, base: Mapping[str, Tensor] | None, step: Callable[[int, int], None]) -> ReadFile:
+    result = formats.read_any(path, base)
     if path.is_dir() and result.kind == "lora":
-        return _joined([read_any(part, name, base, step) for part in peft_parts(path)])
+        return _joined([_read(part, base, step) for part in peft_parts(path)])
     if result.kind != "lora":
         skipped = tuple(f"{key} ({why})" for key, why in result.skipped)
         return ReadFile(result.concept, result.kind, skipped, (), result.skipped_share)
@@ -112,11 +118,10 @@ def read_any(
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     check_finite(tensors, path.name)
     tensors = {key: value for key, value in tensors.items() if key not in result.used}
-    found = _read_foreign(path, tensors, metadata, "" if result.concept else name, base, step)
+    found = _read_foreign(path, tensors, metadata, base, step)
     if result.concept is None:
         return found
-    concept = replace(found.concept, entries=result.concept.entries)
-    return replace(found, concept=concept.renamed(name) if name else concept)
+    return replace(found, concept=replace(found.concept, entries=result.concept.entries))
 
 
 def _joined(parts: list[ReadFile]) -> ReadFile:
@@ -145,16 +150,16 @@ class _Lora:
 
 
 def _read_foreign(
-    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], name: str,
-    base: Mapping[str, Tensor] | None, step: Callable[[int, int], None],
+    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], base: Mapping[str, Tensor] | None,
+    step: Callable[[int, int], None],
 ) -> ReadFile:  # fmt: skip
     for mark, why in REFUSED.items():
         if key := next((key for key in tensors if mark in key), None):
             raise MixOfShowError(f"{path.name}: {key!r} {why}")
     lora = _named_for_the_host(path, tensors, metadata)
     try:
-        return _parse(replace(lora, tensors=comfy.lora_convert.convert_lora(dict(lora.tensors))), metadata, name, base,
-                      step)  # fmt: skip
+        converted = comfy.lora_convert.convert_lora(dict(lora.tensors))
+        return _parse(replace(lora, tensors=converted), metadata, base, step)
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise MixOfShowError(
             f"{path.name}: ComfyUI's LoRA parser stops at {str(error)[:200]}: a part is missing or has a wrong shape. "
@@ -218,9 +223,8 @@ class _Asked(dict):
 
 
 def _parse(
-    lora: _Lora, metadata: Mapping[str, str], name: str, base: Mapping[str, Tensor] | None,
-    step: Callable[[int, int], None],
-) -> ReadFile:  # fmt: skip
+    lora: _Lora, metadata: Mapping[str, str], base: Mapping[str, Tensor] | None, step: Callable[[int, int], None]
+) -> ReadFile:
     maps = [key_map_of(base)] if isinstance(base, LiveWeights) else []
     patches: dict = {}
     for candidate in (*maps, family_key_map("sd15"), family_key_map("sdxl")):
@@ -239,9 +243,9 @@ def _parse(
     counted = {part for key, parts in used.items() if layer_name_of(key) in deltas for part in parts}
     skipped = sorted({lora.key(key) for key in lora.tensors if key not in counted and not key.endswith(".alpha")})
     _check_networks(lora, counted, skipped)
-    facts, plain = side_facts(lora.path, metadata), name or name_of_file(_stem(lora.path))
+    facts, plain = side_facts(lora.path, metadata), name_of_file(_stem(lora.path))
     entries = (ConceptEntry(f"lora-{plain.lower()}", plain, trigger=facts.trigger),)
-    about = {"source": COMMUNITY} | ({} if name else {"named_by": "file"})
+    about = {"source": COMMUNITY, "named_by": "file"}
     concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), about)
     everything = _norm(lora.tensors.values()) or 1.0
     left_out = _norm(value for key, value in lora.tensors.items() if lora.key(key) in set(skipped))

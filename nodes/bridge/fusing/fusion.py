@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from ....mixofshow_core.bounds import meaning
-from ....mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, check_unique_names, concept_tensors
+from ....mixofshow_core.concept import Concept, ConceptUse, concept_tensors
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.known import plain_name
+from ....mixofshow_core.fitting import with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
@@ -21,16 +21,14 @@ from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
-from ....mixofshow_core.names import fold
 from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, concept_save_path, safe_name
 from ..host.fingerprints import models_key
+from ..host.fitting import check_fit
 from ..host.model import (
     apply_deltas,
-    check_family,
     describe_base,
-    family,
     named_linears,
     native_size,
     text_models_of,
@@ -57,46 +55,6 @@ class FusedUses:
     notes: tuple[str, ...]
 
 
-def check_uses(model, uses: Sequence[ConceptUse]) -> None:
-    """Everything that can be wrong with a list of concepts, before any work."""
-    if not uses:
-        raise MixOfShowError("`concepts` is empty: connect MixOfShowLoadConcept or MixOfShowTrain.")
-    check_family(model, [_as_lenient(use, model) for use in uses])
-    check_list(uses)
-
-
-def check_list(uses: Sequence[ConceptUse]) -> None:
-    """No concept twice, no name or word twice: known without a model, so Load Concept asks too."""
-    seen: dict[str, ConceptUse] = {}
-    for use in uses:
-        if (first := seen.setdefault(use.concept.content_hash, use)) is not use:
-            places = ", ".join(sorted({first.path or first.label, use.path or use.label}))
-            raise MixOfShowError(f"Concept {use.label!r} is listed twice in `concepts` ({places}); remove one.")
-    check_names(uses)
-
-
-def _as_lenient(use: ConceptUse, model) -> ConceptUse:
-    """Community LoRAs do not say whether their base predicts v or noise, so that part is not held against them."""
-    mine, theirs = family(model), use.concept.base.family
-    if use.concept.training.get("source") == COMMUNITY and plain_name(mine) == theirs:
-        return replace(use, concept=replace(use.concept, base=replace(use.concept.base, family=mine)))
-    return use
-
-
-def check_names(uses: Sequence[ConceptUse]) -> None:
-    """Two files must not bring the same plain name or word; the message names both and the field to change."""
-    owners: dict[str, ConceptUse] = {}
-    for use in uses:
-        check_unique_names(use.concept.entries, use.path or use.label)
-        for entry in use.concept.entries:
-            for token in (fold(entry.name), *(fold(word.text) for word in entry.words)):
-                if (other := owners.setdefault(token, use)) is not use:
-                    raise MixOfShowError(
-                        f"{other.path or other.label} and {use.path or use.label} both use {token!r}; "
-                        f"give one of them another name in the `name` field of its Load Concept node."
-                    )
-
-
 def fuse_uses(
     model, clip, uses: Sequence[ConceptUse], method: str, plan: CalibrationPlan, settings: FusionSettings, folder: Path
 ) -> FusedUses:
@@ -105,7 +63,9 @@ def fuse_uses(
     One concept is only applied. Raises MixOfShowError before any long work; the host's interrupt passes through.
     """
     started = time.perf_counter()
-    check_uses(model, uses)
+    if not uses:
+        raise MixOfShowError("`concepts` is empty: connect Load Concept, Cast or Train.")
+    check_fit(model, clip, uses)
     check_unapplied(model, clip, uses, "Fuse")
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     if settings.concept_rank:
@@ -113,17 +73,15 @@ def fuse_uses(
     is_solved = {"concept": True, "style": True, "add-on": False}
     solved = [use for use in uses if meaning("The role of a concept", use.resolved_role, is_solved)]
     add_ons = [use for use in uses if not is_solved[use.resolved_role]]
-    entries = tuple(entry for use in uses for entry in use.concept.entries)
+    entries, renames = with_unique_words(entry for use in uses for entry in use.concept.entries)
     added = merge_sum([use.changes() for use in add_ons], [1.0] * len(add_ons))
     weights = settings.weights_of([names_of(use) for use in solved])
-    for use in uses:
-        _check_fits(model, clip, use)
     info = describe_base(model)
     if len(solved) <= 1:
         deltas = merge_sum([use.changes() for use in uses], [1.0] * len(uses))
         label = solved[0].label if solved else ", ".join(use.label for use in add_ons)
         note = f"One concept ({label}): it is applied as it is, nothing is solved."
-        return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note,))
+        return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note, *renames))
 
     parts = [use.changes() for use in solved]
     attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
@@ -142,7 +100,8 @@ def fuse_uses(
     kept = folder / "fusions" / f"{key[:32]}.safetensors"
     if (found := _load_finished(kept)) is not None:
         concept = replace(found, entries=entries)
-        return FusedUses(concept, dict(found.training["fusion"]), ("Loaded: this very fusion was finished before.",))
+        loaded = "Loaded: this very fusion was finished before."
+        return FusedUses(concept, dict(found.training["fusion"]), (loaded, *renames))
 
     store = StatisticsStore(folder / "statistics")
     job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
@@ -155,7 +114,7 @@ def fuse_uses(
     _keep_finished(kept, concept)
     calibration = time.perf_counter() - started - fusion.report.total_seconds
     cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
-    notes = *_notes(solved, add_ons, groups, store, summary), *told
+    notes = *_notes(solved, add_ons, groups, store, summary), *renames, *told
     return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
 
 
@@ -174,14 +133,6 @@ def _size_line(concept: Concept, summary: Mapping, settings: FusionSettings) -> 
     over = summary["added_error"] > settings.added_error
     why = f"; more than {settings.added_error:.1%}, because ranks end at {settings.max_rank}" if over else ""
     return f"{line}, adds {summary['added_error']:.2%} of the energy as error{why}"
-
-
-def _check_fits(model, clip, use: ConceptUse) -> None:
-    """Every layer of the file exists here with the right shape; patching clones is cheap and proves it."""
-    try:
-        apply_deltas(model, clip, use.concept.deltas)
-    except MixOfShowError as error:
-        raise MixOfShowError(f"{use.path or use.label} does not fit MODEL and CLIP: {error}") from error
 
 
 def _load_finished(path: Path) -> Concept | None:

@@ -6,7 +6,7 @@ Only patches are ever added; a module's own weights are never written.
 from __future__ import annotations
 
 import hashlib
-import logging
+import math
 from collections.abc import Iterable, Mapping
 
 import comfy.lora
@@ -17,7 +17,7 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
 
-from ....mixofshow_core.concept import BaseInfo, ConceptUse
+from ....mixofshow_core.concept import BaseInfo
 from ....mixofshow_core.delta import Delta, Dense
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import Family
@@ -25,16 +25,12 @@ from ....mixofshow_core.families.known import (
     ENCODERS,
     SD15,
     SDXL,
-    UNKNOWN,
     V_PREDICTION,
     family_of_width,
     find_family,
 )
 from ....mixofshow_core.topology import BIAS, TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
 
-log = logging.getLogger("mixofshow")
-
-UNKNOWN_FAMILY = UNKNOWN  # until its readers ask the families
 FINGERPRINT_VALUES = 256
 
 
@@ -103,26 +99,6 @@ def describe_base(model) -> BaseInfo:
     return BaseInfo(family(model), digest.hexdigest()[:16], len(layers))
 
 
-def check_family(model, uses: Iterable[ConceptUse]) -> None:
-    """Refuse concepts of another family; note in the log when only the checkpoint differs."""
-    base = describe_base(model)
-    for use in uses:
-        theirs = use.concept.base
-        if theirs.family not in (UNKNOWN, base.family):
-            raise MixOfShowError(
-                f"Concept {use.label!r} was made for the {theirs.family} family, but MODEL is {base.family}. "
-                f"Load a {theirs.family} checkpoint, or train the concept on this one."
-            )
-        if theirs.layers and theirs.layers != base.layers:
-            raise MixOfShowError(
-                f"Concept {use.label!r} holds embeddings for {theirs.layers} cross-attention layers; "
-                f"MODEL has {base.layers}."
-            )
-        if theirs.fingerprint and theirs.fingerprint != base.fingerprint:
-            log.info("Concept %s was trained on base %s; MODEL is %s (same family, that is fine).",
-                     use.label, theirs.fingerprint, base.fingerprint)
-
-
 def named_linears(model, clip) -> dict[str, nn.Module]:
     """Every linear layer and 1x1 convolution by layer name; ``model`` or ``clip`` may be None."""
     roots: dict[str, nn.Module] = {}
@@ -149,9 +125,9 @@ def layer_name_of(key: str) -> str:
     return (key if key.startswith(UNET_PREFIX) else TEXT_PREFIX + key).removesuffix(".weight")
 
 
-def _as_patch(delta: Delta):
+def _as_patch(delta: Delta, shape: tuple[int, ...]):
     if isinstance(delta, Dense):
-        return ("diff", (delta.diff,))
+        return ("diff", (delta.diff.reshape(shape),))  # of another shape the host would drop it in silence
     return comfy.weight_adapter.LoRAAdapter(set(), (delta.up, delta.down, delta.alpha, None, None, None))
 
 
@@ -168,26 +144,38 @@ def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0
             continue
         chosen = {patch_key(name): d for name, d in deltas.items() if name.startswith(TEXT_PREFIX) == is_text}
         patcher = target.patcher if is_text else target
-        _check_shapes(patcher, chosen)
+        shapes = _check_layers(patcher, chosen)
         own = text_strength if is_text and text_strength is not None else strength
-        applied = set(target.add_patches({key: _as_patch(delta) for key, delta in chosen.items()}, own))
-        missing = sorted(set(chosen) - applied)
-        if missing:
-            raise MixOfShowError(f"{len(missing)} layers are not in this model, the first: {', '.join(missing[:3])}.")
+        target.add_patches({key: _as_patch(delta, shapes[key]) for key, delta in chosen.items()}, own)
     return patched
 
 
-def _check_shapes(patcher, deltas: Mapping[str, Delta]) -> None:
+def check_layers(model, clip, deltas: Mapping[str, Delta]) -> None:
+    """MixOfShowError unless every layer is there and has the change's shape; CLIP may be None."""
+    for patcher, is_text in ((model, False), (clip and clip.patcher, True)):
+        if patcher is not None:
+            _check_layers(patcher, {patch_key(n): d for n, d in deltas.items() if n.startswith(TEXT_PREFIX) == is_text})
+
+
+def _check_layers(patcher, deltas: Mapping[str, Delta]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the layers by the host's key."""
+    missing, shapes = [], {}
     for key, delta in deltas.items():
         try:
             weight = comfy.utils.get_attr(patcher.model, key)
         except AttributeError:
             weight = None
         if weight is None:
-            continue  # reported as missing by the caller, together with all others
-        rows = tuple(weight.shape) if isinstance(delta, Dense) else (weight.shape[0], weight[0].numel())
-        if delta.shape != rows:
-            raise MixOfShowError(f"Layer {key} is {tuple(weight.shape)}, but the concept's change is {delta.shape}.")
+            missing.append(key)
+            continue
+        shape = shapes[key] = tuple(weight.shape)
+        if delta.shape not in (shape, (shape[0], math.prod(shape[1:]))):
+            raise MixOfShowError(f"Layer {key} is {shape}, but the concept's change is {delta.shape}.")
+    if missing:
+        raise MixOfShowError(
+            f"{len(missing)} layers are not in this model, the first: {', '.join(sorted(missing)[:3])}."
+        )
+    return shapes
 
 
 def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:

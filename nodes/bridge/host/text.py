@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, Word, check_unique_names
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.fitting import RENAME
 from ....mixofshow_core.names import fold, is_word, normal, replace_names
 
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
@@ -40,31 +41,49 @@ class Vocabulary:
     entries: tuple[ConceptEntry, ...] = ()
 
     def __post_init__(self) -> None:
-        check_unique_names(self.entries, "These concepts")
+        owners: set[str] = set()
+        for entry in self.entries:
+            if fold(entry.name) in owners:
+                raise MixOfShowError(f"CLIP knows a concept {entry.name!r} already, and another one comes; {RENAME}.")
+            owners.add(fold(entry.name))
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries)
 
     def embeddings(self, key: str) -> tuple[LayeredEmbedding, ...]:
-        """What stands behind a scoped key: one word (``mos/mara-1``) or all of a concept; empty if unknown."""
+        """What stands behind a scoped key: one word (``mos/mara/mara-1``) or all of a concept; empty if unknown."""
         for entry in self.entries:
-            if entry.words and key == _scoped(*entry.words):
+            if entry.words and key == _scoped(entry, *entry.words):
                 return entry.embeddings
             for word, embedding in zip(entry.words, entry.embeddings, strict=True):
-                if key == _scoped(word):
+                if key == _scoped(entry, word):
                     return (embedding,)
         return ()
+
+    def shared_words(self) -> dict[str, tuple[str, ...]]:
+        """{folded word: names of its owners} of the words that several concepts have, such as ``<new1>``."""
+        owners: dict[str, list[str]] = {}
+        for entry in self.entries:
+            for word in entry.words:
+                owners.setdefault(fold(word.text), []).append(entry.name)
+        return {word: tuple(names) for word, names in owners.items() if len(names) > 1}
 
     def rewrite(self, text: str) -> str:
         """Replace plain names, ``<name>`` and concept words by the host's ``embedding:`` syntax.
 
         Names match whole and without regard to case; the longest wins, so ``mara`` never cuts ``mara-lynn``. All
-        words of a name are one embedding of several rows, which the host keeps on one side of the 77-token border.
+        words of a name are one embedding of several rows, which the host keeps on one side of the 77-token border. A
+        word that several concepts have stands for none of them, and a name goes before another concept's word.
         """
+        shared, calls_of_words = self.shared_words(), {}
+        for entry in self.entries:
+            for word in entry.words:
+                if fold(word.text) not in shared:
+                    calls_of_words[fold(word.text)] = word.text, f"embedding:{_scoped(entry, word)}"
         targets: dict[str, str] = {}
         for entry in self.entries:
-            expansion = f"embedding:{_scoped(*entry.words)}" if entry.words else entry.trigger or entry.name
+            expansion = f"embedding:{_scoped(entry, *entry.words)}" if entry.words else entry.trigger or entry.name
             calls = [entry.name, f"<{entry.name}>"]
             if entry.with_class and entry.class_word:
                 expansion += f" {entry.class_word}"
@@ -72,16 +91,21 @@ class Vocabulary:
             if entry.trigger and not entry.words:
                 calls.append(entry.trigger)  # typed out, it calls the concept and is not doubled
             targets.update(dict.fromkeys(calls, expansion))
-            targets.update({word.text: f"embedding:{_scoped(word)}" for word in entry.words})
+        called = {fold(call) for call in targets}
+        targets.update(pair for word, pair in calls_of_words.items() if word not in called)
         return replace_names(text, {call: f" {target} " for call, target in targets.items()})
 
 
-def _scoped(*words: Word) -> str:
-    """A file name for the host's embedding syntax in plain ASCII: capitals are ours, folded words have none."""
-    plain = (fold(word.text.strip("<>")) for word in words)
-    return EMBEDDING_SCOPE + "J".join(
-        "".join(char if char.isascii() else f"U{ord(char):X}U" for char in word) for word in plain
+def _scoped(entry: ConceptEntry, *words: Word) -> str:
+    """A file name for the host's embedding syntax in plain ASCII: capitals are ours, folded words have none.
+
+    Words belong to their concept: many files have learned ``<new1>``.
+    """
+    name, *plain = (
+        "".join(char if char.isascii() else f"U{ord(char):X}U" for char in fold(text))
+        for text in (entry.name, *(word.text.strip("<>") for word in words))
     )
+    return f"{EMBEDDING_SCOPE}{name}/{'J'.join(plain)}"
 
 
 class _EmbeddingRows:
@@ -137,8 +161,8 @@ def concept_names(clip) -> tuple[str, ...]:
 def register_entries(clip, entries: Iterable[ConceptEntry]):
     """A clone of CLIP that also knows ``entries``; an entry it knows already is not added twice."""
     known = vocabulary_of(clip).entries
-    ids = {entry.id for entry in known}
-    vocabulary = Vocabulary((*known, *(entry for entry in entries if entry.id not in ids)))
+    ids = {(entry.id, fold(entry.name)) for entry in known}  # a renamed copy is another concept
+    vocabulary = Vocabulary((*known, *(entry for entry in entries if (entry.id, fold(entry.name)) not in ids)))
     clip = clip.clone()
     clip.tokenizer = copy.copy(clip.tokenizer)
     for name, tokenizer in list(vars(clip.tokenizer).items()):
@@ -172,12 +196,17 @@ def check_prompt(clip, prompt: str, where: str = "prompt") -> None:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise MixOfShowError(f"The {where} has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted.")
     vocabulary = vocabulary_of(clip)
-    known = {fold(entry.name) for entry in vocabulary.entries}
-    known |= {fold(word.text.strip("<>")) for entry in vocabulary.entries for word in entry.words}
+    called, shared = {fold(entry.name) for entry in vocabulary.entries}, vocabulary.shared_words()
+    known = called | {fold(word.text.strip("<>")) for entry in vocabulary.entries for word in entry.words}
     for name in BRACKETED.findall(prompt):
         if is_word(normal(f"<{name}>")) and fold(name) not in known:
             names = ", ".join(vocabulary.names) or "none; connect concepts or a fused CLIP"
             raise MixOfShowError(f"The {where} names concept <{name}>, which is not known here. Known: {names}.")
+        if fold(name) not in called and (owners := shared.get(f"<{fold(name)}>")):
+            raise MixOfShowError(
+                f"The {where} has the word <{name}>, which {' and '.join(owners)} have learned; write the concept's "
+                "name instead."
+            )
 
 
 def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> LayeredText:

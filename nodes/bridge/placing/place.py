@@ -17,7 +17,8 @@ from ....mixofshow_core.regional.syntax import note_foreign_syntax
 from ....mixofshow_core.regional.tags import Tags
 from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from ..host.applied import apply_once, carries
-from ..host.model import apply_deltas, check_family, unet_of
+from ..host.fitting import check_fit, check_pair
+from ..host.model import apply_deltas, unet_of
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
 from .routing import Routes, make_routes
@@ -62,9 +63,10 @@ def place(
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
     ``concepts`` are unfused: each acts only in the regions that name it, in the UNet and in its text encoder.
     """
+    check_pair(model, clip)
     cast, whole, notes = (), [], [] if notes is None else notes
     if concepts:
-        check_family(model, concepts)
+        check_fit(model, clip, concepts)
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
         clip = register_concepts(clip, concepts)
         acts_in_regions = {"concept": True, "style": False, "add-on": False}
@@ -157,7 +159,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     background = None
     if scene.strip():
         entry = find_entry(scene, "the background", vocabulary)
-        holds = (any(known.id == entry.id for known in use.concept.entries) for use in cast)
+        holds = (any(fold(known.name) == fold(entry.name) for known in use.concept.entries) for use in cast)
         background = next((number for number, found in enumerate(holds) if found), None)
     owners = []
     for region, text in zip(placed.regions.regions, prompts.regions, strict=True):

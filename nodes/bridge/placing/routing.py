@@ -8,7 +8,6 @@ and Place says so.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta, share_of
-from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.regional.gating import (
     Factors,
     Kernel,
@@ -31,7 +29,7 @@ from ....mixofshow_core.regional.gating import (
     stack_factors,
     stack_norms,
 )
-from ....mixofshow_core.topology import BIAS, ROLE_CROSS_KV, UNET_PREFIX, module_of, role_of
+from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, module_of, role_of
 from ..host.model import unet_of
 
 log = logging.getLogger("mixofshow")
@@ -66,7 +64,7 @@ class Routes:
 def make_routes(
     model, uses: Sequence[ConceptUse], owners: Sequence[int | None], background: int | None, notes: list[str]
 ) -> Routes:
-    """Stack the uses' UNet changes; MixOfShowError when a layer has another shape than MODEL's.
+    """Stack the uses' UNet changes, which fit MODEL (`check_fit`).
 
     What cannot be routed is said in `notes`, with its share of the concept's norm.
     """
@@ -82,12 +80,6 @@ def make_routes(
             if module is None:
                 left.append(name)
                 continue
-            wanted = tuple((module.bias if name.endswith(BIAS) else module.weight).shape)
-            if delta.shape not in (wanted, (wanted[0], math.prod(wanted[1:]))):
-                raise MixOfShowError(
-                    f"Place: concept {use.label!r} changes {name} by a {delta.shape} tensor, MODEL has {wanted}; it "
-                    "was made for another base."
-                )
             kept[isinstance(module, NORMS)][path] = delta.scaled(use.strength_at(name))
         layers.append(kept[0])
         norms.append(kept[1])

@@ -26,6 +26,7 @@ from ....mixofshow_core.training.settings import TrainSettings
 from ....mixofshow_core.training.snapshot import RunState, Snapshots
 from ..host import model as bridge_model
 from ..host.files import concept_folder, concept_save_path, step_path, work_folder
+from ..host.fitting import check_pair, check_trainable
 from ..host.progress import Progress
 from .denoiser import (
     HostDenoiser,
@@ -59,6 +60,8 @@ def prepare(
     model, clip, vae, data: TrainingSet, settings: TrainSettings, quality: str, steps: int, seed: int, save_as: str
 ) -> tuple[TrainRequest, tuple[str, ...]]:
     """Check everything that can be checked before long work, and choose what was left on auto."""
+    check_pair(model, clip)
+    check_trainable(model)
     prediction_of(model)
     base = bridge_model.describe_base(model)
     size = bridge_model.native_size(model)

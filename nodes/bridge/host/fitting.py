@@ -1,0 +1,71 @@
+"""Everything that can be wrong between MODEL, CLIP and concepts, before any work: asked by every node that takes them.
+
+Load Concept and Cast (with a base), Fuse, Place, Compare, Export, Train and cli.py call `check_fit` or `check_pair`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from torch import nn
+
+from ....mixofshow_core.concept import ConceptUse
+from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.known import family_of_width
+from ....mixofshow_core.fitting import check_base, check_list, place_of, title_of
+from .model import check_layers, describe_base, family, unet_of
+
+log = logging.getLogger("mixofshow")
+
+
+def check_fit(model, clip, uses: Sequence[ConceptUse]) -> None:
+    """The list, the pair, the family and every layer's shape; CLIP may be None."""
+    check_list(uses)
+    check_pair(model, clip)
+    for note in check_base(describe_base(model), uses):
+        log.info(note)
+    for use in uses:
+        try:
+            check_layers(model, clip, use.concept.deltas)
+        except MixOfShowError as error:
+            raise MixOfShowError(
+                f"{place_of(use)} does not fit MODEL{'' if clip is None else ' and CLIP'}: {error} Connect the base it "
+                "was made for, or another of that kind."
+            ) from error
+
+
+def check_pair(model, clip) -> None:
+    """Refuse a CLIP whose texts are not as wide as MODEL's cross-attention reads them."""
+    unet_of(model)
+    reads = model.model.model_config.unet_config.get("context_dim")
+    writes = None if clip is None else text_width(clip)
+    if reads and writes and reads != writes:
+        other = family_of_width(writes)
+        whose = f" ({other.title})" if other else ""
+        raise MixOfShowError(
+            f"MODEL is {title_of(family(model))} and reads texts {reads} wide, but CLIP writes them {writes} wide"
+            f"{whose}. Connect the CLIP that comes from the same loader as MODEL."
+        )
+
+
+def check_trainable(model) -> None:
+    """Refuse a net that wants more than a noisy latent: Train has nothing else to give it."""
+    takes, latent = model.model.model_config.unet_config.get("in_channels"), model.model.latent_format.latent_channels
+    if takes and takes != latent:
+        raise MixOfShowError(
+            f"MODEL takes {takes} input channels where its latents have {latent} (an inpainting or editing "
+            "checkpoint); Train has pictures only. Train on the ordinary checkpoint of its kind: the concept fits both."
+        )
+
+
+def text_width(clip) -> int | None:
+    """Width of a CLIP's texts, all its encoders side by side; None where they cannot be told."""
+    encoders = [module for module in clip.cond_stage_model.children() if hasattr(module, "transformer")]
+    tables = [_table(module.transformer) for module in encoders]
+    return sum(table.weight.shape[1] for table in tables) if tables and all(tables) else None
+
+
+def _table(transformer: nn.Module) -> nn.Module | None:
+    table = transformer.get_input_embeddings() if hasattr(transformer, "get_input_embeddings") else None
+    return table if hasattr(table, "weight") else None
