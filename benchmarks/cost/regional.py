@@ -1,8 +1,8 @@
 """What regions cost: time and memory of a sampling step with regions, against the unpatched step of the same run.
 
-    python benchmarks/cost/regional.py                  lean SD1.5 and SDXL shapes, about four minutes on a quiet core
-    python benchmarks/cost/regional.py --quick          one minute, noisy
-    python benchmarks/cost/regional.py --channels 320 --latent 64 --rounds 3    real shapes (SD1.5: 860 million weights)
+    python -m benchmarks.cost.regional                  lean SD1.5 and SDXL shapes, about four minutes on a quiet core
+    python -m benchmarks.cost.regional --quick          one minute, noisy
+    python -m benchmarks.cost.regional --channels 320 --latent 64 --rounds 3    real shapes (SD1.5: 860 million weights)
 
 Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every measurement of a variant has an
 unpatched one right before or right after it (the order alternates), and a ratio is the median over these pairs; beside
@@ -130,7 +130,7 @@ class Scene:
         return Routes(stack_factors(concepts), tuple(range(count)), None, count)
 
     def couple(self, count: int):
-        from peers import attention_couple
+        from .peers import attention_couple
 
         masks = self.map(count).masks.float() / 255
         model = attention_couple(self.model, masks, [self.text() for _ in range(count - 1)])

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,15 @@ class TokenPlan:
         counts = [member.numel() for member in self.members]
         return len(counts) > 1 and max(counts) * len(counts) <= MAX_PADDING * sum(counts)
 
+    @cached_property
+    def padding(self) -> tuple[Tensor, Tensor]:
+        """(tokens [R', M], shares [B, R' M, 1]) of one call for all regions; made once for all layers of a size."""
+        longest = max(member.numel() for member in self.members)
+        rows = torch.stack([F.pad(member, (0, longest - member.numel())) for member in self.members])
+        valid = torch.stack([_valid(member, longest) for member in self.members])
+        share = torch.gather(self.shares, 2, rows[None].expand(len(self.shares), -1, -1)) * valid
+        return rows, share.reshape(len(share), -1, 1)
+
 
 def plan_tokens(weights: Tensor) -> TokenPlan | None:
     """Plan for weights [B, R, N]; None when nothing is covered."""
@@ -128,17 +138,14 @@ def attend_regions(query: Tensor, keys: Tensor, values: Tensor, plan: TokenPlan,
             mixed[:, member] += found * plan.shares[:, n, member, None].to(found)
         return mixed
     batch, channels, count = query.shape[0], query.shape[2], len(plan.regions)
-    longest = max(member.numel() for member in plan.members)
-    rows = torch.stack([F.pad(member, (0, longest - member.numel())) for member in plan.members])  # R', M
-    valid = torch.stack([_valid(member, longest) for member in plan.members])
-    share = torch.gather(plan.shares, 2, rows[None].expand(batch, -1, -1)) * valid
-    chosen = list(plan.regions)
+    rows, share = plan.padding
+    if plan.regions != tuple(range(keys.shape[1])):
+        keys, values = keys[:, list(plan.regions)], values[:, list(plan.regions)]
     found = attend(
-        query[:, rows].reshape(batch * count, longest, channels),
-        keys[:, chosen].reshape(batch * count, *keys.shape[2:]),
-        values[:, chosen].reshape(batch * count, *values.shape[2:]),
-    ).view(batch, count * longest, channels)
-    return mixed.index_add_(1, rows.reshape(-1), found * share.reshape(batch, -1, 1).to(found))
+        query[:, rows].flatten(0, 1), keys.reshape(batch * count, *keys.shape[2:]),
+        values.reshape(batch * count, *values.shape[2:]),
+    ).view(batch, -1, channels)  # fmt: skip
+    return mixed.index_add_(1, rows.view(-1), found * share.to(found))
 
 
 def _valid(member: Tensor, longest: int) -> Tensor:

@@ -61,8 +61,8 @@ def blend_regions(batch: Batch, reading: Reading, out: Tensor) -> Tensor:
         plan = batch.plan(rows, reading.size)
         if plan is None:
             continue
-        every = len(rows) == out.shape[0]
-        own, query = (out, reading.query) if every else (out[rows], reading.query[rows])
+        every, chosen = len(rows) == out.shape[0], _neighbours(rows)
+        own, query = (out, reading.query) if every else (out[chosen], reading.query[chosen])
         query = query if plan.whole else query[:, plan.union]
         part = _region_attention(batch, reading, plan, rows, query)
         if batch.is_shared(reading.options):
@@ -73,8 +73,13 @@ def blend_regions(batch: Batch, reading: Reading, out: Tensor) -> Tensor:
         if every:
             return own
         out = out.clone()
-        out[rows] = own
+        out[chosen] = own
     return out
+
+
+def _neighbours(rows: list[int]) -> slice | list[int]:
+    """The rows as a slice where they are neighbours: a view, where a list would be looked up on the device."""
+    return slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else rows
 
 
 def _attend(reading: Reading):
@@ -91,6 +96,9 @@ def _attend(reading: Reading):
 
 def _region_attention(batch: Batch, reading: Reading, plan, rows: list[int], query: Tensor) -> Tensor:
     pairs = {number: _project(batch, number, reading.layer, query) for number in {batch.ids[row] for row in rows}}
+    if len(pairs) == 1:  # as a rule: one positive, in one or more rows
+        keys, values = (part.expand(len(rows), *part.shape) for part in next(iter(pairs.values())))
+        return regional.attend_regions(query, keys, values, plan, _attend(reading))
     length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
     keys, values = (
         torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)

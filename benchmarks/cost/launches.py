@@ -1,0 +1,103 @@
+"""What regions and routing cost in launches: operations that Python sends per UNet call, against the plain call.
+
+    python -m benchmarks.cost.launches            SD1.5 and SDXL, half a minute
+
+On a fast GPU a step is bound by these, not by arithmetic. They are counted with a dispatch mode on tiny random nets of
+the real structure (the count does not depend on widths), CFG batch of two, 77 tokens, rank 16 on attention, in the
+second step of a sampling, when what is constant over it has been made. What launches nothing (views; reshape, to and
+dropout that do nothing) is counted apart. No GPU and no clock is needed: tests/host/test_launches.py holds the ratios.
+"""
+
+import argparse
+from collections import Counter
+from contextlib import contextmanager
+
+from .regional import Scene, start
+
+CHANNELS, LATENT = 32, 16
+VARIANTS = {
+    "regions 1": (1, {}), "regions 2": (2, {}), "regions 8": (8, {}), "layered regions 2": (2, {"layered": True}),
+    "routed 2": (2, {"routed": True}), "routed 4": (4, {"routed": True}),
+}  # fmt: skip
+
+
+@contextmanager
+def counting(net, found: list):
+    """While open, every call of `net` appends (operations by name, number of those that launch nothing)."""
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    def storages(values) -> set[int]:
+        return {leaf.untyped_storage()._cdata for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
+
+    class Count(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: Counter = Counter()
+            self.views = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            name = function._schema.name.removeprefix("aten::")
+            if not name.endswith("_") and storages(made) and storages(made) <= storages((args, kwargs)):
+                self.views += 1
+            else:
+                self.seen[name] += 1
+            return made
+
+    open_modes = []
+
+    def before(*_):
+        open_modes.append(Count())
+        open_modes[-1].__enter__()
+
+    def after(*_):
+        mode = open_modes.pop()
+        mode.__exit__(None, None, None)
+        found.append((mode.seen, mode.views))
+
+    handles = net.register_forward_pre_hook(before), net.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def launches(scene: Scene, variant) -> tuple[Counter, int]:
+    """Operations by name and the number of views of the second UNet call of a sampling."""
+    found: list = []
+    with counting(scene.model.model.diffusion_model, found):
+        scene.step(*variant, 3)
+    return found[1]
+
+
+def measure(family: str, only=()) -> dict[str, tuple[Counter, int]]:
+    """Per variant, "plain" first."""
+    scene = Scene(family, CHANNELS if family == "sd15" else 64, LATENT)
+    scene.negative = scene.text()
+    variants = {name: scene.regions(count, **facts) for name, (count, facts) in VARIANTS.items()
+                if not only or name in only}  # fmt: skip
+    return {name: launches(scene, variant) for name, variant in {"plain": scene.plain(), **variants}.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="launches")
+    parser.add_argument("--names", action="store_true", help="also which operations are more than in the plain call")
+    options = parser.parse_args()
+    start()
+    print("| net | variant | operations | against plain | launch nothing |\n|---|---|---|---|---|")
+    for family in ("sd15", "sdxl"):
+        found = measure(family)
+        plain = found["plain"][0]
+        for name, (seen, views) in found.items():
+            print(f"| {family} | {name} | {seen.total():,} | {seen.total() / plain.total():.2f} | {views:,} |")
+            if options.names:
+                more = Counter({key: number - plain[key] for key, number in seen.items()})
+                print("    " + ", ".join(f"{key} {number:+}" for key, number in more.most_common(12) if number))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
