@@ -13,12 +13,15 @@ from torch import nn
 
 from .errors import MixOfShowError
 from .families.family import UNetLayout
-from .families.known import CLIP_G, ENCODERS, SD15, SDXL, family_of_width
+from .families.known import CLIP_G, ENCODERS, SD15, family_of_width
 
 UNET_PREFIX = "diffusion_model."
 TEXT_PREFIX = "text_encoders."
 BIAS = ".bias"  # behind a layer's name: its bias
 ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL = "text", "cross_kv", "spatial"
+LAYER_ROLES = (ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL)
+ROLE_TITLES = {ROLE_TEXT: "Text encoder", ROLE_CROSS_KV: "Cross-attention K, V", ROLE_SPATIAL: "Spatial layers"}
+PLACES = re.compile(r"\.transformer_blocks\.|\.(?:proj_in|proj_out)$")
 
 
 def module_of(layer_name: str) -> str:
@@ -114,9 +117,13 @@ def role_of(layer_name: str) -> str:
     return ROLE_CROSS_KV if layer_name.endswith((".attn2.to_k", ".attn2.to_v")) else ROLE_SPATIAL
 
 
-# Until their readers ask the families.
-SD15_LAYOUT, SDXL_LAYOUT = SD15.layout, SDXL.layout
-TEXT_LAYERS = {row.name: row.text_layers for row in (SD15, SDXL)}
+def has_places(name: str) -> bool:
+    """Whether the inputs of a UNet's linear are places of the picture: those in and around a transformer.
+
+    Time and label layers see one row per picture. Convolutions always have places.
+    """
+    return PLACES.search(name) is not None
+
 
 MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd names cannot ask for a giant table
 

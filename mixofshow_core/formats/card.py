@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping
 
@@ -11,17 +10,17 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from ..concept import Concept
 from ..delta import LowRank, has_dense, megabytes, norm
-from ..topology import ROLE_CROSS_KV, ROLE_TEXT, role_of
+from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, ROLE_TITLES, role_of
 from .community import thumbnail_bytes
 from .dialect import ReadResult
+from .side_files import frequent_tags
 
 MAX_TRIGGERS = 12
 MAX_TEXT = 200  # characters of any one value from a file
 MAX_PIXELS = 4096 * 4096
 PLOT_SIZE = (960, 260)
 MARGIN = 40
-COLOURS = {ROLE_TEXT: (90, 140, 220), ROLE_CROSS_KV: (220, 120, 60), "spatial": (110, 170, 110)}
-ROLE_NAMES = {ROLE_TEXT: "text encoder", ROLE_CROSS_KV: "cross-attention K, V", "spatial": "other UNet layers"}
+COLOURS = {ROLE_TEXT: (90, 140, 220), ROLE_CROSS_KV: (220, 120, 60), ROLE_SPATIAL: (110, 170, 110)}
 
 
 def describe(result: ReadResult, title: str) -> str:
@@ -48,14 +47,7 @@ def describe_concept(concept: Concept) -> str:
         words = " ".join(word.text for word in entry.words) or "none"
         kind = f"{entry.kind} {entry.class_word}".strip()
         lines.append(f"concept {entry.name!r} ({kind}): words {words}; {layers}")
-    base = concept.base
-    lines.append(f"base: {base.family}, fingerprint {base.fingerprint or 'unknown'}, {base.layers or 'any number of'} "
-                 "cross-attention layers")  # fmt: skip
-    counts = Counter(role_of(name) for name in concept.deltas)
-    ranks = Counter(d.rank if isinstance(d, LowRank) else "full" for d in concept.deltas.values())
-    spread = ", ".join(f"{rank} ({n}x)" for rank, n in sorted(ranks.items(), key=lambda item: -item[1])[:6])
-    parts = ", ".join(f"{n} {ROLE_NAMES[role]}" for role, n in counts.items()) or "none"
-    lines.append(f"layers: {parts}; rank {spread or 'none'}; {megabytes(concept.deltas):.2f} MB")
+    lines += [describe_base(concept), describe_layers(concept)]
     sizes = sorted(((norm(delta), name) for name, delta in concept.deltas.items()), reverse=True)
     if sizes:
         lines.append("largest changes: " + ", ".join(f"{name} {size:.3g}" for size, name in sizes[:3]))
@@ -63,6 +55,21 @@ def describe_concept(concept: Concept) -> str:
         if key not in ("thumbnail", "losses"):
             lines.append(f"training {_short(key)}: {_short(value)}")
     return "\n".join([*lines, *(f"warning: {text}" for text in warnings_of(concept))])
+
+
+def describe_base(concept: Concept) -> str:
+    base = concept.base
+    return (f"base: {base.family}, fingerprint {base.fingerprint or 'unknown'}, {base.layers or 'any number of'} "
+            "cross-attention layers")  # fmt: skip
+
+
+def describe_layers(concept: Concept) -> str:
+    """How many layers of which role, at which ranks, and their size."""
+    counts = Counter(role_of(name) for name in concept.deltas)
+    ranks = Counter(d.rank if isinstance(d, LowRank) else "full" for d in concept.deltas.values())
+    spread = ", ".join(f"{rank} ({n}x)" for rank, n in sorted(ranks.items(), key=lambda item: -item[1])[:6])
+    parts = ", ".join(f"{n} {ROLE_TITLES[role]}" for role, n in counts.items()) or "none"
+    return f"layers: {parts}; rank {spread or 'none'}; {megabytes(concept.deltas):.2f} MB"
 
 
 def warnings_of(concept: Concept) -> list[str]:
@@ -90,13 +97,7 @@ def base_is_known(concept: Concept) -> bool:
 def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Trigger words from the community's header fields: the phrase first, then the most frequent training tags."""
     words = [part.strip() for part in metadata.get("modelspec.trigger_phrase", "").split(",")]
-    try:
-        total: Counter[str] = Counter()
-        for tags in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
-            total.update({str(tag).strip(): int(number) for tag, number in tags.items()})
-        words += [tag for tag, _ in total.most_common(MAX_TRIGGERS)]
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        pass  # the field is free text of other programs; without it there are fewer suggestions
+    words += frequent_tags(metadata)
     return tuple(dict.fromkeys(_short(word) for word in words if word))[:MAX_TRIGGERS]
 
 
@@ -124,8 +125,8 @@ def plot_norms(concept: Concept, title: str = "") -> Image.Image:
     x = MARGIN
     for role in dict.fromkeys(role for _, role in norms):
         draw.rectangle((x, bottom + 12, x + 10, bottom + 22), fill=COLOURS[role])
-        draw.text((x + 15, bottom + 11), ROLE_NAMES[role], fill=(20, 20, 20))
-        x += 30 + 7 * len(ROLE_NAMES[role])
+        draw.text((x + 15, bottom + 11), ROLE_TITLES[role], fill=(20, 20, 20))
+        x += 30 + 7 * len(ROLE_TITLES[role])
     if thumbnail:
         picture.paste(thumbnail, (right + 10, MARGIN))
     return picture

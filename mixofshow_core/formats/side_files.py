@@ -68,7 +68,7 @@ def frequent_tags(metadata: Mapping[str, str], count: int = MAX_SUGGESTIONS) -> 
         total: Counter = Counter()
         for tags in folders.values():
             total.update({str(tag).strip(): int(number) for tag, number in tags.items()})
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return ()
     return tuple(tag for tag, _ in total.most_common(count))
 

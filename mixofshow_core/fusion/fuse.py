@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from ..bounds import meaning
 from ..delta import Delta, cut
 from ..errors import MixOfShowError
-from ..topology import LayerGroup, role_of
+from ..topology import TEXT_PREFIX, LayerGroup, has_places, role_of
 from .conflict import GroupConflict, preview_group, summarise_conflicts
 from .measure import GroupReport, measure_group
 from .methods import MergeJob, method_of
@@ -69,9 +69,7 @@ def choose_groups(
 
 
 def _reads_tokens(name: str) -> bool:
-    if name.startswith("text_encoders."):
-        return ".layers." in name
-    return ".transformer_blocks." in name or name.endswith((".proj_in", ".proj_out"))
+    return ".layers." in name if name.startswith(TEXT_PREFIX) else has_places(name)
 
 
 def fuse(

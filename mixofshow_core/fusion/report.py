@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..topology import LAYER_ROLES, ROLE_TITLES
 from .conflict import format_conflicts
 from .measure import GroupReport
-
-ROLES = ("text", "cross_kv", "spatial")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class FusionReport:
     def summary(self) -> dict:
         """Per role: figures per concept and overall. JSON-able; what a fused file carries."""
         roles = {}
-        for role in ROLES:
+        for role in LAYER_ROLES:
             groups = [group for group in self.groups if group.role == role]
             if groups:
                 roles[role] = _summarise(groups, len(self.labels))
@@ -195,6 +194,3 @@ def _in_words(summary: Mapping) -> list[str]:
     if drifts:
         lines.append(f"  other text changes, against one concept alone (1 = as much): {', '.join(drifts)}")
     return ["\nIn plain words, on the inputs that were looked at:", *lines] if lines else []
-
-
-ROLE_TITLES = {"text": "Text encoder", "cross_kv": "Cross-attention K, V", "spatial": "Spatial layers"}

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
 from ..names import fold
-from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
+from ..topology import LAYER_ROLES
 
-ROLES = (ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL)
 UNSOLVED = ("mean", "sum", "drop")
 MODES = ("own", "staged")
 SIZES = ("auto", "exact")
@@ -19,7 +18,7 @@ MIN_WEIGHT, MAX_WEIGHT = 1e-3, 1e3
 
 
 def per_role(value: float) -> Mapping[str, float]:
-    return dict.fromkeys(ROLES, value)
+    return dict.fromkeys(LAYER_ROLES, value)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class FusionSettings:
     unsolved: str = choice("mean", UNSOLVED)
     mode: str = choice("own", MODES)
     refine: int = number(0, 0, MAX_REFINE)
-    stages: tuple[str, ...] = ROLES
+    stages: tuple[str, ...] = LAYER_ROLES
     size: str = choice("auto", SIZES)
     max_rank: int = number(128, 1, 4096)
     added_error: float = number(0.01, 0, 0.5)
@@ -54,11 +53,11 @@ class FusionSettings:
     def __post_init__(self) -> None:
         check_bounds(self, "Fusion setting")
         for name, values in (("ridge", self.ridge), ("prior", self.prior)):
-            complete = set(values) == set(ROLES)
+            complete = set(values) == set(LAYER_ROLES)
             if not complete or any(not 0 <= value < 1e6 for value in values.values()):
                 raise MixOfShowError(f"{name} needs a number >= 0 for each of text, cross_kv, spatial, got {values}")
-        if not self.stages or not set(self.stages) <= set(ROLES):
-            raise MixOfShowError(f"at least one stage of {', '.join(ROLES)} has to be on, got {self.stages}")
+        if not self.stages or not set(self.stages) <= set(LAYER_ROLES):
+            raise MixOfShowError(f"at least one stage of {', '.join(LAYER_ROLES)} has to be on, got {self.stages}")
         for name, value in self.weights.items():
             if not MIN_WEIGHT <= value <= MAX_WEIGHT:
                 raise MixOfShowError(f"The weight of {name} is {value}; it must be {MIN_WEIGHT} to {MAX_WEIGHT}.")

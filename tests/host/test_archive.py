@@ -57,4 +57,4 @@ def test_the_unpacked_command_line_reads_a_foreign_lora_through_the_host(unpacke
     command = [sys.executable, str(unpacked / "cli.py"), "inspect", str(file), "--comfyui", str(host)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "1 other UNet layers" in done.stdout, done.stdout
+    assert "1 Spatial layers" in done.stdout, done.stdout

@@ -85,9 +85,9 @@ def written(word):
 
 
 def edlora_layout():
-    from mos_pack.mixofshow_core.topology import SD15_LAYOUT
+    from mos_pack.mixofshow_core.families.known import SD15
 
-    return SD15_LAYOUT
+    return SD15.layout
 
 
 READERS = {

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "mixofshow_core" / "families"
 READERS = sorted(path for room in ("mixofshow_core", "nodes") for path in (ROOT / room).rglob("*.py")
                  if FOLDER not in path.parents and "demo" not in path.parts)  # fmt: skip
-HOST_CLASSES = "nodes/bridge/formats/layer_names.py", "nodes/bridge/formats/foreign.py"  # the host's own configuration
+HOST_CLASSES = ("nodes/bridge/formats/layer_names.py",)  # the host's own configuration
 
 
 def test_the_rows_agree_with_themselves():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from ....mixofshow_core.concept import ConceptUse
-from ....mixofshow_core.delta import ranks_of
-from ....mixofshow_core.topology import role_of
+from ....mixofshow_core.formats.card import describe_base, describe_layers
 from .foreign import ReadFile
 
 
@@ -29,13 +26,7 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
                      "type its trigger words into `trigger`")
     if found.tags:
         lines.append(f"suggestions for `trigger`, from its training tags and side files: {', '.join(found.tags)}")
-    base = concept.base
-    known = f"base {base.fingerprint}" if base.fingerprint else "base unknown"
-    lines.append(f"family {base.family}, {known}")
-    roles = Counter(role_of(name) for name in concept.deltas)
-    ranks = sorted(set(ranks_of(concept.deltas)))
-    spread = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "full rank"
-    lines.append(f"{len(concept.deltas)} layers ({', '.join(f'{n} {role}' for role, n in roles.items())}), {spread}")
+    lines += [describe_base(concept), describe_layers(concept)]
     if warning := found.warning():
         lines.append(warning)
     if concept.entries and any(entry.words for entry in concept.entries):

@@ -23,8 +23,8 @@ from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, prediction_class, text_models_of, unet_of
-from .live import LiveWeights, effective
+from ..host.model import apply_deltas, effective, prediction_class, text_models_of, unet_of
+from .live import LiveWeights
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
 LORA_FORMATS = ("concept", "stock", "kohya", "diffusers")  # found by Load LoRA, so they go to its folder

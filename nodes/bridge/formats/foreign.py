@@ -20,7 +20,7 @@ from ....mixofshow_core import formats
 from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Concept, ConceptEntry
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.known import CLIP_G, UNKNOWN, name_of_width
+from ....mixofshow_core.families.known import CLIP_G, FAMILIES, UNKNOWN, name_of_width
 from ....mixofshow_core.formats.diffusers_names import (
     PEFT_CONFIG,
     PEFT_PARTS,
@@ -227,7 +227,7 @@ def _parse(
 ) -> ReadFile:
     maps = [key_map_of(base)] if isinstance(base, LiveWeights) else []
     patches: dict = {}
-    for candidate in (*maps, family_key_map("sd15"), family_key_map("sdxl")):
+    for candidate in (*maps, *(family_key_map(row.name) for row in FAMILIES if row.runs)):
         asked = _Asked(lora.tensors)
         loaded = comfy.lora.load_lora(asked, candidate.keys, log_missing=False)
         if len(loaded) > len(patches) or not patches:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import comfy.lora
-import comfy.model_management
-import torch
 from torch import Tensor
 
-from ..host.model import named_linears, patch_key
+from ..host.model import effective, named_linears, patch_key
 
 
 class LiveWeights(Mapping[str, Tensor]):
@@ -34,10 +31,3 @@ class LiveWeights(Mapping[str, Tensor]):
 
     def __contains__(self, layer: object) -> bool:
         return isinstance(layer, str) and patch_key(layer) in self._patches
-
-
-def effective(entry: list, key: str) -> Tensor:
-    """fp32 weight on the CPU from an entry of ``get_key_patches``: [(weight, convert), patch, ...]."""
-    (weight, convert), *rest = entry
-    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
-    return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)

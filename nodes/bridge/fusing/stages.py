@@ -25,10 +25,10 @@ from ....mixofshow_core.fusion.fuse import Fusion, Source, fuse, hash_of, previe
 from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
 from ....mixofshow_core.fusion.report import format_conflicts_of
-from ....mixofshow_core.fusion.settings import ROLES, FusionSettings
+from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import StatisticsStore
-from ....mixofshow_core.topology import ROLE_SPATIAL, LayerGroup
+from ....mixofshow_core.topology import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
 from ..host.model import apply_deltas, named_linears
 from ..host.progress import Progress
 from ..host.text import register_concepts
@@ -36,7 +36,7 @@ from .calibration import collect
 
 log = logging.getLogger("mixofshow")
 
-MODE_STAGES = {"own": (None,), "staged": ROLES}  # what is solved one after the other; None: everything at once
+MODE_STAGES = {"own": (None,), "staged": LAYER_ROLES}  # what is solved one after the other; None: everything at once
 FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs the rest
 
 

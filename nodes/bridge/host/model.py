@@ -181,9 +181,11 @@ def _check_layers(patcher, deltas: Mapping[str, Delta]) -> dict[str, tuple[int, 
 def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:
     """fp32 CPU weights with the patcher's own patches applied, by layer name; the model is left as it is."""
     patches = patcher.get_key_patches()
-    weights = {}
-    for name in layer_names:
-        (weight, convert), *rest = patches[patch_key(name)]
-        weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
-        weights[name] = comfy.lora.calculate_weight(rest, convert(weight, inplace=True), patch_key(name))
-    return weights
+    return {name: effective(patches[patch_key(name)], patch_key(name)) for name in layer_names}
+
+
+def effective(entry: list, key: str) -> Tensor:
+    """fp32 weight on the CPU from an entry of ``get_key_patches``: [(weight, convert), patch, ...]."""
+    (weight, convert), *rest = entry
+    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)

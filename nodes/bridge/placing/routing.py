@@ -29,13 +29,12 @@ from ....mixofshow_core.regional.gating import (
     stack_factors,
     stack_norms,
 )
-from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, module_of, role_of
+from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, has_places, module_of, role_of
 from ..host.model import unet_of
 
 log = logging.getLogger("mixofshow")
 
 NORMS = (nn.LayerNorm, nn.GroupNorm)
-IN_TRANSFORMER = re.compile(r"\.transformer_blocks\.|\.proj_in$|\.proj_out$")
 TRANSFORMER = re.compile(r"(.+?)\.(?:transformer_blocks\.|proj_in$|proj_out$)")
 
 
@@ -98,7 +97,7 @@ def _routable(unet: nn.Module) -> dict[str, nn.Module]:
     return {
         path: module for path, module in unet.named_modules()
         if isinstance(module, (nn.Conv2d, nn.GroupNorm))
-        or (isinstance(module, (nn.Linear, nn.LayerNorm)) and IN_TRANSFORMER.search(path))
+        or (isinstance(module, (nn.Linear, nn.LayerNorm)) and has_places(path))
     }  # fmt: skip
 
 

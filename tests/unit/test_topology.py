@@ -1,0 +1,29 @@
+"""What a layer's name tells of it, without a net."""
+
+import pytest
+from mos_pack.mixofshow_core.fusion.fuse import choose_groups
+from mos_pack.mixofshow_core.topology import LAYER_ROLES, ROLE_TITLES, has_places, role_of
+
+BLOCK = "diffusion_model.input_blocks.4.1"
+TEXT = "text_encoders.clip_l.transformer.text_model"
+
+
+@pytest.mark.parametrize(("name", "places"), [
+    (f"{BLOCK}.transformer_blocks.0.attn2.to_q", True), (f"{BLOCK}.proj_in", True), (f"{BLOCK}.proj_out", True),
+    ("input_blocks.4.1.transformer_blocks.0.ff.net.2", True), ("diffusion_model.time_embed.0", False),
+    ("diffusion_model.label_emb.0.0", False), ("diffusion_model.input_blocks.4.0.emb_layers.1", False),
+])  # fmt: skip
+def test_which_linears_see_places_of_the_picture(name, places):
+    assert has_places(name) == places
+
+
+def test_fusion_solves_what_has_places_and_the_layers_of_text_encoders():
+    text = (f"{TEXT}.encoder.layers.0.mlp.fc1", f"{TEXT}_projection")
+    names = [f"{BLOCK}.proj_in", "diffusion_model.time_embed.0", *text]
+    groups, left = choose_groups((), names, [dict.fromkeys(names)])
+    assert {group.name for group in groups} == {names[0], names[2]} and set(left) == {names[1], names[3]}
+
+
+def test_every_role_has_a_title():
+    assert tuple(ROLE_TITLES) == LAYER_ROLES
+    assert {role_of(f"{BLOCK}.attn2.to_k"), role_of(BLOCK), role_of(TEXT)} == set(LAYER_ROLES)
