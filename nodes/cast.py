@@ -20,7 +20,7 @@ def _cast_input() -> io.String.Input:
     cast = io.String.Input(
         "cast", multiline=True, default=EMPTY,
         tooltip="One row per concept or LoRA: on, file, name, trigger, strengths, role. Stored as one JSON text "
-                "(docs/cast.schema.json), which can be wired in instead.",
+                "(docs/cast.schema.json), which can be wired in instead. Dynamic prompts are not chosen from here.",
     )  # fmt: skip
     cast.extra_dict["widgetType"] = "MOS_CAST"
     return cast

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.concept import KINDS
 from ..mixofshow_core.training.captions import MODES
 from .bridge.training import data as training_data
-from .types import DATASET, TRAIN, found_by
+from .types import DATASET, TRAIN, alone, every, found_by
 
 
 class MixOfShowDataset(io.ComfyNode):
@@ -18,6 +18,7 @@ class MixOfShowDataset(io.ComfyNode):
             display_name="Mix-of-Show Dataset",
             category=TRAIN,
             **found_by("MixOfShowDataset"),
+            is_input_list=True,  # a list of pictures is one data set, not one for each
             description="Pictures of one character, object, scene or style, with captions. Chain two to train both.",
             inputs=[
                 io.String.Input("name", default="mara", tooltip=(
@@ -38,7 +39,9 @@ class MixOfShowDataset(io.ComfyNode):
                     "auto: caption files where there are any, else the name. files: every picture must have one. "
                     "templates: caption files are ignored. sentences, booru tags: how they are written; auto guesses."
                 )),
-                io.Image.Input("images", optional=True, tooltip="A batch of pictures instead of a folder."),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Pictures instead of a folder: a batch, or a list of any sizes."
+                ),
                 io.Mask.Input("masks", optional=True, tooltip=(
                     "White where the object is: one mask for each picture, or one for all. Used by the loss when the "
                     "training settings say loss_mask object."
@@ -54,13 +57,14 @@ class MixOfShowDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", images=None, **_) -> str:
-        return training_data.fingerprint(folder)
+        return training_data.fingerprint(*alone("Dataset", folder=folder))
 
     @classmethod
     def execute(
         cls, name: str, class_word: str, kind: str, folder: str, captions: str, images=None, masks=None, dataset=None
     ) -> io.NodeOutput:
-        data, report = training_data.build(name, class_word, kind, folder, captions, images, masks, dataset)
+        texts = alone("Dataset", name=name, class_word=class_word, kind=kind, folder=folder, captions=captions)
+        data, report = training_data.build(*texts, every(images), every(masks), every(dataset))
         sheet = training_data.preview(data)
         return io.NodeOutput(data, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
 

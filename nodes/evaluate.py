@@ -26,7 +26,7 @@ from .bridge.evaluating.evaluation import (
 from .bridge.evaluating.evaluators import built_in, from_clip_vision, from_path
 from .bridge.evaluating.score import collect_references, describe_pictures, describe_scores, panels_of, score
 from .bridge.host.images import to_image_batch
-from .types import CONCEPTS, DATASET, EVALUATE, REGIONS, SETTINGS, found_by
+from .types import CONCEPTS, DATASET, EVALUATE, REGIONS, SETTINGS, alone, every, found_by
 
 WAYS = "base, each, sum, average, fused, fused + regions, routed"
 PROMPTS = "a photo of {name}"
@@ -43,6 +43,7 @@ class MixOfShowCompare(io.ComfyNode):
             display_name="Mix-of-Show Compare",
             category=EVALUATE,
             **found_by("MixOfShowCompare"),
+            is_input_list=True,  # concepts and prompts are wanted all at once
             description="Paints the same prompts from the same noise with the base, each concept alone, and the "
             "concepts merged, placed and routed, and shows all of it in one labelled picture.",
             is_output_node=True,
@@ -54,9 +55,11 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="Its size and its number of pictures, as for KSampler."),
                 io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip=(
                     "One per line. A line with name in braces is painted once for every concept. Where a model does "
-                    "not know a name, the class word stands in its place."
+                    "not know a name, the class word stands in its place. Dynamic prompts are not chosen from here."
                 )),
-                io.String.Input("negative", multiline=True, default="", tooltip="The negative prompt of all."),
+                io.String.Input(
+                    "negative", multiline=True, default="", dynamic_prompts=True, tooltip="The negative prompt of all.",
+                ),
                 io.String.Input("ways", default=WAYS, tooltip=(
                     "Columns, separated by commas: base, each (one concept at a time), fused, any other method of Fuse "
                     "(sum, average, ties ...), each of these with `+ regions`, and routed."
@@ -92,12 +95,22 @@ class MixOfShowCompare(io.ComfyNode):
         cls, model, clip, vae, concepts, latent_image, prompts, negative, ways, calibration, seed, steps, cfg,
         sampler_name, scheduler, regions=None, settings=None, other_model=None, other_clip=None,
     ) -> io.NodeOutput:  # fmt: skip
+        given = {name: value for name, value in locals().items() if name not in ("cls", "concepts", "prompts")}
+        given = dict(zip(given, alone("Compare", **given), strict=True))
+        uses = tuple(use for part in every(concepts) for use in part)
+        return cls.compare(concepts=uses, prompts="\n".join(every(prompts)), **given)
+
+    @classmethod
+    def compare(
+        cls, model, clip, vae, concepts, latent_image, prompts, negative, ways, calibration, seed, steps, cfg,
+        sampler_name, scheduler, regions, settings, other_model, other_clip,
+    ) -> io.NodeOutput:  # fmt: skip
         if settings is not None and not isinstance(settings, FusionSettings):
             raise MixOfShowError("`settings` on Compare needs fusion settings; what is connected is something else.")
         if (other_model is None) != (other_clip is None):
             raise MixOfShowError("Compare: connect both `other_model` and `other_clip`, or neither.")
         other = None if other_model is None else (other_model, other_clip)
-        stage = Stage(model, clip, vae, tuple(concepts), regions, other, settings, calibration)
+        stage = Stage(model, clip, vae, concepts, regions, other, settings, calibration)
         how = Sampling(negative, seed, steps, cfg, sampler_name, scheduler)
         rows = expand_prompts(prompts, tuple(stage.classes))
         columns, notes = plan_columns(parse_ways(ways, METHODS), stage.labels, regions is not None, other is not None)
@@ -128,6 +141,7 @@ class MixOfShowScore(io.ComfyNode):
             display_name="Mix-of-Show Score",
             category=EVALUATE,
             **found_by("MixOfShowScore"),
+            is_input_list=True,  # pictures and references are wanted all at once
             description="Measures how like reference pictures, and how well fitting their texts, pictures are, with "
             "95 % intervals. Connect a CLIP_VISION or name an evaluator; without one only colours and edges count.",
             is_output_node=True,
@@ -135,7 +149,7 @@ class MixOfShowScore(io.ComfyNode):
                 io.Image.Input("images", tooltip="The pictures to score, for instance `pictures` of Compare."),
                 io.String.Input("texts", multiline=True, default="", tooltip=(
                     "Compare's table; or one text per line, one for each picture or one for all. Names are read as "
-                    "class words."
+                    "class words. Dynamic prompts are not chosen from here."
                 )),
                 io.String.Input("evaluator", default="", tooltip=(
                     "Below ComfyUI's models folder: a folder with config.json and .safetensors (CLIP, DINO), or an "
@@ -165,12 +179,18 @@ class MixOfShowScore(io.ComfyNode):
     def execute(
         cls, images, texts="", evaluator="", crop="center", references=None, dataset=None, clip_vision=None
     ) -> io.NodeOutput:
+        evaluator, crop, dataset, clip_vision = alone(
+            "Score", evaluator=evaluator, crop=crop, dataset=dataset, clip_vision=clip_vision
+        )
+        images, references, lines = every(images), every(references), every(texts)
+        # Several texts are one for each picture; one alone may have lines of its own, or be a table.
+        texts = "\n".join(lines) if len(lines) < 2 else "\n".join(" ".join(line.split()) for line in lines)
         cut = meaning("crop on Score", crop, CROPS)
         named = from_path(evaluator, cut) if evaluator.strip() else None
         wired = from_clip_vision(clip_vision, cut) if clip_vision is not None else None
         seer = wired or named or built_in()
         known = collect_references(references, dataset)
-        found = score(images, describe_pictures(texts, len(images), known), known, seer, named)
+        found = score(images, describe_pictures(texts, sum(map(len, images)), known), known, seer, named)
         report, panels = describe_scores(found), panels_of(found)
         if not panels:
             raise MixOfShowError(

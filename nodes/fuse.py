@@ -22,7 +22,7 @@ from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.model import apply_deltas
 from .bridge.host.text import register_concepts
-from .types import CONCEPTS, FUSE, SETTINGS, found_by, in_groups
+from .types import CONCEPTS, FUSE, SETTINGS, alone, every, found_by, in_groups
 
 log = logging.getLogger("mixofshow")
 
@@ -146,6 +146,7 @@ class MixOfShowFuse(io.ComfyNode):
             display_name="Mix-of-Show Fuse",
             category=FUSE,
             **found_by("MixOfShowFuse"),
+            is_input_list=True,  # a list of concepts is one fusion, not one for each
             description=(
                 "Computes one set of weights that keeps what every concept does to its own inputs, layer by layer and "
                 "in closed form. First it looks at each concept alone (calibration), then it solves in seconds. "
@@ -185,10 +186,14 @@ class MixOfShowFuse(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, concepts, method, calibration, save_as="", settings=None) -> io.NodeOutput:
+        concepts = tuple(use for part in every(concepts) for use in part)
+        model, clip, method, calibration, save_as, settings = alone(
+            "Fuse", model=model, clip=clip, method=method, calibration=calibration, save_as=save_as, settings=settings
+        )
         if settings is not None and not isinstance(settings, FusionSettings):
             raise MixOfShowError("`settings` on Fuse needs fusion settings; what is connected belongs to another node.")
         settings = settings or FusionSettings()
-        result = fuse_uses(model, clip, tuple(concepts), method, preset(calibration), settings, work_folder("cache"))
+        result = fuse_uses(model, clip, concepts, method, preset(calibration), settings, work_folder("cache"))
         notes, fused = list(result.notes), ConceptUse(result.concept)
         log.info("%s", result.summary.get("size", ""))  # before anything is saved
         if save_as.strip():

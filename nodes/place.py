@@ -22,11 +22,13 @@ class MixOfShowPlace(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     multiline=True,
+                    dynamic_prompts=True,
                     tooltip="The whole picture, and everything outside the regions. Write concepts by name.",
                 ),
                 io.String.Input(
                     "negative",
                     multiline=True,
+                    dynamic_prompts=True,
                     tooltip="What to keep out of the whole picture; regions without a negative prompt use it too.",
                 ),
                 REGIONS.Input("regions", optional=True, tooltip="From Regions. Without it only the prompt counts."),

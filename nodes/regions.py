@@ -8,7 +8,7 @@ from ..mixofshow_core.names import fold
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
-from .types import CONCEPTS, PLACE, REGIONS, found_by
+from .types import CONCEPTS, PLACE, REGIONS, alone, every, found_by
 
 NO_REGIONS = '{"version": 1, "regions": []}'
 
@@ -20,7 +20,7 @@ def _editor_input() -> io.String.Input:
         multiline=True,
         default=NO_REGIONS,
         tooltip="Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
-        " wired in instead.",
+        " wired in instead. Dynamic prompts are not chosen from here.",
     )
     editor.extra_dict["widgetType"] = "MOS_REGIONS"
     return editor
@@ -34,6 +34,7 @@ class MixOfShowRegions(io.ComfyNode):
             display_name="Mix-of-Show Regions",
             category=PLACE,
             **found_by("MixOfShowRegions"),
+            is_input_list=True,  # masks and concepts are wanted all at once
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[
                 _editor_input(),
@@ -79,14 +80,18 @@ class MixOfShowRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, editor, width, height, concepts=None, backdrop=None, masks=None) -> io.NodeOutput:
-        planes = () if masks is None else masks.reshape(-1, *masks.shape[-2:])
+        editor, width, height, backdrop = alone(
+            "Regions", editor=editor, width=width, height=height, backdrop=backdrop
+        )
+        concepts = None if concepts is None else [use for part in every(concepts) for use in part]
+        planes = [plane for mask in every(masks) for plane in mask.reshape(-1, *mask.shape[-2:])]
         placed = make_map(parse_regions(editor, width, height), planes)
         if concepts is not None:
             _check_names(placed.regions, concepts)
         shown = placed.masks.float() / 255
         if not len(shown):
             shown = shown.new_zeros(1, height, width)
-        seen = _for_the_editor(placed, concepts, backdrop, masks)
+        seen = _for_the_editor(placed, concepts, backdrop, planes)
         return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height, ui=seen)
 
 
@@ -104,10 +109,10 @@ def _for_the_editor(placed, concepts, backdrop, masks) -> dict:
     if backdrop is not None:
         seen["mixofshow_backdrop"] = _save_temporary(backdrop[:1, ..., :3])
     if used:
-        cover = masks[: max(used) + 1, ..., None].clamp(0, 1)
-        seen["mixofshow_masks"] = _save_temporary(
-            torch.cat([torch.ones_like(cover).expand(*cover.shape[:3], 3), cover], -1)
-        )
+        for mask in masks[: max(used) + 1]:
+            cover = mask[None, ..., None].clamp(0, 1)
+            white = torch.ones_like(cover).expand(*cover.shape[:3], 3)
+            seen["mixofshow_masks"] += _save_temporary(torch.cat([white, cover], -1))
     return seen
 
 

@@ -156,7 +156,8 @@ class MixOfShowTrainSettings(io.ComfyNode):
                     "output/mixofshow/steps; 0 = off."
                 ), **later),
                 io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
-                    "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach."
+                    "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach. "
+                    "Dynamic prompts are not chosen from here."
                 ), **later),
                 count("snapshots_kept", (
                     "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."

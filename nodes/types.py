@@ -5,6 +5,8 @@ from dataclasses import fields
 
 from comfy_api.latest import io
 
+from ..mixofshow_core.errors import MixOfShowError
+
 CATEGORY = "Mix-of-Show"
 TRAIN, FUSE, PLACE, EVALUATE, DEMO = (f"{CATEGORY}/{part}" for part in ("train", "fuse", "place", "evaluate", "demo"))
 
@@ -41,6 +43,30 @@ def found_by(node_id: str, schema: type = io.Schema) -> dict[str, list[str]]:
     """The search words of a node as an argument of the host's Schema, where that has one (0.3.75 has none)."""
     known = any(field.name == "search_aliases" for field in fields(schema))
     return {"search_aliases": SEARCHED_AS[node_id].split(", ")} if known else {}
+
+
+def every(value: object) -> list:
+    """What arrives at an input of a node that takes lists (`is_input_list`), one after the other; None is nothing."""
+    return [item for item in (value if isinstance(value, list) else [value]) if item is not None]
+
+
+def alone(node: str, **inputs: object) -> list:
+    """The one value of each of these inputs of a node that takes lists, in their order.
+
+    The host would run a node once for every item of a list. A node that wants all of something declares it and gets
+    lists at all its inputs; where it can use one value only, several different ones are an error.
+    """
+    found = []
+    for name, value in inputs.items():
+        values = value if isinstance(value, list) else [value]
+        if any(item is not values[0] and not (isinstance(item, str | int | float) and item == values[0])
+               for item in values):  # fmt: skip
+            raise MixOfShowError(
+                f"{node}: a list of {len(values)} arrives at `{name}`, which takes one value. Give it one, or use one "
+                f"{node} node for each."
+            )
+        found.append(values[0] if values else None)
+    return found
 
 
 def in_groups(inputs: Iterable, groups: Mapping[str, str], rare: str) -> list:

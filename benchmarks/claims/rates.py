@@ -137,7 +137,7 @@ class Tuner:
         from mos_pack.nodes.bridge.training import run as training_run
 
         folder, noun = str(ROOT / "world" / "data" / "concepts" / self.kind / name / "train"), class_of(name)
-        data, _ = training_data.build(name, noun, self.kind, folder, "auto", None, None, None)
+        data, _ = training_data.build(name, noun, self.kind, folder, "auto")
         chosen = replace(
             PRESETS[self.preset], lr_embedding=setting.embedding, lr_text=setting.text, lr_unet=setting.unet,
             preview_every=0,

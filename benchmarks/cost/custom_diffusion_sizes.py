@@ -24,7 +24,7 @@ def train(steps):
     from mos_pack.nodes.bridge.training import run as training_run
 
     model, clip, vae = load_small_base()
-    data, _ = training_data.build("mara", "person", "character", "demo:mara", "auto", None, None, None)
+    data, _ = training_data.build("mara", "person", "character", "demo:mara", "auto")
     settings = replace(PRESETS["Custom Diffusion"], prior_weight=0.0, lr_unet=1e-4, preview_every=0)
     request, _ = training_run.prepare(model, clip, vae, data, settings, "standard", steps, 0, "sizes")
     return training_run.run_training(request).concept, model, clip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -251,10 +251,10 @@ def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[
     return tuple(pictures), tuple(notes)
 
 
-def from_batch(images: np.ndarray, name: str) -> tuple[Picture, ...]:
-    """Pictures of an IMAGE batch [N, H, W, 3 or 4] of floats in 0..1; their caption is the name."""
+def from_batches(batches: Iterable[np.ndarray], name: str) -> tuple[Picture, ...]:
+    """Pictures of IMAGE batches [N, H, W, 3 or 4] of floats in 0..1; their caption is the name."""
     pictures = []
-    for number, image in enumerate(images):
+    for number, image in enumerate(image for batch in batches for image in batch):
         colour = image[..., :3]
         if image.shape[-1] == 4:
             colour = colour * image[..., 3:] + (1.0 - image[..., 3:])
@@ -263,11 +263,11 @@ def from_batch(images: np.ndarray, name: str) -> tuple[Picture, ...]:
     return tuple(pictures)
 
 
-def with_masks(pictures: Sequence[Picture], masks: np.ndarray) -> tuple[Picture, ...]:
-    """Attach masks [N, H, W] in 0..1: one for all, or one for each picture."""
+def with_masks(pictures: Sequence[Picture], masks: Sequence[np.ndarray]) -> tuple[Picture, ...]:
+    """Attach masks [H, W] in 0..1: one for all, or one for each picture."""
     if len(masks) not in (1, len(pictures)):
         raise MixOfShowError(f"{len(masks)} masks for {len(pictures)} pictures; give one, or one for each picture.")
-    converted = np.round(np.clip(masks, 0.0, 1.0) * 255.0).astype(np.uint8)
+    converted = [np.round(np.clip(mask, 0.0, 1.0) * 255.0).astype(np.uint8) for mask in masks]
     return tuple(
         replace(picture, mask=converted[0 if len(masks) == 1 else number]) for number, picture in enumerate(pictures)
     )

@@ -108,7 +108,7 @@ def test_two_datasets_of_one_name_cannot_be_chained():
 
 
 def test_masks_are_one_for_all_or_one_each():
-    pictures = dataset.from_batch(np.random.default_rng(0).random((3, 70, 64, 4), np.float32), "rex")
+    pictures = dataset.from_batches([np.random.default_rng(0).random((3, 70, 64, 4), np.float32)], "rex")
     assert all(p.mask is not None for p in dataset.with_masks(pictures, np.ones((1, 70, 64), np.float32)))
     with pytest.raises(MixOfShowError, match="2 masks for 3 pictures"):
         dataset.with_masks(pictures, np.ones((2, 70, 64), np.float32))

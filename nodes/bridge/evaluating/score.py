@@ -40,8 +40,9 @@ class References:
     classes: Mapping[str, str]
 
 
-def collect_references(images: Tensor | None, dataset: TrainingSet | None) -> References:
-    if images is not None and dataset is not None:
+def collect_references(images: Sequence[Tensor], dataset: TrainingSet | None) -> References:
+    """images: batches of any sizes."""
+    if images and dataset is not None:
         raise MixOfShowError("Score: connect `references` or `dataset`, not both.")
     if dataset is not None:
         pictures = {
@@ -49,7 +50,7 @@ def collect_references(images: Tensor | None, dataset: TrainingSet | None) -> Re
             for concept in dataset.concepts
         }
         return References(pictures, {concept.name: concept.class_word for concept in dataset.concepts})
-    return References({} if images is None else {ANY: tuple(images.split(1))}, {})
+    return References({ANY: tuple(one for batch in images for one in batch.split(1))} if images else {}, {})
 
 
 def describe_pictures(texts: str, count: int, references: References) -> tuple[Shown, ...]:
@@ -79,16 +80,26 @@ def _names(cell: Cell, references: References) -> tuple[str, ...]:
     return tuple(name for name in references.pictures if mentions(cell.prompt, name))
 
 
+def _features(evaluator: Evaluator, batches: Sequence[Tensor], progress: Progress, done: int) -> Tensor:
+    found = []
+    for batch in batches:
+        found.append(evaluator.features(batch, progress, done))
+        done += len(batch)
+    return torch.cat(found)
+
+
 def score(
-    pictures: Tensor, shown: Sequence[Shown], references: References, seer: Evaluator, reader: Evaluator | None
+    pictures: Sequence[Tensor], shown: Sequence[Shown], references: References, seer: Evaluator,
+    reader: Evaluator | None,
 ) -> dict:
-    """JSON-able scores. seer: for likeness; reader: an evaluator that reads texts, or None."""
+    """JSON-able scores. pictures: batches of any sizes; seer: for likeness; reader: for texts, or None."""
     texts = [what.text for what in shown]
     reader = reader if reader is not None and reader.read is not None and any(texts) else None
-    total = len(pictures) * (1 + (reader is not None and reader is not seer))
+    count = sum(map(len, pictures))
+    total = count * (1 + (reader is not None and reader is not seer))
     total += sum(len(rows) for rows in references.pictures.values())
-    progress, done = Progress(total), len(pictures)
-    features = seer.features(pictures, progress, 0)
+    progress, done = Progress(total), count
+    features = _features(seer, pictures, progress, 0)
     known = {}
     for name, rows in references.pictures.items():
         found = []
@@ -106,7 +117,7 @@ def score(
             if gallery is not None:
                 rows[n]["nearest"] = nearest_identity(features[n : n + 1], gallery)[0].nearest
     if reader is not None:
-        seen = features if reader is seer else reader.features(pictures, progress, done)
+        seen = features if reader is seer else _features(reader, pictures, progress, done)
         found = text_alignment(seen, reader.read(texts))
         for n, text in enumerate(texts):
             rows[n]["text_match"] = float(found[n]) if text else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ....mixofshow_core.training.dataset import (
     TrainingSet,
     caption_style,
     folder_fingerprint,
-    from_batch,
+    from_batches,
     in_style,
     read_folder,
     with_masks,
@@ -73,25 +74,30 @@ def is_vocabulary_word(name: str) -> bool:
 
 
 def build(
-    name: str, class_word: str, kind: str, folder: str, captions: str, images: Tensor | None, masks: Tensor | None,
-    chained: TrainingSet | None,
+    name: str, class_word: str, kind: str, folder: str, captions: str, images: Sequence[Tensor] = (),
+    masks: Sequence[Tensor] = (), chained: Sequence[TrainingSet] = (),
 ) -> tuple[TrainingSet, str]:
-    """The dataset and a report for people. Raises MixOfShowError for anything that could not be trained."""
+    """The dataset and a report for people. Raises MixOfShowError for anything that could not be trained.
+
+    images, masks: batches of any sizes, all pictures of one concept. chained: other data sets to train together.
+    """
     name = normal(name).strip()
-    if images is not None:
-        pictures, notes, where = from_batch(images.detach().float().cpu().numpy(), name), (), "an image batch"
+    if images:
+        batches = (batch.detach().float().cpu().numpy() for batch in images)
+        pictures, notes = from_batches(batches, name), ()
+        where = "an image batch" if len(images) == 1 else f"a list of {len(images)} images"
     else:
         path = picture_folder(folder)
         pictures, notes = read_folder(path, name, captions)
         where = str(path)
-    if masks is not None:
-        stack = masks.detach().float().cpu()
-        pictures = with_masks(pictures, (stack if stack.dim() == 3 else stack[None]).numpy())
+    if masks:
+        planes = (mask.detach().float().cpu() for mask in masks)
+        pictures = with_masks(pictures, [one for plane in planes for one in plane.view(-1, *plane.shape[-2:]).numpy()])
     style = caption_style(pictures, captions)
     pictures = in_style(pictures, name, style)
     data = TrainingSet((ConceptPictures(name, class_word, kind, pictures, style),))
     warnings = list(notes)
-    if is_vocabulary_word(name) and not (images is None and folder.strip().startswith(DEMO)):
+    if is_vocabulary_word(name) and not (not images and folder.strip().startswith(DEMO)):
         warnings.append(
             f"'{name}' is a word that the model knows already; it will mean your concept in every prompt. "
             f"A made-up name such as {name}x1 avoids that"
@@ -107,9 +113,11 @@ def build(
         *(f"note: {warning}" for warning in warnings),
         *(f"{p.source}: {p.caption}" for p in pictures),
     ]
-    if chained is not None:
-        data = chained.joined(data)
-        lines.append(f"trained together with: {', '.join(concept.name for concept in chained.concepts)}")
+    for other in reversed(chained):
+        data = other.joined(data)
+    if chained:
+        names = (concept.name for other in chained for concept in other.concepts)
+        lines.append(f"trained together with: {', '.join(names)}")
     return data, "\n".join(lines)
 
 
