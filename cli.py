@@ -93,7 +93,7 @@ def run_convert(options: argparse.Namespace) -> str:
     if options.to in WHOLE_FORMATS:
         done = _export_whole(options, concept)
     else:
-        done = export(concept, options.to, options.out, options.size, options.strength, base)
+        done = export(concept, options.to, options.out, options.size, options.strength, base, step=tell)
     return "\n".join(filter(None, (result.summary(), warning, done.report())))
 
 
@@ -101,11 +101,17 @@ def _read(options: argparse.Namespace):
     """(what the file is, its concept or None where ComfyUI would have to parse it and is not there, the base, what is
     not used of a foreign LoRA)."""
     base = CheckpointWeights(options.base) if options.base else None
-    result: ReadResult = read_any(options.file, base, options.name)
+    result: ReadResult = read_any(options.file, base, options.name, tell)
     if result.kind != "lora" or _find_comfyui(options.comfyui) is None:
         return result, None if result.kind == "lora" else result.concept, base, ""
-    found = _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base)
+    found = _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base, tell)
     return result, found.concept, base, found.warning()
+
+
+def tell(done: int, total: int) -> None:
+    """A line that counts layers, where a person looks on."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\rlayer {done} of {total}" + ("\n" if done == total else ""))
 
 
 def _export_whole(options: argparse.Namespace, concept):
@@ -136,6 +142,20 @@ def _bridge(name: str, given: Path | None):
     folder = _find_comfyui(given)
     if folder is None:
         raise MixOfShowError("No ComfyUI found; give its folder with --comfyui.")
+    try:
+        _start(folder)
+        return importlib.import_module(f"{PACK}.nodes.bridge.{name}")
+    except MixOfShowError:
+        raise
+    except Exception as error:  # whatever a module of another program does while it is imported
+        raise MixOfShowError(
+            f"ComfyUI in {folder} cannot be imported ({type(error).__name__}: {str(error)[:200]}). Run cli.py with the "
+            f"Python that starts this ComfyUI, or install what it needs: pip install -r {folder / 'requirements.txt'}"
+        ) from error
+
+
+def _start(folder: Path) -> None:
+    """Put ComfyUI on sys.path and parse its options, once."""
     if "comfy.cli_args" not in sys.modules:
         sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
         declare_missing()
@@ -147,7 +167,6 @@ def _bridge(name: str, given: Path | None):
             importlib.import_module("comfy.cli_args")
         finally:
             sys.argv = arguments
-    return importlib.import_module(f"{PACK}.nodes.bridge.{name}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from ..mixofshow_core.formats.card import describe, describe_concept, plot_norms
 from .bridge.formats.foreign import read_any as read_with_host
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .bridge.host.images import to_image_batch
+from .bridge.host.progress import Steps
 from .types import CONCEPTS, EVALUATE, found_by
 
 FROM_WIRE = "(the connected concepts)"
@@ -53,7 +54,7 @@ class MixOfShowInspect(io.ComfyNode):
         if file != FROM_WIRE:
             path = resolve_concept_file(file)
             result = read_any(path)
-            read = read_with_host(path) if result.kind == "lora" else result
+            read = read_with_host(path, step=Steps()) if result.kind == "lora" else result
             card, found = describe(result, file), [(read.concept, file)]
             if read is not result:
                 card = "\n".join(filter(None, (card, describe_concept(read.concept), read.warning())))

@@ -7,7 +7,7 @@ difference. Only Custom Diffusion's compressed files hold true differences (``u 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
@@ -41,12 +41,16 @@ def _unet_table(tree: Mapping) -> dict[str, object]:
     return found or {k: v for k, v in state.items() if CUSTOM_KEY.fullmatch(k)}
 
 
-def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None) -> ReadResult:
+def read_absolute(
+    tree: dict, file_name: str, base: BaseWeights | None = None,
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> ReadResult:
     """A Concept whose deltas are the file's weights minus those of `base` (layers that did not change are left out).
 
     `tree` is used up: its tensors become the differences, so that no file needs more than twice its size in memory.
-    Raises MixOfShowError when whole weights are met without a base, or when their shapes differ.
-    """
+    Raises MixOfShowError when whole weights are met without a base, or when their shapes differ. `step(done, total)` is
+    called for every key.
+    """  # fmt: skip
     reading = Reading(file_name)
     table, words = _unet_table(tree), _read_words(tree, reading)
     width = next((_width(v) for k, v in table.items() if k.endswith(tuple(f"{s}.weight" for s in CROSS_KV))), None)
@@ -59,7 +63,9 @@ def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None) -
         if isinstance(part, dict):
             part.clear()
     tree.clear()
+    total, done = len(table) + sum(len(text) for text in texts.values() if isinstance(text, dict)), 0
     for key in list(table):
+        step(done := done + 1, total)
         value = table.pop(key)
         path, kind = _path_of(key)
         row = names.by_layer.get(UNET_PREFIX + path) if host else names.by_diffusers.get(("unet", path))
@@ -71,6 +77,7 @@ def read_absolute(tree: dict, file_name: str, base: BaseWeights | None = None) -
     for part, encoder in TEXT_PARTS.items():
         text = texts[part] if isinstance(texts[part], dict) else {}
         for key in list(text):
+            step(done := done + 1, total)
             value = text.pop(key)
             path, _, kind = key.rpartition(".")
             match = TEXT_LAYER.fullmatch(path)

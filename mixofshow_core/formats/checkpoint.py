@@ -6,7 +6,7 @@ Used where a file holds whole weights and the difference to a base is wanted wit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -132,7 +132,9 @@ def is_fused_folder(path: Path) -> bool:
     return (Path(path) / CONCEPT_TABLE).is_file()
 
 
-def read_fused_folder(path: Path, base: BaseWeights | None = None) -> ReadResult:
+def read_fused_folder(
+    path: Path, base: BaseWeights | None = None, step: Callable[[int, int], None] = lambda done, total: None
+) -> ReadResult:
     """A Concept from a fused diffusers folder: weights minus `base`, word rows from the enlarged token table."""
     path = Path(path)
     if base is None:
@@ -153,7 +155,7 @@ def read_fused_folder(path: Path, base: BaseWeights | None = None) -> ReadResult
         tree[part] = {k: v for k, v in text.items() if not k.removeprefix("text_model.").startswith("embeddings.")}
         del text, table  # what is read next may need the memory
     tree |= {"unet": _load_part(path, UNET_FILES), "new_concept_embedding": words}
-    return read_absolute(tree, path.name, base)
+    return read_absolute(tree, path.name, base, step)
 
 
 def _load_part(folder: Path, choices: tuple[str, ...]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ fusion node does that).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -40,17 +40,22 @@ def parse_size(size: str) -> int | str:
     raise MixOfShowError(f"Size {size!r} is unknown: use auto, exact, or a rank from 1 to 1024.")
 
 
-def resize(deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool = False) -> Compressed:
+def resize(
+    deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool = False,
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> Compressed:
     """Deltas at a size: ``exact`` keeps all, ``auto`` keeps low rank up to 128 as it is, a number is the largest rank.
 
     What has to shrink at ``auto`` keeps 99 % of its squared norm, at most 128 ranks. `low_rank_only` turns full-rank
     changes into factors too, at ``exact`` with every singular value; otherwise 3x3 kernels stay as they are.
-    """
+    `step(done, total)` is called for every layer.
+    """  # fmt: skip
     wanted = parse_size(size)
     limit = {"auto": MAX_AUTO_RANK, "exact": math.inf}.get(wanted, wanted)
     made: dict[str, Delta] = {}
     lost = total = 0.0
-    for name, delta in deltas.items():
+    for number, (name, delta) in enumerate(deltas.items(), 1):
+        step(number, len(deltas))
         made[name] = delta
         if not delta.is_flat and not (low_rank_only and len(delta.shape) > 1):  # kernels, norms and biases
             total += delta.squared_norm()

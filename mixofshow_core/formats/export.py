@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..concept import Concept
+from ..concept import Concept, ConceptUse
 from ..delta import Delta, Dense, LowRank, share_of
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
@@ -70,11 +70,13 @@ class Format:
 
 def export(
     concept: Concept, kind: str, target: Path, size: str = "auto", strength: float = 1.0,
-    base: BaseWeights | None = None, layout: UNetLayout | None = None,
+    base: BaseWeights | None = None, layout: UNetLayout | None = None, text_strength: float | None = None,
+    step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
     """Write `concept` as `kind` at `target` (a path without suffix; the format adds its own).
 
-    `strength` is folded into the weights; `layout` (from a live model) wins over what the concept's names imply.
+    `strength` is folded into the weights, `text_strength` into those of the text encoders where it is another one;
+    `layout` (from a live model) wins over what the concept's names imply. `step(done, total)`: once per layer.
     Raises MixOfShowError for an unknown format, a missing base, and for what a format cannot hold at all.
     """  # fmt: skip
     chosen = FORMATS.get(kind)
@@ -86,20 +88,23 @@ def export(
     if chosen.low_rank and (single := [name for name, delta in deltas.items() if len(delta.shape) == 1]):
         lost.append(f"changes of {len(single)} norms and biases, {share_of(deltas, single):.1%} of the concept's norm")
         deltas = {name: delta for name, delta in deltas.items() if name not in set(single)}
-    if strength != 1.0:
-        deltas = {name: delta.scaled(strength) for name, delta in deltas.items()}
+    use = ConceptUse(concept, strength, text_strength=text_strength)
+    deltas = {
+        name: delta if use.strength_at(name) == 1.0 else delta.scaled(use.strength_at(name))
+        for name, delta in deltas.items()
+    }
     if kind == "custom-diffusion-compressed":
         kept = {name: d for name, d in deltas.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))}
-        small = compress_by_share(kept) if size == "auto" else resize(kept, size, low_rank_only=True)
+        small = compress_by_share(kept) if size == "auto" else resize(kept, size, low_rank_only=True, step=step)
         small = replace(small, deltas={**deltas, **small.deltas})
         notes += _steps(kept)
     else:
-        small = resize(deltas, size, low_rank_only=chosen.low_rank)
+        small = resize(deltas, size, low_rank_only=chosen.low_rank, step=step)
     final = replace(concept, deltas=small.deltas)
     check_finite(stock_tensors(final), concept.name or "this LoRA")
     names = NameTable(layout or layout_of(concept), _text_layers(concept))
     done = chosen.write(Job(final, names, Path(target), base))
-    return replace(done, lost=(*lost, *done.lost), notes=(*done.notes, *_notes(small, strength), *notes))
+    return replace(done, lost=(*lost, *done.lost), notes=(*done.notes, *_notes(small, use), *notes))
 
 
 def _steps(deltas: Mapping[str, Delta]) -> list[str]:
@@ -107,9 +112,12 @@ def _steps(deltas: Mapping[str, Delta]) -> list[str]:
     return [f"other sizes (fp32, with their error): {steps}"] if deltas else []
 
 
-def _notes(small: Compressed, strength: float) -> list[str]:
+def _notes(small: Compressed, use: ConceptUse) -> list[str]:
     notes = [f"weights: {small.megabytes:.2f} MB, relative error of the weights {small.error:.2%}"]
-    return notes if strength == 1.0 else [*notes, f"strength {strength:g} is folded into the weights"]
+    if use.strength == use.strength_of_text == 1.0:
+        return notes
+    text = "" if use.text_strength is None else f" (text encoders {use.text_strength:g})"
+    return [*notes, f"strength {use.strength:g}{text} is folded into the weights"]
 
 
 def _text_layers(concept: Concept) -> Mapping[str, int]:

@@ -53,12 +53,20 @@ def load_pickled(path: Path) -> dict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tree = _load(path)
     except LOAD_ERRORS as error:
         raise MixOfShowError(f"{path.name} cannot be read ({str(error)[:200]}). Copy or download it again.") from error
     if not isinstance(tree, dict):
         raise MixOfShowError(f"{path.name} holds a {type(tree).__name__}, not a table of tensors.")
     return _TreeCopy(path.name, os.path.getsize(path)).copy(tree)
+
+
+def _load(path: Path):
+    """torch.load of an archive. Where a path ends in .safetensors it would look for another kind of file."""
+    if path.suffix.lower() != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with open(path, "rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def save_pickled(path: Path, tree: Mapping) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,17 +30,21 @@ LORA_ENDS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 
 
-def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") -> ReadResult:
+def read_any(
+    path: Path | str, base: BaseWeights | None = None, name: str = "",
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> ReadResult:
     """Read a file (or a fused diffusers folder) of any dialect we know.
 
     `base` gives the weights that files with whole weights are compared with; `name` gives concepts other plain names
     (renaming.py). Kind "lora" means: a foreign LoRA, to be parsed by the host; its `concept` then holds only bundled
-    embeddings, or is None. Raises MixOfShowError with the file, the key and the reason.
-    """
+    embeddings, or is None. Raises MixOfShowError with the file, the key and the reason. `step(done, total)` is called
+    for every key of files with whole weights.
+    """  # fmt: skip
     path = Path(path)
     if path.is_dir():
         if is_fused_folder(path):
-            result = read_fused_folder(path, base)
+            result = read_fused_folder(path, base, step)
             return replace(result, concept=renamed(result.concept, name))
         if peft_parts(path):
             return ReadResult("lora", notes=("a PEFT adapter, read by ComfyUI's own LoRA loader",))
@@ -51,7 +55,7 @@ def read_any(path: Path | str, base: BaseWeights | None = None, name: str = "") 
     if not path.is_file():
         raise MixOfShowError(f"No file {path.name}. Put it into models/loras or models/loras/mixofshow and refresh.")
     tree, metadata = load_tree(path)
-    result = replace(_dispatch(tree, metadata, path.name, base), metadata=metadata)
+    result = replace(_dispatch(tree, metadata, path.name, base, step), metadata=metadata)
     return replace(result, concept=renamed(result.concept, name)) if name and result.concept else result
 
 
@@ -71,7 +75,9 @@ def load_tree(path: Path) -> tuple[dict, dict[str, str]]:
     return load_safetensors(path)
 
 
-def _dispatch(tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None) -> ReadResult:
+def _dispatch(
+    tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None, step: Callable[[int, int], None]
+) -> ReadResult:
     if is_native(metadata):
         concept = parse_concept(tree, metadata, file_name)
         check_concept(concept, file_name)
@@ -86,7 +92,7 @@ def _dispatch(tree: dict, metadata: Mapping[str, str], file_name: str, base: Bas
     if is_absolute(nested) and not _is_checkpoint(nested):
         if flat:
             tree.clear()  # its tensors are used up, one by one
-        return read_absolute(nested, file_name, base)
+        return read_absolute(nested, file_name, base, step)
     if is_textual_inversion(tree):
         return read_textual_inversion(tree, file_name)
     if any(key.endswith(LORA_ENDS) or any(mark in key for mark in LORA_MARKS) for key in tree):

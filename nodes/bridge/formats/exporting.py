@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
 from ..host.model import apply_deltas, effective, prediction_class, text_models_of, unet_of
+from ..host.progress import Steps
 from .live import LiveWeights
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
@@ -41,7 +43,7 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
         return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
     layout = unet_layout(unet_of(model)) if model is not None else None
-    return export(use.concept, kind, target, size, use.strength, base, layout)
+    return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, Steps())
 
 
 def free_target(kind: str, name: str) -> Path:
@@ -64,7 +66,7 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
     merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
     if meaning("The format of a whole model", kind, {"checkpoint": True, "diffusers-pipeline": False}):
         return _write_checkpoint(target, use.concept, merged_model, merged_clip, vae)
-    whole = _whole(merged_model, merged_clip, vae)
+    whole = _whole(merged_model, merged_clip, vae, Steps())
     lost = write_pipeline(target, whole, use.concept.entries)
     _write_tokenizers(target, whole, use.concept)
     paths = [path for path in sorted(target.rglob("*")) if path.is_file()]
@@ -72,22 +74,23 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
     return Exported(tuple(paths), tuple(lost), notes if use.concept.entries else (), target)
 
 
-def _whole(model, clip, vae) -> Whole:
-    unet_state = {
-        key.removeprefix(UNET_PREFIX): effective(entry, key).to(entry[0][0].dtype)
-        for key, entry in model.get_key_patches(UNET_PREFIX).items()
-    }
-    texts = {}
-    for encoder, module in text_models_of(clip).items():
-        entries = clip.patcher.get_key_patches(f"{encoder}.")
-        state = {k.removeprefix(f"{encoder}."): effective(v, k).to(v[0][0].dtype) for k, v in entries.items()}
-        texts[encoder] = (module, state)
+def _whole(model, clip, vae, step: Callable[[int, int], None]) -> Whole:
+    encoders = text_models_of(clip)
+    parts = {UNET_PREFIX: model.get_key_patches(UNET_PREFIX)}
+    parts |= {f"{encoder}.": clip.patcher.get_key_patches(f"{encoder}.") for encoder in encoders}
+    total, states = sum(len(entries) for entries in parts.values()), {}
+    for prefix, entries in parts.items():
+        states[prefix] = {}
+        for key, entry in entries.items():
+            states[prefix][key.removeprefix(prefix)] = effective(entry, key).to(entry[0][0].dtype)
+            step(sum(len(state) for state in states.values()), total)
+    texts = {encoder: (module, states[f"{encoder}."]) for encoder, module in encoders.items()}
     autoencoder = None if vae is None else vae.get_sd()
     if autoencoder is not None and "encoder.down.0.block.0.conv1.weight" not in autoencoder:
         autoencoder = None
-    v_prediction = prediction_class(model) is comfy.model_sampling.V_PREDICTION
+    predicts = "v_prediction" if prediction_class(model) is comfy.model_sampling.V_PREDICTION else "epsilon"
     scale = getattr(model.model.latent_format, "scale_factor", 1.0)
-    return Whole(unet_of(model), unet_state, texts, autoencoder, "v_prediction" if v_prediction else "epsilon", scale)
+    return Whole(unet_of(model), states[UNET_PREFIX], texts, autoencoder, predicts, scale)
 
 
 def _write_tokenizers(folder: Path, whole: Whole, concept: Concept) -> None:

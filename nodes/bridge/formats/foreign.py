@@ -108,7 +108,7 @@ def read_any(
 
 
 def _read(path: Path, base: Mapping[str, Tensor] | None, step: Callable[[int, int], None]) -> ReadFile:
-    result = formats.read_any(path, base)
+    result = formats.read_any(path, base, step=step)
     if path.is_dir() and result.kind == "lora":
         return _joined([_read(part, base, step) for part in peft_parts(path)])
     if result.kind != "lora":

@@ -11,12 +11,13 @@ from ....mixofshow_core.cast import CastRow
 from ....mixofshow_core.concept import COMMUNITY, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ..host.files import resolve_concept_file
+from ..host.progress import Steps
 from .foreign import ReadFile, read_any
 
 
 def load_row(row: CastRow, base: Mapping[str, Tensor] | None = None) -> tuple[ConceptUse, ReadFile]:
     """Read one row's file. The typed trigger, else the one that the file or its neighbours name, calls a LoRA up."""
-    found = read_any(resolve_concept_file(row.file), row.name.strip(), base)
+    found = read_any(resolve_concept_file(row.file), row.name.strip(), base, Steps())
     concept, trigger = found.concept, row.trigger.strip()
     if trigger and len(concept.entries) == 1 and not concept.entries[0].words:
         concept = replace(concept, entries=(replace(concept.entries[0], trigger=trigger),))

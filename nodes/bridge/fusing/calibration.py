@@ -7,13 +7,16 @@ concepts can be added, cached and exchanged. Source of the stages: Mix-of-Show, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+import comfy.model_management
 import comfy.patcher_extension
 import comfy.sample
 import torch
 from torch import Tensor
 
+from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fusion.capture import Capture, text_weights
 from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
@@ -26,7 +29,7 @@ from ....mixofshow_core.topology import (
     LayerGroup,
     cross_attention_layers,
 )
-from ..host.model import named_linears, text_models_of, unet_of
+from ..host.model import foreign_patches, named_linears, text_models_of, unet_of
 from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, token_kinds
 
 LATENT_SCALE = 8
@@ -125,18 +128,44 @@ def collect_spatial(
         watched = _watched_clone(model, capture, groups, text.layers, layers)
         latent = comfy.sample.fix_empty_latent_channels(watched, empty)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(plan.seed + number))
-        comfy.sample.sample(
-            watched, noise, plan.steps, plan.cfg, plan.sampler, plan.scheduler,
-            [[text.context, dict(text.extras)]], [[negative.context, dict(negative.extras)]], latent,
-            callback=lambda *_: tick(), disable_pbar=True, seed=plan.seed + number,
-        )  # fmt: skip
+        with blaming(model):
+            comfy.sample.sample(
+                watched, noise, plan.steps, plan.cfg, plan.sampler, plan.scheduler,
+                [[text.context, dict(text.extras)]], [[negative.context, dict(negative.extras)]], latent,
+                callback=lambda *_: tick(), disable_pbar=True, seed=plan.seed + number,
+            )  # fmt: skip
     return capture.finish()
+
+
+@contextmanager
+def blaming(model) -> Iterator[None]:
+    """An error in sampling names the patches that other nodes put on MODEL, if there are any."""
+    try:
+        yield
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+        if not (others := foreign_patches(model)):
+            raise
+        raise MixOfShowError(
+            f"Calibration cannot sample with what other nodes put on MODEL: {', '.join(others)} ({str(error)[:200]}). "
+            "Put those nodes behind Fuse."
+        ) from error
 
 
 def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contexts: Tensor | None, layers):
     """A clone of MODEL whose sampling feeds `capture`, with the concept's own context in every cross-attention."""
     clone = model.clone()
     extension = comfy.patcher_extension.WrappersMP
+
+    def check_rows(n, context, value, options):
+        # Last of all attn2 patches but ours: what another node repeated would be weighed as something else.
+        if capture.weights is not None and n.shape[0] != len(capture.weights):
+            raise MixOfShowError(
+                f"Another node turns the {len(capture.weights)} rows of MODEL's cross-attention into {n.shape[0]} "
+                f"(attention couple?): {', '.join(foreign_patches(model))}. Put that node behind Fuse."
+            )
+        return n, context, value
 
     def outer_sample(executor, *args, **kwargs):
         # The module that really runs is known only here (the host may swap the patcher's delegate before sampling).
@@ -155,6 +184,7 @@ def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contex
 
     clone.add_wrapper_with_key(extension.OUTER_SAMPLE, WRAPPER_KEY, outer_sample)
     clone.add_wrapper_with_key(extension.DIFFUSION_MODEL, WRAPPER_KEY, diffusion_model)
+    clone.set_model_attn2_patch(check_rows)
     if contexts is not None:
         index = {(layer.block, layer.block_index): layer.index for layer in layers}
 

@@ -48,7 +48,7 @@ def _is_same(delta: Delta, patch: object) -> bool:
         found, wanted = (tuple(patch[1])[:1] if is_diff else ()), (delta.diff,)
     return len(found) == len(wanted) and all(
         isinstance(one, Tensor) and one.numel() == other.numel()
-        and torch.equal(one.to(other).flatten(), other.flatten())
+        and torch.equal(one.to(other).flatten().float(), other.flatten().float())
         for one, other in zip(found, wanted, strict=True)
     )  # fmt: skip
 

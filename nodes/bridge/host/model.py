@@ -178,6 +178,17 @@ def _check_layers(patcher, deltas: Mapping[str, Delta]) -> dict[str, tuple[int, 
     return shapes
 
 
+def foreign_patches(model) -> list[str]:
+    """What other nodes hooked into MODEL's attention and blocks, by the host's name and the function's module."""
+    options = model.model_options.get("transformer_options", {})
+    found = {name: list(patches) for name, patches in options.get("patches", {}).items()}
+    found |= {name: list(patches.values()) for name, patches in options.get("patches_replace", {}).items()}
+    return sorted({
+        f"{name} ({getattr(patch, '__module__', None) or type(patch).__module__})"
+        for name, patches in found.items() for patch in patches
+    })  # fmt: skip
+
+
 def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:
     """fp32 CPU weights with the patcher's own patches applied, by layer name; the model is left as it is."""
     patches = patcher.get_key_patches()

@@ -55,3 +55,15 @@ class Progress:
     def check_cancelled() -> None:
         """The bar's own check is throttled by the host, so ask on every call."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class Steps:
+    """A bar for conversions, which learn how many layers there are when they have begun: called with (done, total)."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None or self._bar.total != total:
+            self._bar = Progress(max(total, 1))
+        self._bar.step(done)

@@ -226,6 +226,12 @@ def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> Lay
     }
     encoded = dict(clip.encode_from_tokens(sections if distinct else tokens, return_dict=True))
     cond = encoded.pop("cond")
+    if not isinstance(cond, Tensor) or cond.dim() != 3 or len(cond) != 1 or cond.shape[1] % (1 + len(distinct)):
+        shape = tuple(cond.shape) if isinstance(cond, Tensor) else type(cond).__name__
+        raise MixOfShowError(
+            f"CLIP encodes the {where} as {shape}; [1, tokens, width] with {1 + len(distinct)} equal parts is needed. "
+            "A node between the loader and this one changes how texts are encoded: connect the CLIP from before it."
+        )
     if not distinct:
         return LayeredText(cond, None, encoded)
     length = cond.shape[1] // (1 + len(distinct))
