@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 
 from .graphs import Step
-from .placing import trained
+from .layout import arrange
+from .placing import PEOPLE_ROW, trained
 
 STORY = """## Which way is best? Same noise, every way
 
@@ -30,14 +31,14 @@ SAMPLING = {"negative": "", "seed": 1, "steps": 20, "cfg": 3.0}
 LINKS = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2), "concepts": ("finn", 0)}
 
 
-def compared(key: str, y: int, widgets: Mapping, links: Mapping, latent: Step) -> dict[str, Step]:
+def compared(key: str, widgets: Mapping, links: Mapping, latent: Step) -> dict[str, Step]:
     """A Compare node with its latent, and its grid saved."""
     return {
         f"{key}_latent": latent,
-        f"{key}_compare": Step("MixOfShowCompare", (1490, y), (900, 900), SAMPLING | widgets,
+        f"{key}_compare": Step("MixOfShowCompare", SAMPLING | widgets,
                                LINKS | {"latent_image": (f"{key}_latent", 0)} | links),
-        f"{key}_save": Step("SaveImage", (2430, y), (700, 600), {"filename_prefix": f"mixofshow/13_{key}"},
-                            {"images": (f"{key}_compare", 0)}),
+        f"{key}_save": Step("SaveImage", {"filename_prefix": f"mixofshow/13_{key}"},
+                            {"images": (f"{key}_compare", 0)}, size=(700, 600)),
     }  # fmt: skip
 
 
@@ -46,34 +47,38 @@ def compare_and_score() -> dict[str, Step]:
              "ways": "base, each, sum, average, fused"}  # fmt: skip
     both = {"prompts": "mara on the left and finn on the right, green background",
             "ways": "base, sum, fused, sum + regions, fused + regions, routed"}  # fmt: skip
-    single = Step("EmptyLatentImage", (1120, 600), (330, 110), {"width": 64, "height": 64, "batch_size": 2})
-    wide = Step("EmptyLatentImage", (1120, 1740), (330, 110), {"batch_size": 2},
+    single = Step("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 2})
+    wide = Step("EmptyLatentImage", {"batch_size": 2},
                 {"width": ("regions", 3), "height": ("regions", 4)})  # fmt: skip
     references, before = {}, ""
-    for row, name in enumerate(("mara", "finn")):
+    for name in ("mara", "finn"):
         references[f"{name}_reference"] = Step(
-            "MixOfShowDataset", (3170, 40 + 480 * row), (330, 420),
+            "MixOfShowDataset",
             {"name": name, "class_word": "person", "kind": "character", "folder": f"demo:{name}"},
             {"dataset": (before, 0)} if before else {}, title="Reference",
         )  # fmt: skip
         before = f"{name}_reference"
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 460), {"text": STORY}),
+    steps = {
+        "story": Step("MarkdownNote", {"text": STORY}),
         **trained(),
         "regions": Step(
-            "MixOfShowRegions", (1120, 1000), (330, 680),
+            "MixOfShowRegions",
             {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64}, {"concepts": ("finn", 0)},
         ),
-        **compared("alone", 40, alone, {}, single),
-        **compared("both", 1000, both, {"regions": ("regions", 0)}, wide),
+        **compared("alone", alone, {}, single),
+        **compared("both", both, {"regions": ("regions", 0)}, wide),
         **references,
         "score": Step(
-            "MixOfShowScore", (3540, 40), (360, 320), {},
+            "MixOfShowScore", {},
             {"images": ("alone_compare", 2), "texts": ("alone_compare", 3), "dataset": (before, 0)},
         ),
-        "report": Step("PreviewAny", (3540, 420), (500, 300), {}, {"source": ("score", 0)}, title="Scores"),
-        "plot": Step("PreviewImage", (3540, 780), (700, 600), {}, {"images": ("score", 2)}, title="Plot"),
-    }  # fmt: skip
+        "plot": Step("PreviewImage", {}, {"images": ("score", 2)}, title="Plot", size=(600, 600)),
+    }
+    return arrange(
+        steps, PEOPLE_ROW,
+        ("mara_reference finn_reference", "alone_latent alone_compare", "alone_save score", "plot"),
+        ("regions both_latent", "both_compare", "both_save"),
+    )  # fmt: skip
 
 
 WORKFLOWS = {"13_compare_and_score": compare_and_score}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .graphs import Step
+from .layout import arrange
 
 BASE = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2)}
 
@@ -29,91 +30,96 @@ The report foresees conflicts, then says what every LoRA kept, and which layers 
 """
 
 
-def pictures(name: str, folder: str, row: int) -> Step:
+def pictures(name: str, folder: str) -> Step:
     return Step(
-        "MixOfShowDataset", (380, 40 + 560 * row), (330, 420), {"name": name, "class_word": "person", "folder": folder}
+        "MixOfShowDataset", {"name": name, "class_word": "person", "folder": folder}
     )
 
 
 def train(name: str, row: int, before: str = "") -> Step:
     chain = {"concepts": (before, 0)} if before else {}
     links = BASE | {"dataset": (f"{name}_pictures", 0)} | chain
-    return Step("MixOfShowTrain", (750, 40 + 560 * row), (330, 460), {"save_as": name, "seed": row}, links)
+    return Step("MixOfShowTrain", {"save_as": name, "seed": row}, links)
 
 
-def painted(model: str, prompt: str, number: str, x: int) -> dict[str, Step]:
+def painted(model: str, prompt: str, number: str) -> dict[str, Step]:
     """The stock text nodes and sampler on a fused MODEL and CLIP."""
     return {
-        "positive": Step("CLIPTextEncode", (x, 40), (360, 140), {"text": prompt}, {"clip": (model, 1)}),
-        "negative": Step("CLIPTextEncode", (x, 240), (360, 100), {"text": ""}, {"clip": (model, 1)}),
+        "positive": Step("CLIPTextEncode", {"text": prompt}, {"clip": (model, 1)}),
+        "negative": Step("CLIPTextEncode", {"text": ""}, {"clip": (model, 1)}),
         "sample": Step(
-            "KSampler", (x + 400, 40), (320, 300),
+            "KSampler",
             {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
             {
                 "model": (model, 0), "positive": ("positive", 0), "negative": ("negative", 0),
                 "latent_image": ("latent", 0),
             },
         ),
-        "decode": Step("VAEDecode", (x + 400, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
+        "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
         "save": Step(
-            "SaveImage", (x + 760, 40), (480, 420), {"filename_prefix": f"mixofshow/{number}"},
+            "SaveImage", {"filename_prefix": f"mixofshow/{number}"},
             {"images": ("decode", 0)},
         ),
     }  # fmt: skip
 
 
-def fuse(last: str, y: int, save_as: str, settings: bool = False) -> Step:
+def fuse(last: str, save_as: str, settings: bool = False) -> Step:
     more = {"settings": ("settings", 0)} if settings else {}
     links = {"model": ("base", 0), "clip": ("base", 1), "concepts": (last, 0)} | more
-    return Step("MixOfShowFuse", (1120, y), (330, 300), {"save_as": save_as}, links)
+    return Step("MixOfShowFuse", {"save_as": save_as}, links)
 
 
 def three_fused() -> dict[str, Step]:
     people = (("mara", "demo:mara", ""), ("finn", "demo:finn", "mara"), ("mara2", "demo:mara", "finn"))
     steps = {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": THREE_STORY}),
-        "base": Step("MixOfShowDemoModel", (120, 40), (220, 80)),
-        "settings": Step("MixOfShowFusionSettings", (750, 1720), (330, 480)),
+        "story": Step("MarkdownNote", {"text": THREE_STORY}),
+        "base": Step("MixOfShowDemoModel"),
+        "settings": Step("MixOfShowFusionSettings"),
     }
     for row, (name, folder, before) in enumerate(people):
-        steps[f"{name}_pictures"] = pictures(name, folder, row)
+        steps[f"{name}_pictures"] = pictures(name, folder)
         steps[name] = train(name, row, before)
-    return steps | {
-        "fuse_two": fuse("finn", 40, "mara_finn"),
-        "two": Step("PreviewAny", (1490, 600), (420, 420), {}, {"source": ("fuse_two", 3)}, title="Two fused"),
-        "fuse_three": fuse("mara2", 420, "mara_finn_mara2", settings=True),
-        "three": Step("PreviewAny", (1940, 600), (420, 420), {}, {"source": ("fuse_three", 3)}, title="One more"),
-        "latent": Step("EmptyLatentImage", (1120, 800), (330, 110), {"width": 128, "height": 64, "batch_size": 4}),
-        **painted("fuse_three", "mara on the left and finn on the right, green background", "04", 1490),
+    steps |= {
+        "fuse_two": fuse("finn", "mara_finn"),
+        "fuse_three": fuse("mara2", "mara_finn_mara2", settings=True),
+        "latent": Step("EmptyLatentImage", {"width": 128, "height": 64, "batch_size": 4}),
+        **painted("fuse_three", "mara on the left and finn on the right, green background", "04"),
     }
+    return arrange(
+        steps, ("story base", *(f"{name}{part}" for name, *_ in people for part in ("_pictures", ""))),
+        ("settings", "fuse_two", "fuse_three", "positive negative latent", "sample decode", "save"),
+    )  # fmt: skip
 
 
 def community() -> dict[str, Step]:
     files = (
-        ("anna", {"trigger": "ohwx woman"}), ("ben", {"trigger": "sks man"}),
-        ("ink", {"role": "style", "trigger": "ink drawing", "strength": 0.8}),
+        ("anna", {"trigger": "ohwx person"}), ("ben", {"trigger": "sks person"}),
+        ("ink", {"role": "style", "trigger": "ink style", "strength": 0.8}),
         ("slider", {"role": "add-on", "strength": -0.5}), ("few_steps", {"role": "add-on"}),
     )  # fmt: skip
     steps = {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": COMMUNITY_STORY}),
+        "story": Step("MarkdownNote", {"text": COMMUNITY_STORY}),
         "base": Step(
-            "CheckpointLoaderSimple", (40, 540), (300, 100), {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
+            "CheckpointLoaderSimple", {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
         ),
     }
     last = ""
-    for row, (name, facts) in enumerate(files):
+    for name, facts in files:
         links = {"concepts": (last, 0)} if last else {}
         chosen = {"file": f"{name}.safetensors"} | facts
-        steps[name] = Step("MixOfShowLoadConcept", (380, 40 + 320 * row), (330, 280), chosen, links, title=name)
+        steps[name] = Step("MixOfShowLoadConcept", chosen, links, title=name)
         last = name
-    return steps | {
-        "settings": Step("MixOfShowFusionSettings", (750, 40), (330, 480)),
-        "fuse": fuse(last, 40, "my_fusion", settings=True),
-        "report": Step("PreviewAny", (1120, 400), (500, 420), {}, {"source": ("fuse", 3)}, title="Fusion report"),
-        "plot": Step("PreviewImage", (1660, 500), (420, 420), {}, {"images": ("fuse", 4)}),
-        "latent": Step("EmptyLatentImage", (1120, 880), (330, 110), {"width": 512, "height": 512}),
-        **painted("fuse", "ohwx woman and sks man in a park, ink drawing", "05", 1660),
+    steps |= {
+        "settings": Step("MixOfShowFusionSettings"),
+        "fuse": fuse(last, "my_fusion", settings=True),
+        "plot": Step("PreviewImage", {}, {"images": ("fuse", 4)}),
+        "latent": Step("EmptyLatentImage", {"width": 512, "height": 512}),
+        **painted("fuse", "ohwx person on the left and sks person on the right, ink style", "05"),
     }
+    return arrange(
+        steps, ("story base", *(name for name, _ in files)),
+        ("settings", "fuse", "plot", "positive negative latent", "sample decode", "save"),
+    )  # fmt: skip
 
 
 WORKFLOWS = {"04_fuse_three_add_one": three_fused, "05_fuse_community_loras": community}

@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("Note", "MarkdownNote")
 MUTED = (2, 4)  # the front end's "never" and "bypass"
+# Front end 1.32 draws no text below 57 %. A file without a view is fitted to the screen, whatever is left of its text,
+# and Nodes 2.0 then moves the nodes apart.
+VIEW = {"scale": 0.6, "offset": [90, 130]}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One node: its id, place on the canvas, widget values by name, and links as input name -> (step, output slot)."""
+    """One node: widget values by name, and links as input name -> (step, output slot). layout.py gives it a place."""
 
     type: str
-    pos: tuple[int, int]
-    size: tuple[int, int] = (320, 120)
     widgets: Mapping[str, object] = field(default_factory=dict)
     links: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     title: str = ""
-    collapsed: bool = False
+    size: tuple[int, int] | None = None  # its kind's
+    pos: tuple[int, int] = (0, 0)
 
 
 def input_specs(info: Mapping) -> dict[str, tuple[object, dict]]:
@@ -64,14 +66,14 @@ def build_workflow(steps: Mapping[str, Step], object_info: Mapping) -> dict:
             links.append([number, numbers[source], slot, numbers[key], target, output["type"]])
     return {
         "last_node_id": len(nodes), "last_link_id": len(links), "nodes": list(nodes.values()), "links": links,
-        "groups": [], "config": {}, "extra": {"ds": {"scale": 0.7, "offset": [40, 60]}}, "version": 0.4,
+        "groups": [], "config": {}, "extra": {"ds": VIEW}, "version": 0.4,
     }  # fmt: skip
 
 
 def _node(number: int, step: Step, object_info: Mapping) -> dict:
     node = {
-        "id": number, "type": step.type, "pos": list(step.pos), "size": list(step.size),
-        "flags": {"collapsed": True} if step.collapsed else {}, "order": number - 1, "mode": 0,
+        "id": number, "type": step.type, "pos": list(step.pos), "size": list(step.size or (320, 120)), "flags": {},
+        "order": number - 1, "mode": 0,
         "inputs": [], "outputs": [], "properties": {"Node name for S&R": step.type},
     }  # fmt: skip
     if step.title:

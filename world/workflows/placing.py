@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 from .graphs import Step
+from .layout import arrange
 
 SIDE = 64  # the small base's picture; a crop is painted again at this size
 BASE = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2)}
@@ -65,6 +66,8 @@ def region(identifier: str, x: float, width: float, top: float = 0, **more) -> d
 
 
 PEOPLE = {"mara": ("person", "character"), "finn": ("person", "character")}
+PEOPLE_ROW = ("story base", "mara_pictures", "mara", "finn_pictures", "finn")
+ROUTED_ROW = ("coverage", "regions", "place sample", "latent decode save")
 SCENE = {"mara": ("person", "character"), "olmo": ("snowman", "object"), "finn": ("person", "character"),
          "lagun": ("beach", "scene")}  # fmt: skip
 
@@ -74,15 +77,15 @@ def trained(cast: dict[str, tuple[str, str]] = PEOPLE, base: str = "", mark: str
 
     ``base``: the kind of the small base, empty for its default; ``mark`` ends the names of the saved files.
     """
-    steps, before = {"base": Step("MixOfShowDemoModel", (120, 40), (220, 80), {"base": base} if base else {})}, ""
-    for row, (name, (word, kind)) in enumerate(cast.items()):
+    steps, before = {"base": Step("MixOfShowDemoModel", {"base": base} if base else {})}, ""
+    for name, (word, kind) in cast.items():
         steps[f"{name}_pictures"] = Step(
-            "MixOfShowDataset", (380, 40 + 560 * row), (330, 420),
+            "MixOfShowDataset",
             {"name": name, "class_word": word, "kind": kind, "folder": f"demo:{name}"},
         )  # fmt: skip
         chain = {"concepts": (before, 0)} if before else {}
         steps[name] = Step(
-            "MixOfShowTrain", (750, 40 + 560 * row), (330, 460), {"save_as": name + mark},
+            "MixOfShowTrain", {"save_as": name + mark},
             BASE | {"dataset": (f"{name}_pictures", 0)} | chain,
         )  # fmt: skip
         before = name
@@ -93,28 +96,28 @@ def placed(document: dict, width: int, prompt: str, batch: int, concepts: str = 
     """Regions, Place with the unfused ``concepts`` of a chain, and the host's sampler."""
     return {
         "regions": Step(
-            "MixOfShowRegions", (1120, 40), (780, 680),
+            "MixOfShowRegions",
             {"editor": json.dumps(document, indent=1), "width": width, "height": SIDE}, {"concepts": (concepts, 0)},
         ),
         "coverage": Step(
-            "MixOfShowCoverage", (1120, 780), (420, 420), {}, {"regions": ("regions", 0), "model": ("base", 0)}
+            "MixOfShowCoverage", {}, {"regions": ("regions", 0), "model": ("base", 0)}
         ),
         "place": Step(
-            "MixOfShowPlace", (1940, 40), (360, 280), {"prompt": prompt, "negative": ""},
+            "MixOfShowPlace", {"prompt": prompt, "negative": ""},
             {"model": ("base", 0), "clip": ("base", 1), "regions": ("regions", 0), "concepts": (concepts, 0)},
         ),
         "latent": Step(
-            "EmptyLatentImage", (1940, 380), (360, 110), {"batch_size": batch},
+            "EmptyLatentImage", {"batch_size": batch},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
-        "sample": sampler((2340, 40), "place", ("latent", 0)),
-        "decode": Step("VAEDecode", (2340, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
+        "sample": sampler("place", ("latent", 0)),
+        "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
     }  # fmt: skip
 
 
-def sampler(pos: tuple[int, int], place: str, latent: tuple[str, int], denoise: float = 1.0) -> Step:
+def sampler(place: str, latent: tuple[str, int], denoise: float = 1.0) -> Step:
     return Step(
-        "KSampler", pos, (320, 300),
+        "KSampler",
         {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": denoise},
         {"model": (place, 0), "positive": (place, 1), "negative": (place, 2), "latent_image": latent},
     )  # fmt: skip
@@ -129,44 +132,44 @@ def two_routed() -> dict[str, Step]:
             region("finn", 0.5, 0.5, concept="finn", prompt="a photo of finn"),
         ],
     }
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": ROUTED_STORY}),
+    steps = {
+        "story": Step("MarkdownNote", {"text": ROUTED_STORY}),
         **trained(),
         **placed(document, 2 * SIDE, "two people side by side, green background", 4),
         "save": saved("02", ("decode", 0)),
-    }  # fmt: skip
+    }
+    return arrange(steps, PEOPLE_ROW, ROUTED_ROW)
 
 
-def saved(number: str, picture: tuple[str, int], pos: tuple[int, int] = (2700, 40)) -> Step:
-    return Step("SaveImage", pos, (480, 420), {"filename_prefix": f"mixofshow/{number}"}, {"images": picture})
+def saved(number: str, picture: tuple[str, int]) -> Step:
+    return Step("SaveImage", {"filename_prefix": f"mixofshow/{number}"}, {"images": picture})
 
 
-def detail(name: str, row: int, x: int, picture: tuple[str, int]) -> dict[str, Step]:
+def detail(name: str, x: int, picture: tuple[str, int]) -> dict[str, Step]:
     """Crop a person's box out of ``picture``, paint it again with its own text, paste it back."""
-    y = 40 + 700 * row
     return {
         f"pick_{name}": Step(
-            "MixOfShowPickRegion", (2700, y), (300, 120), {"region": name}, {"regions": ("regions", 0)}
+            "MixOfShowPickRegion", {"region": name}, {"regions": ("regions", 0)}
         ),
         f"crop_{name}": Step(
-            "ImageCrop", (2700, y + 180), (300, 160), {"width": SIDE, "height": SIDE, "x": x, "y": 0},
+            "ImageCrop", {"width": SIDE, "height": SIDE, "x": x, "y": 0},
             {"image": picture},
         ),
         f"encode_{name}": Step(
-            "VAEEncode", (2700, y + 400), (300, 60), {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}
+            "VAEEncode", {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}
         ),
         f"place_{name}": Step(
-            "MixOfShowPlace", (3040, y), (360, 280), {"prompt": f"a photo of {name}", "negative": ""},
+            "MixOfShowPlace", {"prompt": f"a photo of {name}", "negative": ""},
             {
                 "model": ("base", 0), "clip": ("base", 1), "regions": (f"pick_{name}", 0), "concepts": ("finn", 0),
             },
         ),
-        f"sample_{name}": sampler((3440, y), f"place_{name}", (f"encode_{name}", 0), denoise=0.5),
+        f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.5),
         f"decode_{name}": Step(
-            "VAEDecode", (3440, y + 360), (220, 60), {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}
+            "VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}
         ),
         f"paste_{name}": Step(
-            "ImageCompositeMasked", (3800, y), (300, 180), {"x": x, "y": 0, "resize_source": False},
+            "ImageCompositeMasked", {"x": x, "y": 0, "resize_source": False},
             {"destination": picture, "source": (f"decode_{name}", 0)},
         ),
     }  # fmt: skip
@@ -182,15 +185,20 @@ def three_with_detail() -> dict[str, Step]:
             region("finn", 0.625, 0.375, concept="finn", prompt="a photo of finn"),
         ],
     }
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": DETAIL_STORY}),
+    steps = {
+        "story": Step("MarkdownNote", {"text": DETAIL_STORY}),
         **trained(),
-        **placed(document, 3 * SIDE, "two people and a cat, green background", 1),
-        **detail("mara", 0, 0, ("decode", 0)),
-        **detail("finn", 1, 2 * SIDE, ("paste_mara", 0)),
-        "before": Step("PreviewImage", (2340, 520), (320, 200), {}, {"images": ("decode", 0)}, title="Before"),
-        "save": saved("03", ("paste_finn", 0), (4140, 40)),
-    }  # fmt: skip
+        **placed(document, 3 * SIDE, "two people and a cat, green background", 3),
+        **detail("mara", 0, ("decode", 0)),
+        **detail("finn", 2 * SIDE, ("paste_mara", 0)),
+        "before": Step("PreviewImage", {}, {"images": ("decode", 0)}, title="Before"),
+        "save": saved("03", ("paste_finn", 0)),
+    }
+    return arrange(
+        steps, PEOPLE_ROW, ("coverage", "regions", "place sample", "latent decode before"),
+        ("pick_mara crop_mara encode_mara", "place_mara sample_mara", "decode_mara paste_mara",
+         "pick_finn crop_finn encode_finn", "place_finn sample_finn", "decode_finn paste_finn save"),
+    )  # fmt: skip
 
 
 def sketched() -> dict[str, Step]:
@@ -203,32 +211,32 @@ def sketched() -> dict[str, Step]:
         ],
     }
     steps = {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": SKETCH_STORY}),
+        "story": Step("MarkdownNote", {"text": SKETCH_STORY}),
         **trained(),
         **placed(document, 2 * SIDE, "two people side by side, green background", 4),
     }
     text = "a person with an afro on the left and a person with long hair on the right, white background"
     steps |= {
         "strangers_text": Step(
-            "MixOfShowPlace", (1940, 760), (360, 200), {"prompt": text, "negative": ""},
+            "MixOfShowPlace", {"prompt": text, "negative": ""},
             {"model": ("base", 0), "clip": ("base", 1)},
         ),
         "one": Step(
-            "EmptyLatentImage", (1940, 1040), (360, 110), {"batch_size": 1},
+            "EmptyLatentImage", {"batch_size": 1},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
-        "strangers_sample": sampler((2340, 760), "strangers_text", ("one", 0)),
+        "strangers_sample": sampler("strangers_text", ("one", 0)),
         "strangers": Step(
-            "VAEDecode", (2340, 1120), (220, 60), {}, {"samples": ("strangers_sample", 0), "vae": ("base", 2)}
+            "VAEDecode", {}, {"samples": ("strangers_sample", 0), "vae": ("base", 2)}
         ),
         "strangers_shown": Step(
-            "PreviewImage", (2700, 1120), (300, 240), {}, {"images": ("strangers", 0)}, title="Strangers"
+            "PreviewImage", {}, {"images": ("strangers", 0)}, title="Strangers"
         ),
-        "lines": Step("MixOfShowControlImage", (2700, 760), (300, 120), {}, {"image": ("strangers", 0)}),
-        "lines_shown": Step("PreviewImage", (3040, 1120), (300, 240), {}, {"images": ("lines", 0)}, title="Sketch"),
-        "adapter": Step("MixOfShowDemoControl", (2700, 940), (300, 60)),
+        "lines": Step("MixOfShowControlImage", {}, {"image": ("strangers", 0)}),
+        "lines_shown": Step("PreviewImage", {}, {"images": ("lines", 0)}, title="Sketch"),
+        "adapter": Step("MixOfShowDemoControl"),
         "control": Step(
-            "MixOfShowRegionControl", (3040, 760), (340, 280), {"outside": 0.0},
+            "MixOfShowRegionControl", {"outside": 0.0},
             {
                 "positive": ("place", 1), "negative": ("place", 2), "control_net": ("adapter", 0),
                 "image": ("lines", 0), "regions": ("regions", 0),
@@ -237,9 +245,12 @@ def sketched() -> dict[str, Step]:
     }  # fmt: skip
     guided = {"model": ("place", 0), "positive": ("control", 0), "negative": ("control", 1)}
     sample = steps["sample"]
-    steps["sample"] = replace(sample, pos=(3420, 40), links={**sample.links, **guided})
-    steps["decode"] = replace(steps["decode"], pos=(3420, 400))
-    return steps | {"save": saved("06", ("decode", 0), (3780, 40))}
+    steps["sample"] = replace(sample, links={**sample.links, **guided})
+    return arrange(
+        steps | {"save": saved("06", ("decode", 0))}, PEOPLE_ROW,
+        ("coverage", "regions", "place latent", "strangers_text one", "strangers_sample strangers"),
+        ("strangers_shown", "lines adapter", "lines_shown", "control", "sample decode", "save"),
+    )  # fmt: skip
 
 
 def in_a_scene() -> dict[str, Step]:
@@ -249,17 +260,22 @@ def in_a_scene() -> dict[str, Step]:
     for entry in regions:
         entry["shape"]["type"] = "ellipse"
     document = {"version": 1, "background": {"concept": "lagun"}, "regions": regions}
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": SCENE_STORY}),
+    steps = {
+        "story": Step("MarkdownNote", {"text": SCENE_STORY}),
         **trained(SCENE, base="SD1.5 kind with scenery", mark="_scenery"),
         **placed(document, 3 * SIDE, "a photo of lagun", 4, "lagun"),
         "save": saved("07", ("decode", 0)),
-    }  # fmt: skip
+    }
+    return arrange(
+        steps, ("story base", "mara_pictures", "mara", "olmo_pictures", "olmo", "finn_pictures", "finn"),
+        ("lagun_pictures", "lagun", "regions", "place sample", "latent decode coverage", "save"),
+    )  # fmt: skip
 
 
 def two_routed_xl() -> dict[str, Step]:
-    steps = two_routed() | {"story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": XL_STORY})}
-    return steps | trained(base="SDXL kind", mark="_xl") | {"save": saved("08", ("decode", 0))}
+    steps = two_routed() | {"story": Step("MarkdownNote", {"text": XL_STORY})}
+    steps |= trained(base="SDXL kind", mark="_xl") | {"save": saved("08", ("decode", 0))}
+    return arrange(steps, PEOPLE_ROW, ROUTED_ROW)
 
 
 WORKFLOWS = {

@@ -1,50 +1,42 @@
-"""Pictures of the example workflows: `python -m world.workflows.previews [02 06 ...]` runs each in a real ComfyUI.
+"""The small pictures that the templates browser shows: example_workflows/<name>.jpg, all of one shape.
 
-What a workflow saves becomes example_workflows/<name>.jpg. Workflows share their trainings; about ten minutes in all.
+`python -m world.workflows.previews` has the browser tests run every workflow as it ships, which makes them anew, and
+the strip of all of them in docs/images/templates.jpg.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
-from tests.host.runtime import find_host
-from tests.host.server import start_server
+from .write import ROOT
 
-from .demo import run_graph
-from .graphs import to_api
-from .write import FOLDER
-
-WIDE = 512  # pixels of the finished picture
-SHOWN = 4
+SIDE = 512
+TESTS = ("tests/browser/test_templates.py", "-k", "opened_run")
 
 
-def tile(pictures: np.ndarray) -> Image.Image:
-    """uint8 [N, H, W, 3] -> at most four of them in two columns (one picture: alone), enlarged without smoothing."""
-    columns = min(2, len(pictures))
-    rows = [np.concatenate(list(pictures[i : i + columns]), 1) for i in range(0, min(len(pictures), SHOWN), columns)]
-    sheet = Image.fromarray(np.concatenate(rows, 0))
-    scale = max(1, math.ceil(WIDE / sheet.width))
-    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+def tile(pictures: Sequence[Image.Image]) -> Image.Image:
+    """As many of the pictures as fill a square: four squares, two that are twice as wide as high, three of three times.
+    A picture of another shape (Compare's table) stands alone on white."""
+    width, height = pictures[0].size
+    across = {1: 2, 2: 1, 3: 1}.get(width // height if width % height == 0 else 0)
+    if across is None or len(pictures) < (down := across * width // height) * across:
+        square = Image.new("RGB", (max(width, height),) * 2, "white")
+        square.paste(pictures[0], ((square.width - width) // 2, (square.height - height) // 2))
+    else:
+        square = Image.new("RGB", (across * width, down * height))
+        for place, picture in enumerate(pictures[: across * down]):
+            square.paste(picture, (place % across * width, place // across * height))
+    return square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("numbers", nargs="*", default=["02", "03", "06", "08"], help="which workflows")
-    options = parser.parse_args()
-    with start_server(find_host(), extra_nodes=()) as server:
-        info = server.object_info()
-        for path in sorted(FOLDER.glob("*.json")):
-            if path.stem[:2] not in options.numbers:
-                continue
-            pictures = run_graph(server, to_api(json.loads(path.read_text()), info), timeout=3600)
-            tile(pictures).save(path.with_suffix(".jpg"), quality=90)
-            sys.stderr.write(f"wrote {path.stem}.jpg\n")
+    command = (sys.executable, "-m", "pytest", "-q", *TESTS)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"MOS_FILM": "1"}, check=True)
 
 
 if __name__ == "__main__":

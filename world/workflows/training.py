@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .graphs import Step
+from .layout import arrange
 
 BASE = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2)}
 
@@ -52,48 +53,43 @@ def trained(
 ) -> dict[str, Step]:
     """Base, chained datasets (name -> class word, kind), one Train under "train", applied by Fuse under "apply"."""
     steps = {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": story}),
-        "base": Step("MixOfShowDemoModel", (120, 40), (220, 80)),
+        "story": Step("MarkdownNote", {"text": story}),
+        "base": Step("MixOfShowDemoModel"),
     }
     before = ""
-    for row, (name, (word, kind)) in enumerate(concepts.items()):
+    for name, (word, kind) in concepts.items():
         steps[name] = Step(
-            "MixOfShowDataset", (380, 40 + 560 * row), (330, 420),
+            "MixOfShowDataset",
             {"name": name, "class_word": word, "kind": kind, "folder": f"demo:{name}"},
             {"dataset": (before, 0)} if before else {},
         )  # fmt: skip
         before = name
-    steps["sheet"] = Step(
-        "PreviewImage", (-260, 520), (600, 420), {}, {"images": (before, 1)}, title="As it will be trained"
-    )
     links = BASE | {"dataset": (before, 0)}
     if settings:
-        steps["settings"] = Step("MixOfShowTrainSettings", (750, 560), (330, 960), settings)
+        steps["settings"] = Step("MixOfShowTrainSettings", settings)
         links |= {"settings": ("settings", 0)}
     return steps | {
-        "train": Step("MixOfShowTrain", (750, 40), (330, 460), {"save_as": save_as, **widgets}, links),
-        "loss": Step("PreviewImage", (1120, 400), (330, 300), {}, {"images": ("train", 4)}, title="Loss"),
-        "path": Step("PreviewAny", (1120, 760), (330, 120), {}, {"source": ("train", 3)}, title="Saved as"),
+        "train": Step("MixOfShowTrain", {"save_as": save_as, **widgets}, links),
+        "loss": Step("PreviewImage", {}, {"images": ("train", 4)}, title="Loss"),
         "apply": Step(
-            "MixOfShowFuse", (1120, 40), (330, 300), {},
+            "MixOfShowFuse", {},
             {"model": ("base", 0), "clip": ("base", 1), "concepts": ("train", 0)},
         ),
-        "latent": Step("EmptyLatentImage", (1120, 940), (330, 110), {"width": 64, "height": 64, "batch_size": 4}),
+        "latent": Step("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 4}),
     }  # fmt: skip
 
 
 def painted(number: str, prompts: Mapping[str, str]) -> dict[str, Step]:
     """One row of pictures per prompt, all from the same noise."""
     steps = {}
-    for row, (key, prompt) in enumerate(prompts.items()):
-        y = 40 + 520 * row
+    for key, prompt in prompts.items():
         steps |= {
             f"{key}_place": Step(
-                "MixOfShowPlace", (1490, y), (360, 240), {"prompt": prompt, "negative": ""},
+                "MixOfShowPlace", {"prompt": prompt, "negative": ""},
                 {"model": ("apply", 0), "clip": ("apply", 1)},
             ),
             f"{key}_sample": Step(
-                "KSampler", (1890, y), (320, 300),
+                "KSampler",
                 {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
                 {
                     "model": (f"{key}_place", 0), "positive": (f"{key}_place", 1), "negative": (f"{key}_place", 2),
@@ -101,41 +97,50 @@ def painted(number: str, prompts: Mapping[str, str]) -> dict[str, Step]:
                 },
             ),
             f"{key}_decode": Step(
-                "VAEDecode", (1890, y + 360), (220, 60), {}, {"samples": (f"{key}_sample", 0), "vae": ("base", 2)}
+                "VAEDecode", {}, {"samples": (f"{key}_sample", 0), "vae": ("base", 2)}
             ),
             f"{key}_save": Step(
-                "SaveImage", (2250, y), (420, 420), {"filename_prefix": f"mixofshow/{number}_{key}"},
+                "SaveImage", {"filename_prefix": f"mixofshow/{number}_{key}"},
                 {"images": (f"{key}_decode", 0)},
             ),
         }  # fmt: skip
     return steps
 
 
+def in_rows(steps: Mapping[str, Step], number: str, prompts: Mapping[str, str], *before: str) -> dict[str, Step]:
+    """A row that trains (``before``: what stands left of Train) and a row that paints every prompt."""
+    painting = [column for key in prompts for column in (f"{key}_place {key}_sample", f"{key}_decode {key}_save")]
+    return arrange(
+        {**steps, **painted(number, prompts)}, ("story base", *before, "train", "loss latent", "apply"), painting
+    )
+
+
 def object_with_masks() -> dict[str, Step]:
     settings = {"loss_mask": "object", "attention_weight": 0.0025}
-    return trained(OBJECT_STORY, {"olmo": ("snowman", "object")}, "olmo", settings) | painted(
-        "09", {"green": "a photo of olmo, green background", "gray": "olmo, gray background"}
-    )
+    steps = trained(OBJECT_STORY, {"olmo": ("snowman", "object")}, "olmo", settings)
+    prompts = {"green": "a photo of olmo, green background", "gray": "olmo, gray background"}
+    return in_rows(steps, "09", prompts, "olmo", "settings")
 
 
 def style() -> dict[str, Step]:
-    return trained(STYLE_STORY, {"tessa": ("style", "style")}, "tessa", {}) | painted(
-        "10", {"tessa": "a cat, green background, tessa style", "plain": "a cat, green background"}
-    )
+    steps = trained(STYLE_STORY, {"tessa": ("style", "style")}, "tessa", {})
+    prompts = {"tessa": "a cat, green background, tessa style", "plain": "a cat, green background"}
+    return in_rows(steps, "10", prompts, "tessa")
 
 
 def custom_diffusion() -> dict[str, Step]:
     settings = {"prior_weight": 1.0, "prior_pictures": 24, "validate_every": 100}
-    return trained(
+    steps = trained(
         CUSTOM_STORY, {"mara": ("person", "character")}, "mara_custom", settings, preset="Custom Diffusion"
-    ) | painted("11", {"mara": "a photo of mara, green background", "person": "a photo of a person, green background"})
+    )
+    prompts = {"mara": "a photo of mara, green background", "person": "a photo of a person, green background"}
+    return in_rows(steps, "11", prompts, "mara", "settings")
 
 
 def two_in_one_run() -> dict[str, Step]:
     people = {"mara": ("person", "character"), "finn": ("person", "character")}
-    return trained(JOINT_STORY, people, "mara_and_finn", {}) | painted(
-        "12", {"mara": "a photo of mara, green background", "finn": "a photo of finn, green background"}
-    )
+    prompts = {name: f"a photo of {name}, green background" for name in people}
+    return in_rows(trained(JOINT_STORY, people, "mara_and_finn", {}), "12", prompts, *people)
 
 
 WORKFLOWS = {

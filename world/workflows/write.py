@@ -14,6 +14,7 @@ from . import fusing as fusing_workflows
 from . import placing as placing_workflows
 from . import training as training_workflows
 from .graphs import Step, build_workflow
+from .layout import arrange
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "example_workflows"
@@ -48,37 +49,39 @@ anywhere. For real pictures put your checkpoint in place of *Demo Model* and a f
 
 def first_picture() -> dict[str, Step]:
     """01: two concepts trained, fused and placed."""
-    return {
-        "story": Step("MarkdownNote", (-260, 40), (360, 420), {"text": STORY}),
+    steps = {
+        "story": Step("MarkdownNote", {"text": STORY}),
         **placing_workflows.trained(),
         "fuse": Step(
-            "MixOfShowFuse", (1120, 40), (330, 300), {},
+            "MixOfShowFuse", {},
             {"model": ("base", 0), "clip": ("base", 1), "concepts": ("finn", 0)},
         ),
-        "report": Step("PreviewAny", (1120, 400), (330, 300), {}, {"source": ("fuse", 3)}, title="Fusion report"),
         "regions": Step(
-            "MixOfShowRegions", (1490, 40), (780, 680),
+            "MixOfShowRegions",
             {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64}, {"concepts": ("finn", 0)},
         ),
         "place": Step(
-            "MixOfShowPlace", (2310, 40), (360, 280),
+            "MixOfShowPlace",
             {"prompt": "mara on the left and finn on the right, green background", "negative": ""},
             {"model": ("fuse", 0), "clip": ("fuse", 1), "regions": ("regions", 0)},
         ),
         "latent": Step(
-            "EmptyLatentImage", (2310, 380), (360, 110), {"batch_size": 4},
+            "EmptyLatentImage", {"batch_size": 4},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
         "sample": Step(
-            "KSampler", (2710, 40), (320, 300),
+            "KSampler",
             {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
             {"model": ("place", 0), "positive": ("place", 1), "negative": ("place", 2), "latent_image": ("latent", 0)},
         ),
-        "decode": Step("VAEDecode", (2710, 400), (220, 60), {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
+        "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
         "save": Step(
-            "SaveImage", (3070, 40), (480, 420), {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}
+            "SaveImage", {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}
         ),
     }  # fmt: skip
+    return arrange(
+        steps, placing_workflows.PEOPLE_ROW, ("fuse", "regions", "place sample", "latent decode save")
+    )
 
 
 WORKFLOWS = {

@@ -1,0 +1,67 @@
+"""Files that workflow 05 asks its user for: LoRAs of the small base, written as other trainers write theirs.
+
+With them, and with *Demo Model* in place of the checkpoint loader, the workflow runs without a download.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+SCENERY = Path(__file__).resolve().parents[2] / "assets" / "demo" / "small_scenery_addon.safetensors"
+# file -> what is typed to call it up, its class word, kind and pictures
+TRAINED = {
+    "anna": ("ohwx", "person", "character", "demo:mara"),
+    "ben": ("sks", "person", "character", "demo:finn"),
+    "ink": ("ink", "style", "style", "demo:tessa"),
+}
+TEXT = "text_encoders.clip_l.transformer."
+UNET = "diffusion_model."
+SIZES = {"width": 128, "height": 64, "batch_size": 4}
+
+
+def training_graph(file: str, steps: int) -> dict:
+    """A LoRA without learned words. ``steps`` 0: as many as Train chooses."""
+    name, word, kind, folder = TRAINED[file]
+    data = {"name": name, "class_word": word, "kind": kind, "folder": folder, "captions": "auto"}
+    wires = {"model": ["base", 0], "clip": ["base", 1], "vae": ["base", 2], "dataset": ["data", 0]}
+    training = {"preset": "LoRA", "quality": "standard", "steps": steps, "seed": 0, "save_as": f"trained_{file}"}
+    return {
+        "base": {"class_type": "MixOfShowDemoModel", "inputs": {}},
+        "data": {"class_type": "MixOfShowDataset", "inputs": data},
+        "train": {"class_type": "MixOfShowTrain", "inputs": wires | training},
+    }
+
+
+def kohya_name(name: str) -> str:
+    """Our name of a tensor as kohya's trainer writes it: the module with underscores, then what it is."""
+    module, dot, part = name.rpartition(".alpha") if name.endswith(".alpha") else name.partition(".lora_")
+    for ours, theirs in ((TEXT, "lora_te_"), (UNET, "lora_unet_")):
+        if module.startswith(ours):
+            return theirs + module.removeprefix(ours).replace(".", "_") + dot + part
+    raise KeyError(name)
+
+
+def make_files(server, steps: int = 0) -> None:
+    """Put all five into the loras folder of a running server (tests/host/server.py)."""
+    loras = server.base / "models" / "loras"
+    for file in TRAINED:
+        if not (loras / f"{file}.safetensors").is_file():
+            server.run(training_graph(file, steps), timeout=3600)
+            tensors = load_file(loras / "mixofshow" / f"trained_{file}.safetensors")
+            save_file({kohya_name(name): value for name, value in tensors.items()}, loras / f"{file}.safetensors")
+    shutil.copyfile(SCENERY, loras / "few_steps.safetensors")
+    weaker = {key: value / 2 if ".lora_up." in key else value for key, value in load_file(SCENERY).items()}
+    save_file(weaker, loras / "slider.safetensors")
+
+
+def on_small_base(graph: dict) -> dict:
+    """Workflow 05's API form with the small base in place of its checkpoint, at the small base's size."""
+    for node in graph.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="MixOfShowDemoModel", inputs={})
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"] |= SIZES
+    return graph
