@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os.path import commonprefix
 
 MAX_NAME, MAX_WORD = 64, 82  # characters; a word stands in < >
 LORA_TAG = r"<(?:lora|lyco|hypernet):[^>\n]*>"
@@ -115,6 +116,10 @@ def _folded(text: str) -> tuple[str, list[int]]:
     return "".join(folded), [*places, len(text)]
 
 
+WORDS = re.compile(rf"(?:{FILES})|<[^>\s]*>|(?P<word>\w+(?:-\w+)*)", re.IGNORECASE)
+SHORTEST = 4  # letters of a word or name that can be misspelt; shorter ones are too near to each other
+
+
 def find_names(text: str, names: Iterable[str], follows: str = "") -> Iterator[tuple[int, int, str]]:
     """(start, end, name) of every name in the text; `follows` is a pattern in folded letters that may belong to it.
 
@@ -156,3 +161,34 @@ def replace_names(text: str, targets: Mapping[str, str], follows: str = "") -> s
         parts += [text[end:start], targets[name]]
         end = stop
     return "".join([*parts, text[end:]])
+
+
+def near_names(
+    text: str, names: Iterable[str], is_common: Callable[[str], bool] = lambda word: False
+) -> list[tuple[str, str]]:
+    """(word, name) for every word that is one slip from a name and therefore calls nobody: `marra` for `mara`.
+
+    A slip is a letter too many, missing, wrong or exchanged with its neighbour; words and names of three letters or
+    less are not compared. So `maras` is found: a name has no plural. `mara's` is the name itself, and words that
+    `is_common` knows (`fine` beside a concept `finn`) are meant as they are written.
+    """
+    known = {fold(name): name for name in names}
+    long = [name for name in known if len(name) >= SHORTEST]
+    found: dict[str, str] = {}
+    for match in WORDS.finditer(normal(text)):
+        word = fold(match["word"] or "")
+        if len(word) < SHORTEST or word in known or word in found or is_common(word):
+            continue
+        near = next((name for name in long if _one_slip(word, name)), None)
+        if near is not None:
+            found[word] = known[near]
+    return list(found.items())
+
+
+def _one_slip(first: str, second: str) -> bool:
+    """Damerau-Levenshtein distance 1, told from what is left between the common beginning and the common end."""
+    start = len(commonprefix((first, second)))
+    first, second = first[start:], second[start:]
+    end = len(commonprefix((first[::-1], second[::-1])))
+    first, second = (part[: len(part) - end] for part in (first, second))
+    return sorted((len(first), len(second))) in ([0, 1], [1, 1]) or (len(first) == 2 and first == second[::-1])

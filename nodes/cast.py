@@ -8,7 +8,7 @@ from ..mixofshow_core.cast import EMPTY, parse_cast
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fitting import check_list
 from .bridge.formats.concept_card import describe_use
-from .bridge.formats.exporting import LiveWeights
+from .bridge.formats.live import base_weights
 from .bridge.formats.load import load_rows
 from .bridge.host.files import check_concept_file, file_fingerprint
 from .bridge.host.fitting import check_fit
@@ -74,8 +74,7 @@ class MixOfShowCast(io.ComfyNode):
 
     @classmethod
     def execute(cls, cast, concepts=None, model=None, clip=None) -> io.NodeOutput:
-        base = LiveWeights(model, clip) if model is not None else None
-        loaded = load_rows(parse_cast(cast), base)
+        loaded = load_rows(parse_cast(cast), base_weights(model, clip))
         uses = (*(concepts or ()), *(use for use, _ in loaded))
         if model is None:
             check_list(uses)

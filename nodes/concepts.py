@@ -8,7 +8,7 @@ from ..mixofshow_core.cast import CastRow
 from ..mixofshow_core.concept import ROLES
 from ..mixofshow_core.fitting import check_list
 from .bridge.formats.concept_card import describe_use
-from .bridge.formats.exporting import LiveWeights
+from .bridge.formats.live import base_weights
 from .bridge.formats.load import load_row
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files
 from .bridge.host.fitting import check_fit
@@ -87,9 +87,8 @@ class MixOfShowLoadConcept(io.ComfyNode):
         cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None, model=None, clip=None,
         text_strength=SAME_AS_STRENGTH,
     ) -> io.NodeOutput:
-        base = LiveWeights(model, clip) if model is not None else None
         apart = None if text_strength == SAME_AS_STRENGTH else text_strength
-        use, found = load_row(CastRow(file, True, name, trigger, strength, apart, role), base)
+        use, found = load_row(CastRow(file, True, name, trigger, strength, apart, role), base_weights(model, clip))
         uses = (*(concepts or ()), use)
         if model is None:
             check_list(uses)

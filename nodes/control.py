@@ -1,6 +1,6 @@
 """MixOfShowRegionControl: a control image with its own weight in every region, and where such an image comes from."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .bridge.demo.adapter import load_sketch_adapter
 from .bridge.placing.control import control_regions
@@ -50,9 +50,11 @@ class MixOfShowRegionControl(io.ComfyNode):
     def execute(
         cls, positive, negative, control_net, image, regions, strength=1.0, outside=1.0, start=0.0, end=1.0
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            *control_regions(positive, negative, control_net, image, regions, strength, outside, start, end)
-        )
+        both = control_regions(positive, negative, control_net, image, regions, strength, outside, start, end)
+        weights = [(region.name, region.control) for region in regions.regions.regions] + [("elsewhere", outside)]
+        told = ", ".join(f"{name} {strength * weight:g}" for name, weight in weights)
+        text = f"weight of the control: {told}; from {start:.0%} to {end:.0%} of the sampling"
+        return io.NodeOutput(*both, ui=ui.PreviewText(text if strength else "strength 0: the control is left out"))
 
 
 class MixOfShowControlImage(io.ComfyNode):
@@ -82,7 +84,8 @@ class MixOfShowControlImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, kind=KINDS[0], resolution=0) -> io.NodeOutput:
-        return io.NodeOutput(control_image(image, kind, resolution))
+        made = control_image(image, kind, resolution)
+        return io.NodeOutput(made, ui=ui.PreviewImage(made, cls=cls))
 
 
 class MixOfShowDemoControl(io.ComfyNode):
@@ -106,7 +109,8 @@ class MixOfShowDemoControl(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_sketch_adapter())
+        adapter = load_sketch_adapter()
+        return io.NodeOutput(adapter, ui=ui.PreviewText("A T2I-Adapter for Demo Model: it follows lines."))
 
 
 NODES = [MixOfShowRegionControl, MixOfShowControlImage, MixOfShowDemoControl]

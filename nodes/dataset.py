@@ -66,7 +66,7 @@ class MixOfShowDataset(io.ComfyNode):
         texts = alone("Dataset", name=name, class_word=class_word, kind=kind, folder=folder, captions=captions)
         data, report = training_data.build(*texts, every(images), every(masks), every(dataset))
         sheet = training_data.preview(data)
-        return io.NodeOutput(data, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+        return io.NodeOutput(data, sheet, report, ui=ui.PreviewImage(sheet, cls=cls).as_dict() | {"text": (report,)})
 
 
 NODES = [MixOfShowDataset]

@@ -1,11 +1,12 @@
 """The node that loads the small base model shipped with the pack."""
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .bridge.demo.scenery import load_small_base_with_scenery
 from .bridge.demo.small_base import load_small_base
 from .bridge.demo.small_base_xl import load_small_base_xl
+from .bridge.host.model import describe_base, native_size
 from .types import DEMO, found_by
 
 BASES = {
@@ -48,7 +49,9 @@ class MixOfShowDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, base: str = DEFAULT) -> io.NodeOutput:
-        return io.NodeOutput(*BASES[base]())
+        loaded = BASES[base]()
+        told = f"{base}: {describe_base(loaded[0]).family} family, learned at {native_size(loaded[0])} pixels"
+        return io.NodeOutput(*loaded, ui=ui.PreviewText(told))
 
 
 NODES = [MixOfShowDemoModel]

@@ -26,6 +26,7 @@ from .bridge.evaluating.evaluation import (
 from .bridge.evaluating.evaluators import built_in, from_clip_vision, from_path
 from .bridge.evaluating.score import collect_references, describe_pictures, describe_scores, panels_of, score
 from .bridge.host.images import to_image_batch
+from .bridge.host.show import warnings_first
 from .types import CONCEPTS, DATASET, EVALUATE, REGIONS, SETTINGS, alone, every, found_by
 
 WAYS = "base, each, sum, average, fused, fused + regions, routed"
@@ -113,12 +114,14 @@ class MixOfShowCompare(io.ComfyNode):
         stage = Stage(model, clip, vae, concepts, regions, other, settings, calibration)
         how = Sampling(negative, seed, steps, cfg, sampler_name, scheduler)
         rows = expand_prompts(prompts, tuple(stage.classes))
-        columns, notes = plan_columns(parse_ways(ways, METHODS), stage.labels, regions is not None, other is not None)
+        wanted = parse_ways(ways, METHODS)
+        columns, left_out = plan_columns(wanted, stage.labels, regions is not None, other is not None)
         grid_size(picture_size(vae, latent_image), len(latent_image["samples"]), len(rows), len(columns))
         painted, blanks, facts = paint(stage, rows, columns, latent_image, how)
+        notes = (*left_out, *facts["notes"])
         table = write_table(list_cells(stage, rows, columns, painted, seed), facts | {"notes": list(notes)})
         how_line = f"seed {seed}, {steps} steps, {sampler_name} {scheduler}, cfg {cfg:g}; one line is one noise."
-        line = " ".join((how_line, *notes))
+        line = " ".join((how_line, *left_out))
         cells = {key: [p.numpy() for p in pictures] for key, pictures in painted.items()}
         heads = [(column.label, column.kind) for column in columns]
         grids = {
@@ -127,7 +130,9 @@ class MixOfShowCompare(io.ComfyNode):
             )
             for name, theme in THEMES.items()
         }
-        seen = ui.PreviewImage(grids["light"], cls=cls)
+        told = [f"{sum(map(len, painted.values()))} pictures: {len(rows)} prompts, {len(columns)} ways. {how_line}"]
+        told += [f"empty: {columns[c].label}, {rows[r].prompt!r}: {why}" for (r, c), why in blanks.items()]
+        seen = ui.PreviewImage(grids["light"], cls=cls).as_dict() | {"text": (warnings_first([*told, *notes]),)}
         return io.NodeOutput(grids["light"], grids["dark"], in_order(painted), table, ui=seen)
 
 

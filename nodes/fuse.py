@@ -20,7 +20,7 @@ from .bridge.fusing.fusion import fuse_uses, save_fused
 from .bridge.host.applied import mark_applied
 from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
-from .bridge.host.model import apply_deltas
+from .bridge.host.model import apply_deltas, other_bases
 from .bridge.host.text import register_concepts
 from .types import CONCEPTS, FUSE, SETTINGS, alone, every, found_by, in_groups
 
@@ -133,7 +133,10 @@ class MixOfShowFusionSettings(io.ComfyNode):
         }
         stages = tuple(role for role, (short, _) in STAGES.items() if values.pop(f"stage_{short}"))
         weights = parse_weights(values.pop("weights"))
-        return io.NodeOutput(FusionSettings(**anchors, stages=stages, weights=weights, **values))
+        settings = FusionSettings(**anchors, stages=stages, weights=weights, **values)
+        plain = vars(FusionSettings())
+        told = [f"{name}: {value}" for name, value in vars(settings).items() if value != plain[name]]
+        return io.NodeOutput(settings, ui=ui.PreviewText("\n".join(told or ["Everything is as Fuse does it anyway."])))
 
 
 class MixOfShowFuse(io.ComfyNode):
@@ -194,7 +197,7 @@ class MixOfShowFuse(io.ComfyNode):
             raise MixOfShowError("`settings` on Fuse needs fusion settings; what is connected belongs to another node.")
         settings = settings or FusionSettings()
         result = fuse_uses(model, clip, concepts, method, preset(calibration), settings, work_folder("cache"))
-        notes, fused = list(result.notes), ConceptUse(result.concept)
+        notes, fused = [*other_bases(model, concepts), *result.notes], ConceptUse(result.concept)
         log.info("%s", result.summary.get("size", ""))  # before anything is saved
         if save_as.strip():
             path = save_fused(save_as, result.concept)

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from .bridge.host.show import warnings_first
 from .bridge.placing.place import place
 from .types import CONCEPTS, PLACE, REGIONS, found_by
 
@@ -50,7 +51,7 @@ class MixOfShowPlace(io.ComfyNode):
     def execute(cls, model, clip, prompt, negative, regions=None, concepts=None) -> io.NodeOutput:
         notes: list[str] = []
         outputs = place(model, clip, prompt, negative, regions, concepts, notes)
-        return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(notes)) if notes else None)
+        return io.NodeOutput(*outputs, ui=ui.PreviewText(warnings_first(notes)))
 
 
 NODES = [MixOfShowPlace]

@@ -36,7 +36,10 @@ class MixOfShowPickRegion(io.ComfyNode):
     @classmethod
     def execute(cls, regions, region="") -> io.NodeOutput:
         picked, mask = pick_region(regions, region)
-        return io.NodeOutput(picked, mask)
+        found, size = picked.regions.regions[0], picked.regions
+        told = f"{found.name}: {mask.mean():.0%} of {size.width} x {size.height}, handed on as the whole picture"
+        text = ui.PreviewText("\n".join(filter(None, (told, found.concept, found.prompt))))
+        return io.NodeOutput(picked, mask, ui=ui.PreviewMask(mask, cls=cls).as_dict() | text.as_dict())
 
 
 class MixOfShowCoverage(io.ComfyNode):

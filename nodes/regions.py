@@ -5,9 +5,11 @@ from comfy_api.latest import io, ui
 
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.names import fold
+from ..mixofshow_core.regional.describe import describe_regions
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
+from .bridge.host.show import warnings_first
 from .types import CONCEPTS, PLACE, REGIONS, alone, every, found_by
 
 NO_REGIONS = '{"version": 1, "regions": []}'
@@ -92,6 +94,7 @@ class MixOfShowRegions(io.ComfyNode):
         if not len(shown):
             shown = shown.new_zeros(1, height, width)
         seen = _for_the_editor(placed, concepts, backdrop, planes)
+        seen |= {"text": [warnings_first(describe_regions(placed))]}
         return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height, ui=seen)
 
 

@@ -16,6 +16,7 @@ from ..mixofshow_core.training.settings import PRESETS, QUALITIES, TrainSettings
 from .bridge.host.files import step_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
+from .bridge.host.show import show_progress
 from .bridge.training import run as training_run
 from .bridge.training import samples as training_samples
 from .types import CONCEPTS, DATASET, SETTINGS, TRAIN, found_by, in_groups
@@ -176,7 +177,8 @@ class MixOfShowTrainSettings(io.ComfyNode):
         }
         # A contradiction is reported here, at the node that holds it; what only a preset can tell, at Train.
         replace(TrainSettings(), **{name: value for name, value in changes.items() if name != "unet_layers"})
-        return io.NodeOutput(changes)
+        told = [f"{name}: {value}" for name, value in changes.items()]
+        return io.NodeOutput(changes, ui=ui.PreviewText("\n".join(told or ["Everything comes from the preset."])))
 
 
 class MixOfShowTrain(io.ComfyNode):
@@ -233,10 +235,13 @@ class MixOfShowTrain(io.ComfyNode):
         chosen = replace(PRESETS[preset], **(settings or {}))
         request, notes = training_run.prepare(model, clip, vae, dataset, chosen, quality, steps, seed, save_as)
         log.info("Training %s with %s, %d steps.", request.stem, chosen.method, request.settings.steps)
+        memory = next(note for note in notes if note.startswith("memory"))
+        show_progress(f"preparing {request.settings.steps} steps with {chosen.method}, {memory}")
         for note in notes:
             log.info("auto: %s", note)
         result = training_run.run_training(request)
         trained = training_run.used_concepts(result)
+        show_progress("saved; drawing the samples")
         samples = training_samples.sample_strengths(model, clip, vae, trained[0], seed)
         add_thumbnail(result.path, samples[-1])
         losses = {"loss": list(result.losses)}
@@ -251,10 +256,11 @@ class MixOfShowTrain(io.ComfyNode):
 
 def _describe_run(result, request, notes) -> str:
     """What a person wants to know after a run: where the file is, how it went, what was chosen for them."""
-    last = result.losses[-1:] and f"last loss {result.losses[-1]:.4f}"
+    tail = result.losses[-max(1, len(result.losses) // 10) :]
+    loss = tail and f"loss {sum(tail) / len(tail):.4f} over the last tenth"
     looks = request.settings.validate_every and f"every {request.settings.validate_every} steps: {step_folder()}"
-    lines = [f"saved: {result.path}", f"{request.settings.steps} steps with {request.settings.method}", last, looks]
-    return "\n".join([*(line for line in lines if line), *(f"auto: {note}" for note in notes)])
+    lines = [f"saved: {result.path}", f"{request.settings.steps} steps with {request.settings.method}", loss, looks]
+    return "\n".join([*(line for line in lines if line), *result.notes, *(f"auto: {note}" for note in notes)])
 
 
 NODES = [MixOfShowTrainSettings, MixOfShowTrain]

@@ -158,12 +158,12 @@ def test_cancel_stops_within_one_step(base, uses, monkeypatch):
     seen = []
     real = evaluation.Progress.step
 
-    def step(self, done, preview=None):
+    def step(self, done, preview=None, *others):
         seen.append((done, self.total))
         assert isinstance(preview, Image.Image)
         if done == 3:
             mm.interrupt_current_processing()
-        real(self, done, preview)
+        real(self, done, preview, *others)
 
     monkeypatch.setattr(evaluation.Progress, "step", step)
     with pytest.raises(mm.InterruptProcessingException):

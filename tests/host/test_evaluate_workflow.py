@@ -2,8 +2,10 @@
 
 import json
 
+from mos_tests.host.listening import listening
 from mos_tests.host.runtime import ROOT
 from mos_tests.host.test_place import picture
+from mos_tests.host.test_words_on_nodes import assert_every_node_speaks
 from mos_world.workflows.evaluation import WORKFLOWS
 from mos_world.workflows.graphs import build_workflow, to_api
 
@@ -26,7 +28,9 @@ def test_workflow_runs(server):
             inputs |= {"steps": 1, "ways": inputs["ways"].replace("fused", "average")}  # no calibration here
         if kind == "EmptyLatentImage":
             inputs["batch_size"] = 1
-    outputs = server.run(graph)
+    with listening(server) as heard:
+        outputs = server.run(graph)
+    assert_every_node_speaks(graph, outputs, heard)
     report = next(o["text"][0] for o in outputs.values() if "text" in o and "evaluator:" in o["text"][0])
     assert "recognises nobody" in report and "mara alone (2 pictures)" in report and "references: mara 8" in report
     for key, node in graph.items():

@@ -1,8 +1,10 @@
 """Every format through the real HTTP graph: Load Concept, Export, Inspect; and what was written, loaded again."""
 
+import re
 from pathlib import Path
 
 from mos_tests.host.fusing import make_concept
+from mos_tests.host.listening import listening
 
 
 def test_every_format_by_graph(server, tiny_sd15):
@@ -26,7 +28,10 @@ def test_every_format_by_graph(server, tiny_sd15):
         if kind in (*WHOLE_FORMATS, "custom-diffusion"):
             inputs |= {"model": ["base", 0], "clip": ["base", 1], "vae": ["base", 2]}
         graph[kind] = {"class_type": "MixOfShowExport", "inputs": inputs}
-    outputs = server.run(graph)
+    with listening(server) as heard:
+        outputs = server.run(graph)
+    assert any("layers and writing vera_checkpoint" in line or "merging" in line for line in heard.words("checkpoint"))
+    assert any(re.match(r"weights merged: \d+ of \d+", line) for line in heard.words("diffusers-pipeline"))
     for node in ("wire", "file"):
         assert "<vera-1> <vera-2>" in outputs[node]["text"][0]
     assert outputs["plot"]["images"]

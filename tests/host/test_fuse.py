@@ -82,7 +82,7 @@ def test_cancel_removes_every_hook(tiny_sd15, tmp_path):
     clip = text.register_concepts(tiny_sd15.clip, [use])
     ticks = []
 
-    def tick():
+    def tick(sort):
         ticks.append(1)
         if len(ticks) == 4:  # in the middle of sampling: 2 prompts, then steps
             raise management.InterruptProcessingException()

@@ -1,7 +1,9 @@
 """The fusing workflows run through a real server: the graphs as shipped, with few steps, tiny files and a tiny base."""
 
 import pytest
+from mos_tests.host.listening import listening
 from mos_tests.host.test_load_concept import file_of
+from mos_tests.host.test_words_on_nodes import assert_every_node_speaks
 from mos_world.workflows.fusing import WORKFLOWS
 from mos_world.workflows.graphs import build_workflow, to_api
 from safetensors.torch import save_file
@@ -40,7 +42,9 @@ def test_workflow_runs(server, files, name):
             inputs |= {"width": 64, "height": 64}
         if kind == "KSampler":
             inputs["steps"] = 1
-    outputs = server.run(graph)
+    with listening(server) as heard:
+        outputs = server.run(graph)
+    assert_every_node_speaks(graph, outputs, heard)
     texts = [str(outputs[key]["text"]) for key, node in graph.items() if node["class_type"] == "PreviewAny"]
     assert texts and all("Layers: " in text and "Size auto" in text for text in texts)
     if "community" in name:

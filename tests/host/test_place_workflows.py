@@ -1,7 +1,9 @@
 """The placing workflows run through a real server: the graphs as shipped, with a step or two in place of many."""
 
 import pytest
+from mos_tests.host.listening import listening
 from mos_tests.host.test_place import picture
+from mos_tests.host.test_words_on_nodes import assert_every_node_speaks
 from mos_world.workflows.graphs import build_workflow, to_api
 from mos_world.workflows.placing import WORKFLOWS
 
@@ -15,7 +17,9 @@ def test_workflow_runs(server, name):
             node["inputs"] |= {"steps": 1, "save_as": f"workflow_{node['inputs']['save_as']}"}
         if node["class_type"] == "KSampler":
             node["inputs"]["steps"] = 2
-    outputs = server.run(graph)
+    with listening(server) as heard:
+        outputs = server.run(graph)
+    assert_every_node_speaks(graph, outputs, heard)
     saved = next(key for key, node in graph.items() if node["class_type"] == "SaveImage")
     regions = next(node["inputs"] for node in graph.values() if node["class_type"] == "MixOfShowRegions")
     assert picture(server, outputs, saved).size == (regions["width"], regions["height"])

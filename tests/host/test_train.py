@@ -1,6 +1,7 @@
 """Training through the host's own net and encoders, in process: gradients, isolation, restoration, files, cancel."""
 
 import contextlib
+import re
 from dataclasses import replace
 
 import comfy.model_management
@@ -69,12 +70,17 @@ def pictures(name="zorbo", count=3, flat=False):
     return TrainingSet((ConceptPictures(name, "person", "character", tuple(made)),))
 
 
-def ask(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
+def ask(base, **changes):
+    return asked(base, **changes)[0]
+
+
+def asked(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
+    """(request, notes)"""
     changes = {"batch": 2, "slots": 1, "variants": 2, "preview_every": 0, "prior_pictures": 2} | changes
     settings = replace(PRESETS[preset], **changes)
     return training_run.prepare(
         base.model, base.clip, base.vae, data or pictures(), settings, "standard", steps, seed, ""
-    )[0]
+    )
 
 
 @contextlib.contextmanager
@@ -272,6 +278,7 @@ def test_a_finished_run_is_loaded_and_another_seed_is_not(lean):
         again = training_run.run_training(ask(lean))
         assert again.path == first.path and first.path.stat().st_mtime_ns == written
         assert again.concept.content_hash == first.concept.content_hash
+        assert "identical run was finished before" in again.notes[0] and not first.notes
         other = training_run.run_training(ask(lean, seed=1))
     assert other.path != first.path and other.concept.content_hash != first.concept.content_hash
 
@@ -280,10 +287,10 @@ def interrupt_at(monkeypatch, step):
     """Ask the host to cancel, as the Cancel button does, once ``step`` steps are done."""
     original = training_run.Progress.step
 
-    def count(self, done, preview=None):
+    def count(self, done, *others, **more):
         if self.total > 5 and done == step:
             comfy.model_management.interrupt_current_processing()
-        original(self, done, preview)
+        original(self, done, *others, **more)
 
     monkeypatch.setattr(training_run.Progress, "step", count)
 
@@ -302,7 +309,7 @@ def test_cancel_saves_a_usable_concept_and_the_next_run_ends_in_the_same_bytes(l
         assert str(stopped) in caplog.text
         assert read_concept(stopped).training["steps_done"] == 5
         resumed = training_run.run_training(ask(lean, steps=8))
-    assert "Continuing the run that stopped at step 5" in caplog.text
+    assert "continued from step 5 of 8, where this run was stopped" in resumed.notes
     assert resumed.path.read_bytes() == expected
     assert not list(files.work_folder("training").glob("*"))
 
@@ -322,7 +329,9 @@ def test_a_damaged_newest_snapshot_costs_its_own_steps_only(lean, monkeypatch, c
         kept[1].write_bytes(kept[1].read_bytes()[:-40])
         resumed = training_run.run_training(ask(lean, steps=8))
     assert f"{kept[1]} is damaged" in caplog.text
-    assert "Continuing the run that stopped at step 4" in caplog.text
+    assert resumed.notes[:2] == (
+        "a damaged snapshot was passed over", "continued from step 4 of 8, where this run was stopped"
+    )
     assert resumed.path.read_bytes() == expected
     assert not list(files.work_folder("training").glob("*"))
 
@@ -373,7 +382,8 @@ def test_previews_are_drawn_while_training(lean, monkeypatch):
     shown = []
     original = training_run.Progress.step
     monkeypatch.setattr(
-        training_run.Progress, "step", lambda self, done, preview=None: (shown.append(preview), original(self, done))
+        training_run.Progress, "step",
+        lambda self, done, preview=None, *others, **more: (shown.append(preview), original(self, done)),
     )
     with torch.inference_mode():
         training_run.run_training(ask(lean, steps=4, preview_every=2))
@@ -469,16 +479,16 @@ def test_half_arithmetic_on_a_gpu_trains(precision):
     assert result.losses == pytest.approx(plain.losses, rel=0.05)
 
 
-def test_the_log_tells_speed_and_time_left(lean, caplog, monkeypatch):
+def test_the_log_tells_loss_speed_and_time_left(lean, caplog):
     caplog.set_level("INFO", logger="mixofshow")
-    clock = iter(range(0, 1000, 5))
-    monkeypatch.setattr(training_run.time, "monotonic", lambda: next(clock))
-    pace = training_run.Pace(10)
-    assert pace.told(11, 31) == "5.0 s/step, 1:40 left"
-    monkeypatch.undo()
+    report = training_run.StepReport(12, 600, 0.1, 1e-3)
+    assert training_run.describe_step(report, [0.1, 0.3], 5.0) == "step 12 of 600, loss 0.2000, 5.0 s/step"
+    assert training_run.describe_step(report, [0.1, 0.3], 0.25) == "step 12 of 600, loss 0.2000, 4.0 steps/s"
     with torch.inference_mode():
-        training_run.run_training(ask(lean, steps=2, preview_every=1))
-    assert "Training step 1 of 2, loss" in caplog.text and "left." in caplog.text
+        training_run.run_training(ask(lean, steps=3, preview_every=1))
+    lines = [record.message for record in caplog.records if "Training step" in record.message]
+    assert lines[0].startswith("Training step 1 of 3, loss") and all(line.endswith(" left.") for line in lines[:2])
+    assert re.search(r"(s/step|steps/s)\.$", lines[2])
 
 
 def test_settings_of_another_node_are_refused():

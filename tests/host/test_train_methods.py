@@ -19,7 +19,7 @@ from mos_pack.nodes.bridge.training import parts as training_parts
 from mos_pack.nodes.bridge.training import prior as training_prior
 from mos_pack.nodes.bridge.training import run as training_run
 from mos_pack.nodes.bridge.training import validation as training_validation
-from mos_tests.host.test_train import ask, gradients, lean_base, opened, pictures
+from mos_tests.host.test_train import ask, asked, gradients, lean_base, opened, pictures
 from PIL import Image
 
 
@@ -269,14 +269,14 @@ def test_a_disk_that_fills_up_costs_no_training(lean, monkeypatch, caplog):
     assert read_concept(result.path).training["steps_done"] == 3
 
 
-def test_snapshots_that_cannot_be_written_do_not_end_the_run(lean, monkeypatch, caplog):
+def test_snapshots_that_cannot_be_written_do_not_end_the_run(lean, monkeypatch):
     def full(*_):
         raise MixOfShowError("Could not write the training snapshot: No space left on device.")
 
     monkeypatch.setattr(training_run.Snapshots, "write", full)
     with torch.inference_mode():
         result = training_run.run_training(ask(lean, steps=3, snapshot_every=1))
-    assert result.path.is_file() and "no new snapshot" in caplog.text
+    assert result.path.is_file() and result.notes[0].startswith("no new snapshot to go on from: Could not write")
 
 
 def test_whole_weights_and_projections_are_applied_by_the_host(lean, monkeypatch):
@@ -299,10 +299,7 @@ def test_whole_weights_and_projections_are_applied_by_the_host(lean, monkeypatch
         assert not torch.allclose(plain, hooked, rtol=1e-2)
 
 
-def test_large_files_are_announced_before_the_run(lean, caplog):
-    ask(lean, preset="DreamBooth")
-    warned = next(record.message for record in caplog.records if "whole matrices" in record.message)
-    assert warned.startswith("DreamBooth saves whole matrices: the file will have about 16 MB")
-    caplog.clear()
-    ask(lean)
-    assert "whole matrices" not in caplog.text
+def test_large_files_are_announced_before_the_run(lean):
+    told = asked(lean, preset="DreamBooth")[1][-1]
+    assert told == "file about 16 MB, for whole matrices are saved; every snapshot takes three times that"
+    assert "whole matrices" not in asked(lean)[1][-1]

@@ -9,6 +9,7 @@ from mos_pack.mixofshow_core.names import (
     is_word,
     name_of_file,
     names_in,
+    near_names,
     normal,
     replace_names,
     starts_with_name,
@@ -104,3 +105,28 @@ def test_names_of_other_programs_become_legal(text, name):
 def test_captions_in_any_script():
     assert with_name("\u5199\u771f", MISAKI) == f"{MISAKI}, \u5199\u771f"
     assert with_name(f"{MISAKI}\u306e\u5199\u771f", MISAKI) == f"{MISAKI}\u306e\u5199\u771f"
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("marra", "mara"), ("amra", "mara"), ("maro", "mara"), ("maar", "mara"), ("Marra", "mara"), ("maras", "mara"),
+     ("fin", ""), ("fnin", "finn"), ("mara-lyn", "mara-lynn"), ("mara_2", ""), ("mara2", "mara"), ("mrara", "mara"),
+     ("arma", ""), ("\uff4d\uff41\uff52\uff52\uff41", "mara"), ("lagunes", ""), ("tamara", "")],
+)  # fmt: skip
+def test_a_word_one_slip_from_a_name_is_found(word, name):
+    names = ["mara", "finn", "mara-lynn", "lagun"]
+    found = near_names(f"a photo of {word}, smiling", names)
+    assert [near for _, near in found] == ([name] if name else [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mara's hat", "MARA", "(mara:1.2), mara/finn", "embedding:marra", "<lora:marra:1>", "<marra>", "tom and tim", "",
+     "a fine day"],
+)  # fmt: skip
+def test_names_file_names_short_words_and_common_words_are_no_slips(text):
+    assert near_names(text, ["mara", "finn", "tam"], {"fine"}.__contains__) == []
+
+
+def test_a_slip_is_told_once_and_never_of_a_word_that_is_a_name_itself():
+    assert near_names("marra, Marra and mara with maria", ["mara", "maria"]) == [("marra", "mara")]

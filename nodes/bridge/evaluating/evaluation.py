@@ -35,8 +35,9 @@ from ..fusing.fusion import fuse_uses
 from ..host.applied import check_unapplied
 from ..host.files import work_folder
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, describe_base
+from ..host.model import apply_deltas, describe_base, other_bases
 from ..host.progress import Progress
+from ..host.show import WARNING
 from ..host.text import concept_names, register_concepts
 from ..placing.place import place
 
@@ -157,26 +158,34 @@ def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: 
         raise MixOfShowError("Compare has nothing to paint: no prompt fits any of the ways.")
     previewer = latent_preview.get_previewer(stage.model.load_device, stage.model.model.latent_format)
     painted: dict[tuple[int, int], Tensor] = {}
+    notes: dict[str, dict[str, None]] = {}  # warning -> ways
+    progress = Progress(total * how.steps)
     for c, column in enumerate(columns):
         wanted = [r for r in range(len(rows)) if (r, c) not in blanks]
         if not wanted:
             continue
         model, clip, unfused = stage.prepare(column)
-        progress = Progress(total * how.steps)  # after a fusion, whose own bar was shown
         for r in wanted:
             regions = stage.regions if column.regions else None
-            placed = place(model, clip, stage.text_for(rows[r], column), how.negative, regions, unfused)
+            found: list[str] = []
+            placed = place(model, clip, stage.text_for(rows[r], column), how.negative, regions, unfused, found)
+            for note in found:
+                if note.startswith(WARNING):
+                    notes.setdefault(note, {})[column.label] = None
             done = len(painted) * how.steps
+            words = f"{column.label}: {rows[r].prompt!r}, picture {len(painted) + 1} of {total}"
 
-            def tick(step: int, x0: Tensor, done: int = done, progress: Progress = progress) -> None:
-                progress.step(done + step + 1, previewer and previewer.decode_latent_to_preview(x0))
+            def tick(step: int, x0: Tensor, done: int = done, words: str = words) -> None:
+                progress.step(done + step + 1, previewer and previewer.decode_latent_to_preview(x0), words)
 
+            progress.pace.count("", 0, timed=False)  # a fusion, which shows its own bar, may lie before it
             Progress.check_cancelled()
             samples = sample_like_ksampler(*placed, latent, how, tick)
             pixels = stage.vae.decode(samples)
             painted[r, c] = (pixels.reshape(-1, *pixels.shape[-3:]).clamp(0, 1).cpu() * 255).round().to(torch.uint8)
             log.info("Compare: %s, %r", column.label, rows[r].prompt)
     facts = {"sampling": asdict(how), "base": asdict(describe_base(stage.model))}
+    facts["notes"] = [*other_bases(stage.model, stage.uses), *(f"{note} ({', '.join(w)})" for note, w in notes.items())]
     facts["concepts"] = [
         {"name": use.label, "hash": use.concept.content_hash, "strength": use.strength} for use in stage.uses
     ]

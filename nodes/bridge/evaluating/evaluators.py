@@ -46,7 +46,7 @@ class Evaluator:
         for part in pictures.split(BATCH):
             found.append(self.see(part).detach().float().cpu())
             done += len(part)
-            progress.step(done)
+            progress.step(done, words=f"looking at pictures: {done} of {progress.total}")
         return torch.cat(found)
 
 

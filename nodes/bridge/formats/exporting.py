@@ -26,6 +26,7 @@ from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
 from ..host.model import apply_deltas, effective, prediction_class, text_models_of, unet_of
 from ..host.progress import Steps
+from ..host.show import show_progress
 from .live import LiveWeights
 
 EXPORT_FORMATS = (*FORMATS, *WHOLE_FORMATS)
@@ -39,11 +40,12 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
         check_fit(model, clip, [use])
         check_unapplied(model, clip, [use], "Export")
     target = free_target(kind, save_as or use.concept.name or "concept")
+    show_progress(f"writing {target.name} as {kind}")
     if kind in WHOLE_FORMATS:
         return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
     layout = unet_layout(unet_of(model)) if model is not None else None
-    return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, Steps())
+    return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, Steps("layers made smaller"))
 
 
 def free_target(kind: str, name: str) -> Path:
@@ -65,8 +67,10 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
         raise MixOfShowError(f"Format {kind!r} writes a whole model: connect the base's MODEL and CLIP (and VAE).")
     merged_model, merged_clip = apply_deltas(model, clip, use.concept.deltas, use.strength, use.strength_of_text)
     if meaning("The format of a whole model", kind, {"checkpoint": True, "diffusers-pipeline": False}):
+        show_progress(f"merging {len(use.concept.deltas)} layers and writing {target.name}.safetensors")
         return _write_checkpoint(target, use.concept, merged_model, merged_clip, vae)
-    whole = _whole(merged_model, merged_clip, vae, Steps())
+    show_progress(f"writing the folder {target.name}")
+    whole = _whole(merged_model, merged_clip, vae, Steps("weights merged"))
     lost = write_pipeline(target, whole, use.concept.entries)
     _write_tokenizers(target, whole, use.concept)
     paths = [path for path in sorted(target.rglob("*")) if path.is_file()]

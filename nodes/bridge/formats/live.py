@@ -31,3 +31,8 @@ class LiveWeights(Mapping[str, Tensor]):
 
     def __contains__(self, layer: object) -> bool:
         return isinstance(layer, str) and patch_key(layer) in self._patches
+
+
+def base_weights(model, clip=None) -> LiveWeights | None:
+    """What files with whole weights are compared with; None without a MODEL."""
+    return None if model is None else LiveWeights(model, clip)

@@ -34,6 +34,7 @@ from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, tok
 
 LATENT_SCALE = 8
 WRAPPER_KEY = "mixofshow_calibration"
+TEXTS, PICTURES = "texts", "pictures"  # sorts of work, as the node names them
 
 
 def collect(
@@ -43,9 +44,9 @@ def collect(
     prompts: Sequence[str],
     pictures: Sequence[str],
     plan: CalibrationPlan,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[str], None] = lambda sort: None,
 ) -> dict[str, Gram]:
-    """Grams of `groups` for one complete model. `tick` is called once per prompt and once per sampling step.
+    """Grams of `groups` for one complete model. `tick` is called with TEXTS per prompt, PICTURES per step.
 
     prompts feed the text encoder and K, V; pictures (prompts too) are sampled for the spatial layers.
     """
@@ -56,7 +57,7 @@ def collect(
 
 
 def collect_text(
-    model, clip, groups: Sequence[LayerGroup], prompts: Sequence[str], tick: Callable[[], None]
+    model, clip, groups: Sequence[LayerGroup], prompts: Sequence[str], tick: Callable[[str], None]
 ) -> dict[str, Gram]:
     """Grams of text-encoder groups (hidden states, all layer variants) and of K, V groups (each layer's contexts)."""
     layers = cross_attention_layers(unet_of(model))
@@ -75,7 +76,7 @@ def collect_text(
         for encoder, capture in captures.items():
             capture.weights = weights[encoder].view(-1, getattr(clip.tokenizer, encoder).max_length)
         contexts.add(_encode_watched(clip, prompt, len(layers), captures, modules), weights[encoders[0]])
-        tick()
+        tick(TEXTS)
     grams = {name: gram for capture in captures.values() for name, gram in capture.finish().items()}
     return grams | contexts.finish(kv)
 
@@ -113,7 +114,8 @@ class _Contexts:
 
 
 def collect_spatial(
-    model, clip, groups: Sequence[LayerGroup], pictures: Sequence[str], plan: CalibrationPlan, tick: Callable[[], None]
+    model, clip, groups: Sequence[LayerGroup], pictures: Sequence[str], plan: CalibrationPlan,
+    tick: Callable[[str], None],
 ) -> dict[str, Gram]:
     """Sample `pictures` with the host's sampler and watch what the spatial layers read at conditional rows.
 
@@ -132,7 +134,7 @@ def collect_spatial(
             comfy.sample.sample(
                 watched, noise, plan.steps, plan.cfg, plan.sampler, plan.scheduler,
                 [[text.context, dict(text.extras)]], [[negative.context, dict(negative.extras)]], latent,
-                callback=lambda *_: tick(), disable_pbar=True, seed=plan.seed + number,
+                callback=lambda *_: tick(PICTURES), disable_pbar=True, seed=plan.seed + number,
             )  # fmt: skip
     return capture.finish()
 

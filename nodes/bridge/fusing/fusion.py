@@ -111,10 +111,10 @@ def fuse_uses(
     deltas = merge_sum([fusion.deltas, added], [1.0, 1.0])
     concept = Concept(entries, deltas, info, {"fusion": summary})
     summary["size"] = _size_line(concept, summary, settings)
-    _keep_finished(kept, concept)
+    lost = _keep_finished(kept, concept)
     calibration = time.perf_counter() - started - fusion.report.total_seconds
     cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
-    notes = *_notes(solved, add_ons, groups, store, summary), *renames, *told
+    notes = *_notes(solved, add_ons, groups, store, summary), *renames, *told, *lost
     return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
 
 
@@ -145,8 +145,8 @@ def _load_finished(path: Path) -> Concept | None:
         return None
 
 
-def _keep_finished(path: Path, concept: Concept) -> None:
-    """Written before the node returns, because the host may drop outputs and run the node again."""
+def _keep_finished(path: Path, concept: Concept) -> list[str]:
+    """Written before the node returns, because the host may drop outputs and run the node again. Says what failed."""
     try:
         write_concept(path, concept)
         finished = sorted(path.parent.glob("*.safetensors"), key=lambda item: item.stat().st_mtime)
@@ -154,6 +154,8 @@ def _keep_finished(path: Path, concept: Concept) -> None:
             old.unlink(missing_ok=True)
     except (MixOfShowError, OSError) as error:
         log.warning("The finished fusion could not be kept: %s", error)
+        return [f"The finished fusion could not be kept, the next run solves it again: {error}"]
+    return []
 
 
 def _notes(solved, add_ons, groups, store: StatisticsStore, summary: Mapping) -> list[str]:

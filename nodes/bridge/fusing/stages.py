@@ -32,11 +32,12 @@ from ....mixofshow_core.topology import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
 from ..host.model import apply_deltas, named_linears
 from ..host.progress import Progress
 from ..host.text import register_concepts
-from .calibration import collect
+from .calibration import PICTURES, TEXTS, collect
 
 log = logging.getLogger("mixofshow")
 
 MODE_STAGES = {"own": (None,), "staged": LAYER_ROLES}  # what is solved one after the other; None: everything at once
+SOLVING = "solving"
 FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs the rest
 
 
@@ -116,9 +117,12 @@ class Job:
         if not stage.groups:
             return [self._source(k, Statistics({})) for k in range(len(self.uses))], Statistics({})
         generic = (prior_prompts(self.plan, self.uses), self._prior_pictures())
+        where = "" if stage.name == "own" else f"{stage.name}: "
+        ticker.words = f"{where}generic"
         prior = self._statistics("prior", stage, {}, (), *generic, ticker, notes)
         sources = []
         for k, use in enumerate(self.uses):
+            ticker.words = f"{where}concept {k + 1} of {len(self.uses)}, {use.label}"
             texts = concept_prompts(self.plan, use), picture_prompts(self.plan, use)
             found = self._statistics(use.label, stage, self.parts[k], (use,), *texts, ticker, notes)
             sources.append(self._source(k, found))
@@ -129,21 +133,23 @@ class Job:
         return Source(use.label, use_identity(use), self.parts[k], statistics, self.weights[k])
 
     def _solve(self, sources, groups, unsolved, prior, ticker) -> Fusion:
-        return fuse(sources, groups, unsolved, self.settings, prior, self.method, ticker)
+        ticker.words = f"{len(groups)} groups of layers"
+        return fuse(sources, groups, unsolved, self.settings, prior, self.method, lambda: ticker(SOLVING))
 
     def _prior_pictures(self) -> tuple[str, ...]:
         return tuple(text for text in self.plan.generic if text)[: self.plan.prior_pictures]
 
-    def _work(self) -> int:
-        """Units of the progress bar, before block-wise passes are known."""
+    def _work(self) -> dict[str, int]:
+        """Units of the progress bar by sort, before block-wise passes are known."""
         solve = len(self.groups)
         if not method_of(self.method).needs_statistics:
-            return solve
+            return {SOLVING: solve}
         texts = [(concept_prompts(self.plan, use), picture_prompts(self.plan, use)) for use in self.uses]
         texts.append((prior_prompts(self.plan, self.uses), self._prior_pictures()))
         rounds = 1 + self.settings.refine
         prompts = sum(len(words) for words, _ in texts) * (rounds + (len(MODE_STAGES[self.settings.mode]) > 1))
-        return prompts + sum(len(pictures) for _, pictures in texts) * self.plan.steps * rounds + solve * rounds
+        sampled = sum(len(pictures) for _, pictures in texts) * self.plan.steps
+        return {TEXTS: prompts, PICTURES: sampled * rounds, SOLVING: solve * rounds}
 
     def _statistics(
         self, label: str, stage: Stage, own: Mapping[str, Delta], uses: tuple[ConceptUse, ...], prompts: Sequence[str],
@@ -161,7 +167,8 @@ class Job:
         }  # fmt: skip
         identity = hash_of(manifest)
         if (found := self.store.load(identity, asked)) is not None:
-            ticker(len(prompts) + len(pictures) * self.plan.steps)
+            ticker(TEXTS, len(prompts), timed=False)
+            ticker(PICTURES, len(pictures) * self.plan.steps, timed=False)
             return found
         log.info("Calibrating %s (%s): %d prompts, %d pictures of %d steps at %dx%d", label, stage.name, len(prompts),
                  len(pictures), self.plan.steps, self.plan.width, self.plan.height)  # fmt: skip
@@ -185,15 +192,18 @@ class Job:
 
 
 class _Ticker:
-    """Counts units of work on the node's bar; every tick asks whether the user cancelled."""
+    """Counts units of work on the node's bar; every tick asks whether the user cancelled.
 
-    def __init__(self, total: int) -> None:
-        self._progress = Progress(max(total, 1))
-        self.done = 0
+    words: what is worked on now, in front of the sort of work and the time left.
+    """
 
-    def __call__(self, count: int = 1) -> None:
+    def __init__(self, work: Mapping[str, int]) -> None:
+        self._progress = Progress(max(sum(work.values()), 1), work=work)
+        self.done, self.words = 0, ""
+
+    def __call__(self, sort: str, count: int = 1, timed: bool = True) -> None:
         self.done += count
-        self._progress.step(self.done)
+        self._progress.step(self.done, words=f"{self.words}: {sort}", sort=sort, timed=timed)
 
 
 def split_groups(model, clip, groups: Sequence[LayerGroup], memory_gb: float) -> Iterator[tuple[LayerGroup, ...]]:

@@ -19,7 +19,7 @@ from ....mixofshow_core.regional import attention as regional
 from ....mixofshow_core.regional.gating import concept_gates
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.topology import CrossAttention, cross_attention_layers
-from ..host.progress import show_on_node
+from ..host.show import leave_words, show_on_node
 from .routing import Routes
 
 log = logging.getLogger("mixofshow")
@@ -34,7 +34,8 @@ class Payload:
     ``tokens``: length of the plain context it belongs to, ``text`` a copy of that, by which a change is noticed
     (None: the length only). ``layers``: [L, T, C], one context per cross-attention layer
     for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
-    ``routes``: unfused concepts, each acting in its own regions, or None.
+    ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
+    wrong while sampling; None outside the host's executor.
     """
 
     tokens: int
@@ -43,6 +44,7 @@ class Payload:
     placed: RegionMap | None = None
     routes: Routes | None = None
     text: Tensor | None = None
+    node: str | None = None
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0
@@ -61,9 +63,11 @@ class Sampling:
 
     ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
     ``changes``, ``whole``, ``made``, ``routed``: what arrivals.py found out about conditionings, and made of them.
+    ``nodes``: the nodes whose payloads are sampled; what goes wrong is said there.
     """
 
     room: int = 0
+    nodes: tuple[str, ...] = ()
     masks: dict = field(default_factory=dict)
     projections: dict = field(default_factory=dict)
     addresses: dict = field(default_factory=dict)
@@ -80,6 +84,8 @@ class Sampling:
             self.said.append(text)
             log.warning(text)
             show_on_node(self.said)
+            for node in self.nodes:
+                leave_words(f"WARNING: {text}", node, add=True)
 
     def keep(self, key: tuple, projected: tuple[Tensor, Tensor]) -> None:
         """Keep K and V of one layer while there is room; the result of sampling does not depend on it."""

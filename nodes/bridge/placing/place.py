@@ -9,23 +9,21 @@ from dataclasses import dataclass, field, replace
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.names import fold
-from ....mixofshow_core.regional.attention import cover
 from ....mixofshow_core.regional.raster import RegionMap
-from ....mixofshow_core.regional.syntax import note_foreign_syntax
 from ....mixofshow_core.regional.tags import Tags
 from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from ..host.applied import apply_once, carries
 from ..host.fitting import check_fit, check_pair
-from ..host.model import apply_deltas, unet_of
+from ..host.model import apply_deltas, other_bases, unet_of
+from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
+from .notes import mentions, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
 from .routing import Routes, make_routes
 from .wrappers import patch_model, with_payload
 
 log = logging.getLogger("mixofshow")
-
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ def place(
     if concepts:
         check_fit(model, clip, concepts)
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
+        notes += other_bases(model, concepts)
         clip = register_concepts(clip, concepts)
         acts_in_regions = {"concept": True, "style": False, "add-on": False}
         routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed), acts_in_regions)]
@@ -80,19 +79,26 @@ def place(
             model, clip = apply_once(model, clip, use)
     vocabulary = vocabulary_of(clip)
     positives, negatives = write_prompts(prompt, negative, placed, vocabulary)
-    notes += note_foreign_syntax([("prompt", prompt), ("negative prompt", negative), *_region_texts(placed)])
-    if placed is not None:
-        notes += [*warn_about_vanishing(placed), *(f"Region {note}" for note in placed.idle_notes())]
-    notes += describe_whole(whole)
+    notes += note_whole(whole)
+    apart = {entry.id for use in (*cast, *whole) for entry in use.concept.entries}
+    others = [entry for entry in vocabulary.entries if entry.id not in apart]
+    notes += note_names(others, positives.base, positives.regions, placed)
     routes, clips = None, {None: clip}
     if cast:
         owners, background = find_owners(cast, positives, placed, vocabulary)
-        notes += describe_owners(cast, owners, background, placed)
+        notes += note_routes(cast, owners, background, placed)
         routes = make_routes(model, cast, owners, background, notes)
         for number in {*owners, background} - {None}:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
             texts = {} if carries(clip.patcher, cast[number].concept) else texts
             clips[number] = apply_deltas(None, clip, texts, cast[number].strength_of_text)[1] if texts else clip
+    notes += note_texts(texts_as_written(prompt, negative, placed), vocabulary)
+    notes += note_regions(placed) if placed is not None else []
+    if not vocabulary.entries:
+        notes.append("CLIP knows no concept here: the prompts are read as plain text.")
+    for note in notes:
+        if note.startswith(WARNING):
+            log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
     encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
@@ -137,7 +143,7 @@ def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | N
         texts = tuple(text.context if text.layers is None else text.layers for text in found)
     payload = None
     if texts or base.layers is not None or routes:
-        payload = Payload(base.context.shape[1], base.layers, texts, regions, routes)
+        payload = Payload(base.context.shape[1], base.layers, texts, regions, routes, node=node_here())
     return with_payload(base.context, base.extras, payload), payload
 
 
@@ -164,7 +170,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     owners = []
     for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
         own = text if region.prompt.strip() or region.concept.strip() else ""
-        named = [number for number, use in enumerate(cast) if _mentions(own, use.concept.entries)]
+        named = [number for number, use in enumerate(cast) if mentions(own, use.concept.entries)]
         if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
             named = [number for number in named if number != background]
         if len(named) > 1:
@@ -175,7 +181,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
         owners.append(named[0] if named else None)
     if background is None and not scene.strip():
         left = [number for number, use in enumerate(cast)
-                if number not in owners and _mentions(prompts.base, use.concept.entries)]
+                if number not in owners and mentions(prompts.base, use.concept.entries)]
         if len(left) > 1:
             raise MixOfShowError(
                 f"Place: the prompt names {len(left)} unfused concepts that no region names "
@@ -183,23 +189,6 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
             )
         background = left[0] if left else None
     return tuple(owners), background
-
-
-def describe_owners(cast: Sequence[ConceptUse], owners, background, placed: RegionMap | None) -> list[str]:
-    """A line per routed concept: where it acts, or that nothing calls it."""
-    notes = []
-    for number, use in enumerate(cast):
-        where = [] if placed is None else [
-            f"region {region.name!r}" for region, owner in zip(placed.regions.regions, owners, strict=True)
-            if owner == number
-        ]  # fmt: skip
-        where += ["the whole picture" if placed is None else "the background"] if background == number else []
-        if where:
-            notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
-        else:
-            notes.append(f"WARNING: no region names concept {use.label!r}; it is not used.")
-            log.warning("Place: %s", notes[-1])
-    return notes
 
 
 def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
@@ -210,43 +199,7 @@ def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
     if placed is not None:
         spec = placed.regions
         texts += [spec.background.concept, *(t for region in spec.regions for t in (region.prompt, region.concept))]
-    return "concept" if any(_mentions(text, use.concept.entries) for text in texts) else "add-on"
-
-
-def describe_whole(uses: Sequence[ConceptUse]) -> list[str]:
-    """A line per use that acts on the whole picture; a LoRA that nothing calls says how to call it."""
-    notes = []
-    for use in uses:
-        line = f"{use.label} at {_strengths(use)}: the whole picture"
-        if use.role == "auto" and use.concept.training.get("source") == COMMUNITY:
-            entry = use.concept.entries[0]
-            other = f" (or {entry.trigger!r})" if entry.trigger else ""
-            line = (f"WARNING: {line}, because no prompt calls it. To keep it in one place, write {entry.name}{other} "
-                    "in a region's prompt; for a speed, detail or style LoRA all is well: set its role to add-on.")
-        notes.append(line)
-    return notes
-
-
-def _called_by(use: ConceptUse) -> str:
-    triggers = [entry.trigger for entry in use.concept.entries if entry.trigger and not entry.words]
-    return f" ({', '.join(map(repr, triggers))})" if triggers else ""
-
-
-def _strengths(use: ConceptUse) -> str:
-    text = use.strength_of_text
-    return f"{use.strength:g}" if text == use.strength else f"{use.strength:g} (text {text:g})"
-
-
-def _region_texts(placed: RegionMap | None) -> list[tuple[str, str]]:
-    regions = placed.regions.regions if placed is not None else ()
-    return [
-        (f"{what} of region {region.name!r}", text)
-        for region in regions for what, text in (("prompt", region.prompt), ("negative prompt", region.negative))
-    ]  # fmt: skip
-
-
-def _mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
-    return Vocabulary(tuple(entries)).rewrite(prompt) != prompt
+    return "concept" if any(mentions(text, use.concept.entries) for text in texts) else "add-on"
 
 
 def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
@@ -275,7 +228,7 @@ def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary)
     if not concept.strip():
         return prompt
     entry = find_entry(concept, where, vocabulary)
-    return prompt if _mentions(prompt, (entry,)) else _join(entry.name, prompt)
+    return prompt if mentions(prompt, (entry,)) else _join(entry.name, prompt)
 
 
 def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:
@@ -296,19 +249,3 @@ def attention_levels(model) -> tuple[int, ...]:
         if any(hasattr(layer, "transformer_blocks") for layer in stage):
             found.add(level)
     return tuple(sorted(found))
-
-
-def warn_about_vanishing(placed: RegionMap) -> list[str]:
-    """Which regions own no token of the finest layer: with whole-token edges a thin region disappears. Logged, too."""
-    spec = placed.regions
-    size = (max(1, spec.height // CELL), max(1, spec.width // CELL))
-    if not spec.regions:
-        return []
-    covered = cover(placed.masks[None].float() / 255, size, spec.edges)
-    notes = [
-        f"Region {region.name!r} covers no whole 8 x 8 pixel token and has no effect; enlarge it."
-        for region, tokens in zip(spec.regions, covered[0], strict=True) if region.claims and not tokens.any()
-    ]  # fmt: skip
-    for note in notes:
-        log.warning("%s", note)
-    return [f"WARNING: {note}" for note in notes]

@@ -18,7 +18,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
-from ..host.progress import running_node, show_on_node
+from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
 from .blend import blended
@@ -103,7 +103,9 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
         return executor(noise, latent_image, *args, **kwargs)
     hooked = any(cond.get("hooks") is not None for cond in entries)
     options = guider.model_options.setdefault("transformer_options", {})
-    sampling = Sampling(room=0 if hooked else room_for_projections(guider.model_patcher, noise.shape))
+    room = 0 if hooked else room_for_projections(guider.model_patcher, noise.shape)
+    nodes = {payload.node: None for payload in map(payload_of, entries) if payload is not None and payload.node}
+    sampling = Sampling(room, tuple(nodes))
     options[SAMPLING] = sampling
     note_tiles(sampling, [(one.cond, one.memory) for one in carriers], latent_image, running_node())
     try:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
-import comfy.sd1_clip
 import folder_paths
 import torch
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.names import normal
+from ....mixofshow_core.names import near_names, normal
 from ....mixofshow_core.training.dataset import (
     ConceptPictures,
     TrainingSet,
@@ -27,6 +24,7 @@ from ....mixofshow_core.training.dataset import (
 )
 from ....mixofshow_core.training.sheet import contact_sheet
 from ..host.files import PACK
+from ..host.vocabulary import is_common_word, is_vocabulary_word
 
 log = logging.getLogger("mixofshow")
 
@@ -62,17 +60,6 @@ def fingerprint(folder: str) -> str:
         return "unknown"
 
 
-@lru_cache(maxsize=1)
-def _vocabulary() -> frozenset[str]:
-    path = Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer" / "vocab.json"
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
-
-
-def is_vocabulary_word(name: str) -> bool:
-    """Whether CLIP's tokenizer has a token for exactly this word."""
-    return f"{name.lower()}</w>" in _vocabulary()
-
-
 def build(
     name: str, class_word: str, kind: str, folder: str, captions: str, images: Sequence[Tensor] = (),
     masks: Sequence[Tensor] = (), chained: Sequence[TrainingSet] = (),
@@ -102,15 +89,19 @@ def build(
             f"'{name}' is a word that the model knows already; it will mean your concept in every prompt. "
             f"A made-up name such as {name}x1 avoids that"
         )
+    warnings += [
+        f"{picture.source}: {word!r} in the caption is not the name {near}, and is learned as a plain word"
+        for picture in pictures for word, near in near_names(picture.caption, [name], is_common_word)
+    ]  # fmt: skip
     for warning in warnings:
         log.warning("Dataset %s: %s.", name, warning)
     sizes = sorted({f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in pictures})
     lines = [
         f"{name} ({kind}, a {class_word}): {len(pictures)} pictures from {where}",
+        *(f"WARNING: {warning}" for warning in warnings),
         f"sizes: {', '.join(sizes[:6])}{' ...' if len(sizes) > 6 else ''}",
         f"masks: {sum(p.mask is not None for p in pictures)} of {len(pictures)}",
         f"captions: {style}",
-        *(f"note: {warning}" for warning in warnings),
         *(f"{p.source}: {p.caption}" for p in pictures),
     ]
     for other in reversed(chained):

@@ -29,7 +29,8 @@ def encode_pictures(request: TrainRequest) -> list[Sample]:
         for picture in concept.pictures:
             seed = request.seed * 1_000_003 + len(samples)
             samples.append(encode_picture(request, plan, picture, request.settings, seed))
-            progress.step(len(samples))
+            words = f"encoding pictures: {len(samples)} of {progress.total}"
+            progress.step(len(samples), words=words)
     return samples
 
 

@@ -63,7 +63,7 @@ def generated(request: TrainRequest, plan: ConceptPlan, prompt: str) -> list[Sam
         progress = Progress(count)
         while found is None or len(found) < count:
             done = 0 if found is None else len(found)
-            progress.step(done)
+            progress.step(done, words=f"drawing pictures of the class, kept for later runs: {done} of {count}")
             drawn = sample_latents(model, request.clip, prompt, done, min(BATCH, count - done)).float().cpu()
             found = drawn if found is None else torch.cat([found, drawn])
             write_cached(path, found)

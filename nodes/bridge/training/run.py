@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ..host import model as bridge_model
 from ..host.files import concept_folder, concept_save_path, step_path, work_folder
 from ..host.fitting import check_pair, check_trainable
 from ..host.progress import Progress
+from ..host.show import leave_words
 from .denoiser import (
     HostDenoiser,
     class_vector,
@@ -51,9 +52,12 @@ PREVIEW_STEPS = 8
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
+    """The finished concept and its file; notes: what happened on the way that a person should know."""
+
     concept: Concept
     path: Path
     losses: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -79,11 +83,10 @@ def prepare(
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
     request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
     check_captions(request)
-    size = gigabytes(4 * count_trained(request))
+    size = f"file about {gigabytes(4 * count_trained(request))}"
     if chosen.full_weights:
-        log.warning("%s saves whole matrices: the file will have about %s, and every snapshot three times that.",
-                    chosen.method, size)
-    return request, (*notes, f"memory {estimate(request).text()}", f"file about {size}")
+        size += ", for whole matrices are saved; every snapshot takes three times that"
+    return request, (*notes, f"memory {estimate(request).text()}", size)
 
 
 def read_training(path: Path) -> dict:
@@ -122,19 +125,6 @@ def facts_for_file(request: TrainRequest, fingerprint: str, state: RunState) -> 
     }
 
 
-class Pace:
-    """How fast a run is, previews included."""
-
-    def __init__(self, step: int):
-        self.first, self.begun = step, time.monotonic()
-
-    def told(self, step: int, total: int) -> str:
-        each = (time.monotonic() - self.begun) / max(1, step - self.first)
-        left = round(each * (total - step))
-        speed = f"{each:.1f} s/step" if each > 1 else f"{1 / max(each, 1e-9):.1f} steps/s"
-        return f"{speed}, {left // 60}:{left % 60:02} left"
-
-
 class Preview:
     """Small pictures while training, by the host's latent previewer (or its factors where previews are off)."""
 
@@ -169,7 +159,8 @@ def run_training(request: TrainRequest) -> TrainResult:
     if finished is not None:
         log.info("An identical run is finished: loading %s instead of training again.", finished)
         concept = read_concept(finished)
-        return TrainResult(concept, finished, tuple(concept.training.get("losses", ())))
+        note = "an identical run was finished before: its file was loaded, nothing was trained"
+        return TrainResult(concept, finished, tuple(concept.training.get("losses", ())), (note,))
     samples = encode_pictures(request)
     priors = encode_priors(request)
     settings = request.settings
@@ -180,25 +171,29 @@ def run_training(request: TrainRequest) -> TrainResult:
         host.learn_words(trainables, request.plans)
         optimizer = make_optimizer(trainables, settings, library_optimizer(settings.optimizer))
         named = list(trainables.named_parameters())
+        stored = len(snapshots.files())
         state = snapshots.resume(named, optimizer) or RunState()
+        notes = Notes()
+        if len(snapshots.files()) < stored:
+            notes.add("a damaged snapshot was passed over")
         if state.step:
-            log.info("Continuing the run that stopped at step %d of %d.", state.step, settings.steps)
-        pace = Pace(state.step)
-        progress, preview = Progress(settings.steps), Preview(host, request, tuple(samples[0].latents.shape[1:]))
+            notes.add(f"continued from step {state.step} of {settings.steps}, where this run was stopped")
+        progress = Progress(settings.steps, begun=state.step)
+        preview = Preview(host, request, tuple(samples[0].latents.shape[1:]))
 
         def on_step(report: StepReport) -> None:
             for note in report.notes:
-                log.info("Training: %s.", note)
+                notes.add(note)
             if report.step % settings.snapshot_every == 0 and report.step < report.total:
-                keep_snapshot(snapshots, state, named, optimizer)
+                notes.add(keep_snapshot(snapshots, state, named, optimizer))
             shown = settings.preview_every and report.step % settings.preview_every == 0
-            if shown or report.step == report.total:
-                recent = state.losses[-settings.preview_every or -25 :]
-                log.info("Training step %d of %d, loss %.4f, %s.", report.step, report.total,
-                         sum(recent) / len(recent), pace.told(report.step, report.total))
+            words = describe_step(report, state.losses[-settings.preview_every or -25 :], progress.pace.each())
             if settings.validate_every and report.step % settings.validate_every == 0 and report.step < report.total:
-                save_validation(host, request, trainables, path_of_step(request, state.step), save)
-            progress.step(report.step, preview.draw(trainables) if shown else None)
+                path = path_of_step(request, state.step)
+                notes.add(save_validation(host, request, trainables, path, save))
+            progress.step(report.step, preview.draw(trainables) if shown else None, words)
+            if shown or report.step == report.total:
+                log.info("Training %s.", ", ".join(filter(None, (words, progress.pace.told()))))
 
         def save(path: Path) -> Concept:
             facts = facts_for_file(request, fingerprint, state)
@@ -213,9 +208,8 @@ def run_training(request: TrainRequest) -> TrainResult:
         except BaseException as stopped:
             # The host's interrupt is no Exception in newer versions.
             if state.step and state.step < settings.steps:
-                if not isinstance(stopped, MixOfShowError):
-                    keep_snapshot(snapshots, state, named, optimizer)
-                save_stopped(request, state, save, stopped)
+                lost = isinstance(stopped, MixOfShowError) or keep_snapshot(snapshots, state, named, optimizer)
+                leave_words(save_stopped(request, state, save, stopped, goes_on=not lost))
             out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
             if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
                 raise MixOfShowError(memory_advice(request)) from stopped
@@ -231,33 +225,57 @@ def run_training(request: TrainRequest) -> TrainResult:
             ) from error
     snapshots.remove()
     log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
-    return TrainResult(concept, path, tuple(state.losses))
+    return TrainResult(concept, path, tuple(state.losses), tuple(notes.lines))
 
 
-def keep_snapshot(snapshots: Snapshots, state: RunState, named, optimizer) -> None:
-    """Write a snapshot; a full disk costs the chance to resume, not the run."""
+class Notes:
+    """What happens on the way, once each: for the log now, for the node at the end."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, note: str) -> None:
+        if note and note not in self.lines:
+            self.lines.append(note)
+            log.info("Training: %s.", note)
+
+
+def describe_step(report: StepReport, recent: Sequence[float], each: float) -> str:
+    """step 12 of 600, loss 0.0812, 4.1 steps/s; `each`: seconds of a step, 0 before one was timed."""
+    speed = f"{each:.1f} s/step" if each > 1 else f"{1 / each:.1f} steps/s" if each else ""
+    parts = (f"step {report.step} of {report.total}", f"loss {sum(recent) / len(recent):.4f}", speed)
+    return ", ".join(filter(None, parts))
+
+
+def keep_snapshot(snapshots: Snapshots, state: RunState, named, optimizer) -> str:
+    """Write a snapshot; a full disk costs the chance to resume, not the run: the answer says so, or is empty."""
     try:
         snapshots.write(state, named, optimizer)
     except MixOfShowError as error:
-        log.warning("%s There is no new snapshot to resume from.", error)
+        return f"no new snapshot to go on from: {error}"
+    return ""
 
 
 def path_of_step(request: TrainRequest, step: int) -> Path:
     return step_path(request.stem, step, lambda path: read_training(path).get("request") == request.fingerprint)
 
 
-def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException) -> None:
-    """Save a run that did not reach its end; a failure here must not hide why it stopped."""
+def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseException, goes_on: bool) -> str:
+    """Save a run that did not reach its end and say so; a failure here must not hide why it stopped.
+
+    goes_on: there is a snapshot of this step, from which the same settings continue.
+    """
     path = path_of_step(request, state.step)
+    lines = [f"Stopped at step {state.step} of {request.settings.steps}."]
     try:
         save(path)
-        log.warning(
-            "Training stopped at step %d of %d (%s). What it learned so far is usable: %s. "
-            "Queue the same settings again to continue from there.",
-            state.step, request.settings.steps, type(reason).__name__, path,
-        )
+        lines.append(f"Saved as it is now, for use: {path}")
     except MixOfShowError as error:
-        log.error("Training stopped at step %d and could not be saved: %s", state.step, error)
+        lines.append(f"It could not be saved: {error}")
+    if goes_on:
+        lines.append("To go on from this step, queue the same settings again.")
+    log.warning("Training: %s (%s)", " ".join(lines), type(reason).__name__)
+    return "\n".join(lines)
 
 
 def used_concepts(result: TrainResult) -> tuple[ConceptUse, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from ..host import model as bridge_model
 from ..host.progress import Progress
 from .denoiser import HostDenoiser
 from .request import TrainRequest
-
-log = logging.getLogger("mixofshow")
 
 STRENGTHS = (0.0, 0.7, 1.0)
 STEPS = 20
@@ -62,13 +59,13 @@ def draw_sheet(host: HostDenoiser, request: TrainRequest, trainables: Trainables
 
 def save_validation(
     host: HostDenoiser, request: TrainRequest, trainables: Trainables, path: Path, save: Callable[[Path], object]
-) -> None:
-    """The concept as it is now, and its sheet as a PNG of the same name. A full disk must not end the run."""
+) -> str:
+    """The concept as it is now, and its sheet as a PNG of the same name; says where, or that the disk is full."""
     try:
         save(path)
         sheet = draw_sheet(host, request, trainables)
         with replacing(path.with_suffix(".png")) as part:
             sheet.save(part, format="PNG")
-        log.info("Validation: %s, with pictures beside it.", path)
+        return f"to look at, with a sheet of pictures beside it: {path}"
     except (MixOfShowError, OSError) as error:
-        log.warning("The validation of this step could not be saved: %s", error)
+        return f"the file and sheet of a step could not be saved: {error}"
