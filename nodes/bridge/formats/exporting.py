@@ -45,7 +45,8 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
         return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
     layout = unet_layout(unet_of(model)) if model is not None else None
-    return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, Steps("layers made smaller"))
+    step = Steps("layers made smaller")
+    return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, step)
 
 
 def free_target(kind: str, name: str) -> Path:
