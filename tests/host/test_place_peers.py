@@ -10,7 +10,7 @@ from mos_tests.host.test_regions import NEAR, Case, gap, rect
 
 @pytest.fixture(scope="module")
 def peers():
-    spec = importlib.util.spec_from_file_location("mos_peers", ROOT / "benchmarks" / "peers.py")
+    spec = importlib.util.spec_from_file_location("mos_peers", ROOT / "benchmarks" / "cost" / "peers.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
