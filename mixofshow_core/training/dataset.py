@@ -14,12 +14,10 @@ from ..bounds import meaning
 from ..concept import KINDS
 from ..errors import MixOfShowError
 from ..names import fold, is_name, normal
-from .captions import MODES, STYLES, as_tags, check_names, looks_like_tags, with_name
+from .captions import STYLES, as_tags, check_names, looks_like_tags, with_name
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-CAPTION_ENDINGS = (".txt", ".caption")
-FOREIGN = (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif")
 MIN_SIDE = 64
+INVERTED_RIM, INVERTED_MIDDLE = 0.75, 0.35  # shares of white beyond which a mask looks inverted
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +138,12 @@ def read_image(path: Path) -> np.ndarray:
         ) from error
 
 
+def frames(path: Path) -> int:
+    """How many pictures a picture file holds."""
+    with Image.open(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
 def read_mask(path: Path) -> np.ndarray:
     """[H, W] uint8."""
     try:
@@ -147,61 +151,6 @@ def read_mask(path: Path) -> np.ndarray:
             return np.asarray(upright(image).convert("L")).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MixOfShowError(f"Mask {path.name} cannot be read ({error}). Save it again as a PNG.") from error
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The folder's pictures in name order; masks (``x.mask.png``) are not pictures."""
-    if not folder.is_dir():
-        raise MixOfShowError(
-            f"The picture folder {str(folder)!r} does not exist. Give a full path, a folder inside ComfyUI's input "
-            f"folder, or demo:<name> for the pictures that come with this pack."
-        )
-    # Hidden files are the system's: macOS leaves `._x.png` beside x.png, which is no picture.
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    foreign = [path.name for path in files if path.suffix.lower() in FOREIGN]
-    if foreign:
-        raise MixOfShowError(
-            f"{folder.name} holds {', '.join(foreign[:3])}: save HEIC, AVIF, TIFF and GIF files as PNG or JPEG first."
-        )
-    found = [path for path in files if path.suffix.lower() in EXTENSIONS and not path.stem.lower().endswith(".mask")]
-    if not found:
-        raise MixOfShowError(
-            f"The picture folder {str(folder)!r} holds no pictures. Put {', '.join(EXTENSIONS)} files into it."
-        )
-    return found
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """Changes whenever a file in the folder does (names, sizes, times): cheap enough to ask at every queue."""
-    if not folder.is_dir():
-        return "missing"
-    listed = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
-    return hashlib.sha256(repr(listed).encode()).hexdigest()
-
-
-def caption_files(folder: Path) -> dict[str, Path]:
-    """The caption file by the stem of its picture: x.txt, else kohya's x.caption, in any case of the ending."""
-    found = {(path.stem, path.suffix.lower()): path for path in folder.iterdir() if path.is_file()}
-    return {stem: found[stem, ending] for ending in reversed(CAPTION_ENDINGS) for stem, own in found if own == ending}
-
-
-def read_caption(path: Path, text_file: Path | None, name: str, mode: str) -> tuple[str, str]:
-    """(caption with the name in it, note). The note says what was done to it, or is empty."""
-    if mode != "templates" and text_file is not None:
-        try:
-            lines = text_file.read_text(encoding="utf-8-sig").strip().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MixOfShowError(f"Caption {text_file.name} cannot be read ({error}). Save it as UTF-8.") from error
-        written = lines[0].strip() if lines else ""
-        caption = with_name(written, name)
-        changed = written and caption != " ".join(written.split())
-        notes = ["name put in front"] if changed else []
-        if sum(bool(line.strip()) for line in lines) > 1:
-            notes.append(f"only the first line of {text_file.name} is used")
-        return caption, f"{path.name}: {', '.join(notes)}" if notes else ""
-    if mode == "files":
-        raise MixOfShowError(f"{path.name} has no caption file {path.stem}.txt. Write one, or set captions to auto.")
-    return name, ""
 
 
 def caption_style(pictures: Sequence[Picture], mode: str) -> str:
@@ -217,38 +166,6 @@ def in_style(pictures: Sequence[Picture], name: str, style: str) -> tuple[Pictur
     if meaning("Caption style", style, {"sentences": True, "booru tags": False}):
         return tuple(pictures)
     return tuple(replace(picture, caption=with_name(as_tags(picture.caption), name)) for picture in pictures)
-
-
-def read_class_folder(folder: Path, prompt: str) -> tuple[Picture, ...]:
-    """Pictures of a class for prior preservation, with their own captions, or ``prompt`` where there is none."""
-    pictures: list[Picture] = []
-    files, captions = picture_files(folder), caption_files(folder)
-    for path in files:
-        text = captions.get(path.stem)
-        written = text.read_text(encoding="utf-8-sig", errors="replace").strip() if text is not None else ""
-        pictures.append(Picture(path.name, read_image(path), written.splitlines()[0] if written else prompt))
-    return tuple(pictures)
-
-
-def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """All pictures of a folder and notes worth showing. Raises MixOfShowError for anything unusable."""
-    if captions not in MODES:
-        raise MixOfShowError(f"captions is {captions!r}; choose one of {', '.join(MODES)}.")
-    pictures, notes = [], []
-    seen: dict[bytes, str] = {}
-    files, texts = picture_files(folder), caption_files(folder)
-    for path in files:
-        caption, note = read_caption(path, texts.get(path.stem), name, captions)
-        mask_file = path.with_name(f"{path.stem}.mask.png")
-        mask = read_mask(mask_file) if mask_file.is_file() else None
-        picture = Picture(path.name, read_image(path), caption, mask)
-        content = hashlib.sha256(picture.pixels.tobytes()).digest()
-        if content in seen:
-            notes.append(f"{path.name} is the same picture as {seen[content]}: it counts twice")
-        seen.setdefault(content, path.name)
-        notes.extend([note] if note else [])
-        pictures.append(picture)
-    return tuple(pictures), tuple(notes)
 
 
 def from_batches(batches: Iterable[np.ndarray], name: str) -> tuple[Picture, ...]:
@@ -270,4 +187,24 @@ def with_masks(pictures: Sequence[Picture], masks: Sequence[np.ndarray]) -> tupl
     converted = [np.round(np.clip(mask, 0.0, 1.0) * 255.0).astype(np.uint8) for mask in masks]
     return tuple(
         replace(picture, mask=converted[0 if len(masks) == 1 else number]) for number, picture in enumerate(pictures)
+    )
+
+
+def looks_inverted(mask: np.ndarray) -> bool:
+    """Whether a mask [H, W] is white at the rim and black in the middle, as the alpha of a cut-out arrives by wire."""
+    height, width = mask.shape
+    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    middle = mask[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return bool(rim.mean() > INVERTED_RIM * 255 and middle.mean() < INVERTED_MIDDLE * 255)
+
+
+def inverted_note(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    """A line where most masks look inverted."""
+    masks = [picture.mask for picture in pictures if picture.mask is not None]
+    wrong = sum(map(looks_inverted, masks))
+    if 2 * wrong <= len(masks):
+        return ()
+    return (
+        f"{wrong} of {len(masks)} masks look inverted: they are white at the rim and black in the middle, and white is "
+        f"the object. Load Image gives the alpha of a cut-out that way: put Invert Mask between",
     )

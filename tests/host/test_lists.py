@@ -43,6 +43,15 @@ def test_a_list_of_pictures_is_one_data_set(tiny_sd15):
         MixOfShowDataset.fingerprint_inputs(folder="demo:mara"))
 
 
+def test_the_alpha_of_a_cut_out_is_told_on_the_node():
+    """Load Image gives MASK as one minus alpha: white where nothing is."""
+    cut_out = torch.ones(2, 64, 64)
+    cut_out[:, 16:48, 16:48] = 0
+    for mask, told in ((cut_out, True), (1 - cut_out, False)):
+        shown = MixOfShowDataset.execute(**FACTS, images=[noise(2, 64, 64, 3)], masks=[mask])
+        assert ("look inverted" in shown[2]) == ("look inverted" in "".join(shown.ui.get("text", ()))) == told
+
+
 def test_a_list_of_concepts_is_one_fusion(tiny_sd15):
     uses = [(make_use(tiny_sd15, "mara", 1),), (make_use(tiny_sd15, "tom", 2),)]
     shared = {"model": [tiny_sd15.model], "clip": [tiny_sd15.clip], "method": ["sum"], "calibration": ["standard"]}

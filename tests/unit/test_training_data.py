@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.training import augment, captions, curve, dataset
+from mos_pack.mixofshow_core.training import augment, captions, curve, dataset, folder
 from mos_pack.mixofshow_core.training.auto import ModelFacts, resolve
 from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings, learning_rate_factor
 from mos_pack.mixofshow_core.training.sheet import contact_sheet
@@ -17,9 +17,9 @@ SMALL = ModelFacts("sd-192-v", 64, 0.4)
 FULL = ModelFacts("sd15", 512, 0.38, "cuda")
 
 
-def save(folder, name, size=(80, 96), mode="RGB", colour=(200, 30, 30), **options):
+def save(place, name, size=(80, 96), mode="RGB", colour=(200, 30, 30), **options):
     image = Image.new(mode, size, colour)
-    image.save(folder / name, **options)
+    image.save(place / name, **options)
 
 
 def test_captions_get_the_name_in_front_and_keep_it_where_it_is(tmp_path):
@@ -27,13 +27,13 @@ def test_captions_get_the_name_in_front_and_keep_it_where_it_is(tmp_path):
         save(tmp_path, name, colour=(len(name), ord(name[0]), 0))
     (tmp_path / "a.txt").write_text("smiling,  blue background\nsecond line")
     (tmp_path / "b.txt").write_text("a photo of Mara at sea")
-    pictures, notes = dataset.read_folder(tmp_path, "mara")
+    pictures, notes = folder.read_folder(tmp_path, "mara")
     assert [p.caption for p in pictures] == ["mara, smiling, blue background", "a photo of Mara at sea", "mara"]
     assert len(notes) == 1 and "a.png" in notes[0]
-    ignored, _ = dataset.read_folder(tmp_path, "mara", "templates")
+    ignored, _ = folder.read_folder(tmp_path, "mara", "templates")
     assert {p.caption for p in ignored} == {"mara"}
     with pytest.raises(MixOfShowError, match="c.webp.*c.txt"):
-        dataset.read_folder(tmp_path, "mara", "files")
+        folder.read_folder(tmp_path, "mara", "files")
 
 
 def test_a_name_inside_another_word_is_not_the_name():
@@ -47,7 +47,7 @@ def test_pictures_are_turned_as_exif_says_and_laid_on_white(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees
     save(tmp_path, "turned.jpg", size=(100, 70), exif=exif)
     save(tmp_path, "clear.png", mode="RGBA", colour=(0, 0, 0, 0))
-    clear, turned = dataset.read_folder(tmp_path, "mara")[0]
+    clear, turned = folder.read_folder(tmp_path, "mara")[0]
     assert turned.pixels.shape == (100, 70, 3)
     assert (clear.pixels == 255).all()
 
@@ -66,7 +66,7 @@ def test_pictures_are_turned_as_exif_says_and_laid_on_white(tmp_path):
 def test_unusable_folders_are_refused_by_name(tmp_path, make, match):
     make(tmp_path)
     with pytest.raises(MixOfShowError, match=match):
-        dataset.read_folder(tmp_path, "mara")
+        folder.read_folder(tmp_path, "mara")
 
 
 def test_a_truncated_picture_is_refused(tmp_path):
@@ -74,20 +74,20 @@ def test_a_truncated_picture_is_refused(tmp_path):
     Image.fromarray(rng.integers(0, 255, (128, 128, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     with pytest.raises(MixOfShowError, match="a.png cannot be read"):
-        dataset.read_folder(tmp_path, "mara")
+        folder.read_folder(tmp_path, "mara")
 
 
 def test_the_same_picture_twice_is_reported(tmp_path):
     for name in ("a.png", "b.png"):
         save(tmp_path, name)
     save(tmp_path, "c.png", colour=(1, 2, 3))
-    pictures, notes = dataset.read_folder(tmp_path, "mara")
+    pictures, notes = folder.read_folder(tmp_path, "mara")
     assert len(pictures) == 3 and notes == ("b.png is the same picture as a.png: it counts twice",)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(MixOfShowError, match="nowhere.*does not exist"):
-        dataset.read_folder(tmp_path / "nowhere", "mara")
+        folder.read_folder(tmp_path / "nowhere", "mara")
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from ....mixofshow_core.training.dataset import (
     ConceptPictures,
     TrainingSet,
     caption_style,
-    folder_fingerprint,
     from_batches,
     in_style,
-    read_folder,
+    inverted_note,
     with_masks,
 )
+from ....mixofshow_core.training.folder import folder_fingerprint, read_folder
 from ....mixofshow_core.training.sheet import contact_sheet
 from ..host.files import PACK
 from ..host.vocabulary import is_common_word, is_vocabulary_word
@@ -29,6 +29,7 @@ from ..host.vocabulary import is_common_word, is_vocabulary_word
 log = logging.getLogger("mixofshow")
 
 DEMO = "demo:"
+NOTE = "note: "  # how lines of the report begin that a person should not miss
 
 
 def picture_folder(folder: str) -> Path:
@@ -83,7 +84,7 @@ def build(
     style = caption_style(pictures, captions)
     pictures = in_style(pictures, name, style)
     data = TrainingSet((ConceptPictures(name, class_word, kind, pictures, style),))
-    warnings = list(notes)
+    warnings = [*notes, *inverted_note(pictures)]
     if is_vocabulary_word(name) and not (not images and folder.strip().startswith(DEMO)):
         warnings.append(
             f"'{name}' is a word that the model knows already; it will mean your concept in every prompt. "

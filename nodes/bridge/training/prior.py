@@ -16,7 +16,7 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import load_safetensors, save_safetensors
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.captions import class_prompt
-from ....mixofshow_core.training.dataset import read_class_folder
+from ....mixofshow_core.training.folder import read_class_folder
 from ....mixofshow_core.training.loop import Sample
 from ..host.files import work_folder
 from ..host.fingerprints import tokens_key
@@ -44,7 +44,9 @@ def encode_priors(request: TrainRequest) -> list[Sample]:
         if settings.prior_folder.strip():
             if samples:
                 break
-            pictures = read_class_folder(picture_folder(settings.prior_folder), prompt)
+            pictures, notes = read_class_folder(picture_folder(settings.prior_folder), prompt)
+            for note in notes:
+                log.warning("Class pictures: %s.", note)
             pictures = pictures[: settings.prior_pictures or len(pictures)]
             samples = [encode_picture(request, plan, picture, plain, 0) for picture in pictures]
         elif prompt not in seen:

@@ -13,7 +13,8 @@ from functools import cached_property
 from ....mixofshow_core.concept import BaseInfo
 from ....mixofshow_core.topology import cross_attention_layers
 from ....mixofshow_core.training.adapters import ConceptPlan
-from ....mixofshow_core.training.dataset import TrainingSet, folder_fingerprint
+from ....mixofshow_core.training.dataset import TrainingSet
+from ....mixofshow_core.training.folder import folder_fingerprint
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from ..host.files import safe_name
