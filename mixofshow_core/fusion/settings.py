@@ -77,6 +77,13 @@ class FusionSettings:
                 f"Fusion Settings gives a weight to {', '.join(strange)}, but the solved concepts are "
                 f"{', '.join(sorted(known))}; correct the name in `weights`."
             )
+        for name in self.weights:
+            owners = [names for names in concepts if fold(name) in {fold(one) for one in names}]
+            if len(owners) > 1:
+                raise MixOfShowError(
+                    f"`weights` of Fusion Settings has {name}, which {len(owners)} concepts go by "
+                    f"({'; '.join(', '.join(names) for names in owners)}); use a name that only one of them has."
+                )
         wanted = {fold(name): value for name, value in self.weights.items()}
         return tuple(next((wanted[fold(n)] for n in names if fold(n) in wanted), 1.0) for names in concepts)
 

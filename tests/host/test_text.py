@@ -112,5 +112,5 @@ def test_unknown_and_mismatched_concepts_are_errors(base):
 def test_a_concept_without_rows_for_an_encoder_is_an_error(tiny_sdxl):
     wrong = ConceptUse(make_concept(layers=70, widths={"clip_l": widths_of(tiny_sdxl.clip)["clip_l"]}))
     clip = text.register_concepts(tiny_sdxl.clip, [wrong])
-    with pytest.raises(MixOfShowError, match="no rows for text encoder clip_g"):
+    with pytest.raises(MixOfShowError, match="for clip_l only, and CLIP reads texts with clip_g"):
         text.encode_layered(clip, "mara", 70)

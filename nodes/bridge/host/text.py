@@ -61,6 +61,11 @@ class Vocabulary:
                     return (embedding,)
         return ()
 
+    def owner(self, key: str) -> str:
+        """The name of the concept that a scoped key belongs to."""
+        start = key.rpartition("/")[0]
+        return next((entry.name for entry in self.entries if _scoped(entry) == f"{start}/"), key)
+
     def shared_words(self) -> dict[str, tuple[str, ...]]:
         """{folded word: names of its owners} of the words that several concepts have, such as ``<new1>``."""
         owners: dict[str, list[str]] = {}
@@ -139,9 +144,11 @@ class _ConceptTokenizer:
             return answer
         for embedding in embeddings:
             if self.encoder not in embedding.rows:
+                name = self.vocabulary.owner(embedding_name.split()[0])
                 raise MixOfShowError(
-                    f"{embedding_name.split()[0]!r} has no rows for text encoder {self.encoder}; "
-                    f"the concept was trained for another family ({', '.join(embedding.rows)})."
+                    f"Concept {name!r} has learned words for {' and '.join(embedding.rows)} only, and CLIP reads texts "
+                    f"with {self.encoder} as well: it was made for another family. Connect the MODEL and CLIP of that "
+                    "family, or take a concept that was made for this one."
                 )
         return (_EmbeddingRows(embeddings, self.encoder), *answer[1:])
 
@@ -200,8 +207,12 @@ def check_prompt(clip, prompt: str, where: str = "prompt") -> None:
     known = called | {fold(word.text.strip("<>")) for entry in vocabulary.entries for word in entry.words}
     for name in BRACKETED.findall(prompt):
         if is_word(normal(f"<{name}>")) and fold(name) not in known:
-            names = ", ".join(vocabulary.names) or "none; connect concepts or a fused CLIP"
-            raise MixOfShowError(f"The {where} names concept <{name}>, which is not known here. Known: {names}.")
+            names = ", ".join(vocabulary.names)
+            advice = f"Known: {names}. Write one of these, or connect" if names else "Known: none. Connect"
+            raise MixOfShowError(
+                f"The {where} names concept <{name}>, which is not known here. {advice} its file (Load Concept, Cast), "
+                "or the CLIP of a Fuse that has it."
+            )
         if fold(name) not in called and (owners := shared.get(f"<{fold(name)}>")):
             raise MixOfShowError(
                 f"The {where} has the word <{name}>, which {' and '.join(owners)} have learned; write the concept's "
@@ -255,7 +266,8 @@ def _layer_selections(tokens: Mapping[str, list], layers: int) -> list[tuple[tup
     lengths = {len(token["index"]) for token in found} - {1}
     if lengths - {layers}:
         raise MixOfShowError(
-            f"A concept in this prompt has embeddings for {max(lengths)} cross-attention layers; MODEL has {layers}."
+            f"A concept in this prompt has embeddings for {max(lengths)} cross-attention layers; MODEL has {layers}. "
+            "Take MODEL and CLIP from the same node, or a concept that was trained on this base."
         )
     patterns = [token["index"] * layers if len(token["index"]) == 1 else token["index"] for token in found]
     first: dict[tuple[int, ...], int] = {}

@@ -160,7 +160,6 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
                 f"Place: {len(cast)} unfused concepts arrive without regions. Connect Regions, or fuse the concepts."
             )
         return (), 0
-    names = [entry.name for use in cast for entry in use.concept.entries]
     scene = placed.regions.background.concept
     background = None
     if scene.strip():
@@ -174,9 +173,10 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
         if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
             named = [number for number in named if number != background]
         if len(named) > 1:
+            names = " or ".join(cast[number].label for number in named)
             raise MixOfShowError(
-                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name one of "
-                f"{', '.join(names)}, or fuse them."
+                f"Place: the prompt of region {region.name!r} names {len(named)} unfused concepts; name only {names} "
+                "there, or fuse them."
             )
         owners.append(named[0] if named else None)
     if background is None and not scene.strip():
