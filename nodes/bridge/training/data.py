@@ -29,7 +29,6 @@ from ..host.vocabulary import is_common_word, is_vocabulary_word
 log = logging.getLogger("mixofshow")
 
 DEMO = "demo:"
-NOTE = "note: "  # how lines of the report begin that a person should not miss
 
 
 def picture_folder(folder: str) -> Path:
