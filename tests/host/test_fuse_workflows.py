@@ -45,7 +45,7 @@ def test_workflow_runs(server, files, name):
     with listening(server) as heard:
         outputs = server.run(graph)
     assert_every_node_speaks(graph, outputs, heard)
-    texts = [str(outputs[key]["text"]) for key, node in graph.items() if node["class_type"] == "PreviewAny"]
+    texts = [str(outputs[key]["text"]) for key, node in graph.items() if node["class_type"] == "MixOfShowFuse"]
     assert texts and all("Layers: " in text and "Size auto" in text for text in texts)
     if "community" in name:
         assert "add-ons, added as they are" in texts[0] and "(style 0.8)" in texts[0]
