@@ -84,7 +84,7 @@ def test_a_cancelled_training_says_on_the_node_what_was_saved_and_how_to_go_on(s
         with pytest.raises(Exception, match="interrupted"):
             server.wait(prompt, timeout=60)
     (said,) = heard.said("train")
-    (saved,) = (server.base / "models" / "loras" / "mixofshow").glob("halted-step*.safetensors")
+    (saved,) = (server.base / "output" / "mixofshow" / "steps").glob("halted-step*.safetensors")
     step = saved.stem.removeprefix("halted-step")
     assert not said["add"]
     assert said["text"].splitlines() == [
