@@ -6,6 +6,7 @@ from itertools import combinations
 
 import torch.nn.functional as F
 
+from ..bounds import meaning
 from .raster import RegionMap
 
 FINE = 256  # pixels of the longer side at which shares are counted; a share is told in whole percent
@@ -31,6 +32,7 @@ def describe_regions(placed: RegionMap) -> list[str]:
     for a, b in combinations(active, 2):
         shared = float(masks[a].minimum(masks[b]).mean())
         if shared >= LEAST:
-            rule = f"{names[b]} has it" if spec.overlap == "priority" else "both texts are mixed there"
+            rules = {"priority": f"{names[b]} has it", "average": "both texts are mixed there"}
+            rule = meaning("overlap", spec.overlap, rules)
             lines.append(f"{names[a]} and {names[b]} share {shared:.0%} of the canvas: {rule}")
     return lines

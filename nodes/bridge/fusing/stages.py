@@ -117,7 +117,7 @@ class Job:
         if not stage.groups:
             return [self._source(k, Statistics({})) for k in range(len(self.uses))], Statistics({})
         generic = (prior_prompts(self.plan, self.uses), self._prior_pictures())
-        where = "" if stage.name == "own" else f"{stage.name}: "
+        where = "" if not stage.fixed else f"{stage.name}: "
         ticker.words = f"{where}generic"
         prior = self._statistics("prior", stage, {}, (), *generic, ticker, notes)
         sources = []
