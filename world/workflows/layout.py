@@ -18,7 +18,7 @@ SIZES = {
     "ImageCompositeMasked": (300, 190), "ImageCrop": (300, 170), "KSampler": (330, 270), "MarkdownNote": (360, 420),
     "PreviewImage": (330, 320), "SaveImage": (400, 440), "VAEDecode": (220, 60), "VAEEncode": (300, 60),
     "MixOfShowCompare": (700, 900), "MixOfShowControlImage": (300, 120), "MixOfShowCoverage": (420, 420),
-    "MixOfShowDataset": (330, 440), "MixOfShowDemoControl": (300, 60), "MixOfShowDemoModel": (360, 100),
+    "MixOfShowDataset": (330, 560), "MixOfShowDemoControl": (300, 60), "MixOfShowDemoModel": (360, 100),
     "MixOfShowFuse": (330, 460), "MixOfShowFusionSettings": (330, 640), "MixOfShowLoadConcept": (330, 460),
     "MixOfShowPickRegion": (300, 230), "MixOfShowPlace": (330, 350), "MixOfShowRegionControl": (340, 240),
     "MixOfShowRegions": (780, 760), "MixOfShowScore": (360, 460), "MixOfShowTrain": (330, 610),
