@@ -20,7 +20,7 @@ SIZES = {
     "MixOfShowCompare": (700, 900), "MixOfShowControlImage": (300, 120), "MixOfShowCoverage": (420, 420),
     "MixOfShowDataset": (330, 560), "MixOfShowDemoControl": (300, 60), "MixOfShowDemoModel": (360, 100),
     "MixOfShowFuse": (330, 460), "MixOfShowFusionSettings": (330, 640), "MixOfShowLoadConcept": (330, 460),
-    "MixOfShowPickRegion": (300, 230), "MixOfShowPlace": (330, 350), "MixOfShowRegionControl": (340, 240),
+    "MixOfShowPickRegion": (300, 420), "MixOfShowPlace": (330, 350), "MixOfShowRegionControl": (340, 240),
     "MixOfShowRegions": (780, 760), "MixOfShowScore": (360, 460), "MixOfShowTrain": (330, 610),
     "MixOfShowTrainSettings": (330, 1060),
 }  # fmt: skip
