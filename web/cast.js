@@ -3,18 +3,25 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { mountCast } from "./cast/view.js";
-import { chain, leavePlace, snapshot, takeLeftPlace } from "./regions/glue.js";
 import { book } from "./sources.js";
+import { makeTextWidget, texts } from "./widget.js";
 
 const MIN = { width: 460, height: 260 };
-const texts = {};
 /** @type {Map<string, import("./cast/view.js").Facts | null>} */
 const known = new Map();
 const listeners = new Set();
 /** @type {string[]} */
 let files = [];
+let asked = false;
+let frame = 0;
 
-const tell = () => listeners.forEach((listener) => listener());
+/** Answers come one by one, for two hundred files of a list: all listeners look once a frame. */
+function tell() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    listeners.forEach((listener) => listener());
+  });
+}
 
 /** What the server knows of a file; asked once, and again after `forget`. @param {string} file */
 function factsOf(file) {
@@ -34,52 +41,39 @@ function factsOf(file) {
   return known.get(file) ?? null;
 }
 
+/** Only where a cast stands: other workflows need no list of files. */
 async function refreshFiles() {
+  asked = listeners.size > 0;
+  if (!asked) return;
   files = await (await api.fetchApi("/mixofshow/files")).json();
   known.clear();
   tell();
 }
 
 function makeCastWidget(node, inputName, inputData) {
-  const element = document.createElement("div");
-  element.className = "widget-expands"; // in Nodes 2.0 such a widget takes the room that is left
-  element.style.cssText = `height: 100%; min-height: ${MIN.height - 20}px; display: grid`;
   const own = new Set();
-  let value = inputData?.[1]?.default ?? "";
-  const widget = node.addDOMWidget(inputName, "MOS_CAST", element, {
-    getValue: () => value,
-    setValue: (text) => {
-      value = typeof text === "string" ? text : "";
-      own.forEach((listener) => listener(value));
+  const { element, widget, value, change, onRemove } = makeTextWidget(node, inputName, inputData, {
+    kind: "MOS_CAST",
+    height: MIN.height,
+    heard(text) {
+      own.forEach((listener) => listener(text));
       book.tell(); // a cast that was loaded, or undone, brings other names
     },
-    getMinHeight: () => MIN.height,
-    hideOnZoom: false,
   });
-  const change = (text, final) => {
-    value = text;
-    widget.callback?.(text);
-    if (final) snapshot(app);
-  };
   const subscribe = (listener) => {
     own.add(listener);
     listeners.add(listener);
     return () => (own.delete(listener), listeners.delete(listener));
   };
   const cleanup = mountCast(element, { value, texts, change, facts: factsOf, files: () => files, subscribe });
-  chain(widget, "onRemove", () => (cleanup(), leavePlace(element, node)));
-  chain(node, "onAdded", () => setTimeout(takeLeftPlace, 60, element, node));
+  onRemove(cleanup);
+  if (!asked) refreshFiles();
   return { widget, minWidth: MIN.width, minHeight: MIN.height };
 }
 
 app.registerExtension({
   name: "MixOfShow.Cast",
   getCustomWidgets: () => ({ MOS_CAST: makeCastWidget }),
-  async init() {
-    const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-    if (locale !== "en") Object.assign(texts, (await (await api.fetchApi("/i18n")).json())[locale]?.mixofshowEditor);
-    refreshFiles();
-  },
   setup: () => api.addEventListener("execution_success", refreshFiles), // it may have trained or fused one
   refreshComboInNodes: refreshFiles,
 });

@@ -3,22 +3,19 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { watchErrors } from "./errors.js";
-import { chain, leavePlace, snapshot, takeLeftPlace } from "./regions/glue.js";
+import { chain, snapshot } from "./regions/glue.js";
 import { mount } from "./regions/mount.js";
 import { findConceptNames } from "./regions/upstream.js";
 import { book, watchNames } from "./sources.js";
+import { makeTextWidget, texts } from "./widget.js";
 
 const MIN = { width: 780, height: 500 };
 const SIDES = ["width", "height"];
-const texts = {};
 const picture = async (file) =>
   createImageBitmap(await (await api.fetchApi(`/view?${new URLSearchParams(file)}`)).blob());
 const pictures = (files) => Promise.all((files ?? []).map(picture));
 
 function makeRegionWidget(node, inputName, inputData) {
-  const element = document.createElement("div");
-  element.className = "widget-expands"; // in Nodes 2.0 such a widget takes the room that is left
-  element.style.cssText = `height: 100%; min-height: ${MIN.height - 20}px; display: grid`;
   const listeners = new Set();
   const publish = (news) => listeners.forEach((listener) => listener(news));
   const side = (name) => node.widgets?.find((widget) => widget.name === name);
@@ -29,18 +26,11 @@ function makeRegionWidget(node, inputName, inputData) {
   const size = () => (sizeIsFixed() && lastRun.size) || typedSize();
   const publishSize = () => publish({ size: size() });
   let lastRun = { concepts: [] };
-  let value = inputData?.[1]?.default ?? "";
-  const widget = node.addDOMWidget(inputName, "MOS_REGIONS", element, {
-    getValue: () => value,
-    setValue: (text) => publish({ value: (value = typeof text === "string" ? text : ""), size: size() }),
-    getMinHeight: () => MIN.height,
-    hideOnZoom: false,
+  const { element, widget, value, change, onRemove } = makeTextWidget(node, inputName, inputData, {
+    kind: "MOS_REGIONS",
+    height: MIN.height,
+    heard: (text) => publish({ value: text, size: size() }),
   });
-  const change = (text, final) => {
-    value = text;
-    widget.callback?.(text);
-    if (final) snapshot(app);
-  };
   const resize = (...amounts) => {
     SIDES.forEach((name, n) => (side(name).value = amounts[n]));
     SIDES.forEach((name, n) => side(name).callback?.(amounts[n]));
@@ -53,8 +43,7 @@ function makeRegionWidget(node, inputName, inputData) {
   const subscribe = (listener) => listeners.add(listener) && (() => listeners.delete(listener));
   const cleanup = mount(element, { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe });
   const stops = [cleanup, watchNames(publishSize), watchErrors(node, publish)];
-  chain(widget, "onRemove", () => (stops.forEach((stop) => stop()), leavePlace(element, node)));
-  chain(node, "onAdded", () => setTimeout(takeLeftPlace, 60, element, node));
+  onRemove(() => stops.forEach((stop) => stop()));
   for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, publishSize);
   chain(node, "onExecuted", async (output) => {
     const run = output?.mixofshow_run?.[0];
@@ -73,8 +62,4 @@ function makeRegionWidget(node, inputName, inputData) {
 app.registerExtension({
   name: "MixOfShow.Regions",
   getCustomWidgets: () => ({ MOS_REGIONS: makeRegionWidget }),
-  async init() {
-    const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-    if (locale !== "en") Object.assign(texts, (await (await api.fetchApi("/i18n")).json())[locale]?.mixofshowEditor);
-  },
 });

@@ -54,7 +54,8 @@ export function openPicker(root, ask) {
     options.children[current]?.setAttribute("aria-selected", "true");
     options.children[current]?.scrollIntoView({ block: "nearest" });
   };
-  const show = () => {
+  /** @param {string} [chosen] the file that is marked, if it is listed */
+  const show = (chosen = ask.chosen) => {
     const all = searchFiles(ask.files(), search.value);
     found = all.slice(0, SHOWN);
     options.replaceChildren(
@@ -71,9 +72,9 @@ export function openPicker(root, ask) {
       }),
       ...(found.length ? [] : [el("li", { className: "mos-picker-none", textContent: translate("cast.none") })]),
     );
-    mark(Math.max(found.indexOf(ask.chosen), 0));
+    mark(Math.max(found.indexOf(chosen), 0));
   };
-  const leave = ask.subscribe(() => show()); // files and pictures arrive when they do
+  const leave = ask.subscribe(() => show(found[current])); // files and pictures arrive when they do
   root.append(sheet);
   root.addEventListener("pointerdown", outside, true);
   show();
