@@ -15,13 +15,13 @@ a second run only solves.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..cost.start import ROOT, start
+
 CACHE = ROOT / ".cache" / "fusion-gains"
 PICTURES = ROOT / "world" / "data" / "concepts" / "character"
 HELD_OUT = ("{} wearing a hat, yellow background", "{} with glasses, gray background", "{}, sad, purple background")
@@ -40,17 +40,6 @@ VARIANTS = {
     "gradient": ("gradient", {}), "regmean": ("regmean", {}), "constrained": ("constrained", {}),
     "sum": ("sum", {}), "average": ("average", {}), "svd": ("svd", {}), "ties": ("ties", {}), "dare": ("dare", {}),
 }  # fmt: skip
-
-
-def start() -> None:
-    """Make the pack importable as the tests do, with the host in this process."""
-    spec = importlib.util.spec_from_file_location("mos_conftest", ROOT / "tests" / "conftest.py")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    from mos_tests.host.runtime import find_host, start_host_in_process
-
-    if (host := find_host()) is None:
-        sys.exit("No ComfyUI found: run `python dev.py test` once, or set COMFYUI_PATH.")
-    start_host_in_process(host)
 
 
 @dataclass

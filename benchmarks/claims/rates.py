@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..cost.training import start
+from ..cost.start import start
 from .plan import an, class_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..cost.regional import ROOT, start
+from ..cost.start import ROOT, start
 
 SIDE = 64
 PROMPT = "a person on the left and a person on the right, green background"

@@ -12,7 +12,6 @@ Random layers of SD1.5's and SDXL's widths, inputs with a power-law spectrum. No
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -22,7 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from .start import ROOT, name_packages
+
 # name, inputs, outputs, rows per concept (as the reference has them), layers in SD1.5, L-BFGS iterations
 LAYERS = (
     ("text 768", 768, 768, 176, 48, 500),
@@ -58,12 +58,6 @@ GROUPS = (
     ("feed-forward out", 3072, (768,), 0, 12, 0, 12), ("feed-forward out", 1280, (320,), 0, 5, 0, 0),
     ("feed-forward out", 2560, (640,), 0, 5, 0, 10), ("feed-forward out", 5120, (1280,), 0, 6, 0, 92),
 )  # fmt: skip
-
-
-def start() -> None:
-    """Make the pack importable as the tests do."""
-    spec = importlib.util.spec_from_file_location("mos_conftest", ROOT / "tests" / "conftest.py")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def make_layer(width: int, outputs: int, rows: int, concepts: int, rank: int, seed: int = 0):
@@ -309,7 +303,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    start()
+    name_packages()
     import torch
 
     if options.memory:

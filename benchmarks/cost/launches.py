@@ -12,7 +12,8 @@ import argparse
 from collections import Counter
 from contextlib import contextmanager
 
-from .regional import Scene, start
+from .regional import Scene
+from .start import start
 
 CHANNELS, LATENT = 32, 16
 VARIANTS = {

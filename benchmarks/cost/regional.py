@@ -13,7 +13,6 @@ again` shows how much. Memory is the highest sum of tensors alive that a run of 
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import statistics
@@ -22,24 +21,12 @@ import time
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from .start import start
+
 LEAN = {"sd15": 96, "sdxl": 64}  # channels at which a step takes a third of a second on one core
 TOKENS = 77
 RANK = 16
-
-
-def start() -> None:
-    """Make the pack and the host importable, as the tests do."""
-    spec = importlib.util.spec_from_file_location("mos_conftest", ROOT / "tests" / "conftest.py")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    from mos_tests.host.runtime import find_host, start_host_in_process
-
-    host = find_host()
-    if host is None:
-        sys.exit("no ComfyUI found: run `python dev.py test` once, or set COMFYUI_PATH to a ComfyUI folder")
-    start_host_in_process(host)
 
 
 def build_model(family: str, channels: int):

@@ -12,7 +12,6 @@ the real SD1.5 and SDXL shapes on no device at all, for the text encoders' share
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -23,9 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from .start import ROOT, start
+
 ROWS = {
     "ours": "our loop, ED-LoRA",
     "bare": "bare PyTorch loop, same tensors",
@@ -36,18 +35,6 @@ GOALS = {"bare": (1.0, 1.0), "host": (1.2, 0.9)}  # steps per second at least, m
 WARM = 2
 # Large blocks go back to the system at once, so that the peak is what was in use and not what the heap kept.
 PLAIN_HEAP = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "1"}
-
-
-def start() -> None:
-    """Make the pack importable as the tests do, with the host in this process."""
-    spec = importlib.util.spec_from_file_location("mos_conftest", ROOT / "tests" / "conftest.py")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    from mos_tests.host.runtime import find_host, start_host_in_process
-
-    host = find_host()
-    if host is None:
-        sys.exit("No ComfyUI found: run `python dev.py test` once, or set COMFYUI_PATH.")
-    start_host_in_process(host)
 
 
 def peak() -> float:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from ..drawing.sprites import CACHE
 from ..host import small_base
 from .base import TEST, loss_of
+from .keep import keep
 from .latents import alphas
 
 SNAPSHOT = CACHE / "adapter.pt"
@@ -123,8 +124,7 @@ def train(minutes: float) -> None:
 
 def save(net: Guided, optimiser, step: int, elapsed: float, seen: int) -> None:
     state = {"adapter": net.adapter.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save(state | {"step": step, "elapsed": elapsed, "seen": seen}, SNAPSHOT.with_suffix(".tmp"))
-    os.replace(SNAPSHOT.with_suffix(".tmp"), SNAPSHOT)
+    keep(state | {"step": step, "elapsed": elapsed, "seen": seen}, SNAPSHOT)
 
 
 def main() -> None:

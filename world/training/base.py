@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import nn
 
 from ..drawing.sprites import CACHE
 from ..host import small_base
+from .keep import keep
 from .latents import Data, alphas, load_data
 from .sheets import draw_sheet
 
@@ -222,9 +222,8 @@ def work(
                   f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
         if time.time() - saved_at > 150 or elapsed >= seconds:
             saved_at = time.time()
-            torch.save({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
-                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, recipe.snapshot.with_suffix(".tmp"))
-            os.replace(recipe.snapshot.with_suffix(".tmp"), recipe.snapshot)
+            keep({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
+                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, recipe.snapshot)
         if time.time() - sheet_at > 330:
             sheet_at = time.time()
             draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png")

@@ -27,6 +27,7 @@ from ..drawing.sprites import CACHE, scaled
 from ..host import small_base
 from .autoencoder import load_autoencoder, to_float
 from .base import loss_of
+from .keep import keep
 from .latents import alphas, tokenize
 
 SNAPSHOT, DRAWN = CACHE / "scenery.pt", CACHE / "scenery-latents.pt"
@@ -209,8 +210,7 @@ def train(minutes: float) -> None:
 
 def save(parameters: list, optimiser: torch.optim.Optimizer, step: int, elapsed: float, seen: int) -> None:
     state = {"parameters": [p.detach() for p in parameters], "optimiser": optimiser.state_dict()}
-    torch.save(state | {"step": step, "elapsed": elapsed, "seen": seen}, SNAPSHOT.with_suffix(".tmp"))
-    os.replace(SNAPSHOT.with_suffix(".tmp"), SNAPSHOT)
+    keep(state | {"step": step, "elapsed": elapsed, "seen": seen}, SNAPSHOT)
 
 
 def main() -> None:

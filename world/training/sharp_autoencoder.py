@@ -29,6 +29,7 @@ from ..drawing.sprites import CACHE, scaled
 from ..judges import evaluator
 from ..sharp_net import SNAPSHOT, SharpAutoencoder
 from .autoencoder import start_from_pca, to_float
+from .keep import keep
 from .scenery import draw_scenery
 
 SCENERY = CACHE / "sharp_scenery.npz"
@@ -142,11 +143,6 @@ def score(net: nn.Module, pixels: torch.Tensor) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def save(state: dict, path: Path) -> None:
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
-
-
 def rate_at(step: int, done: float) -> float:
     """Warm-up over 200 steps, constant for 40 % of the time, then a cosine down to 2 %."""
     late = min(1.0, max(0.0, (done - 0.4) / 0.6))
@@ -212,7 +208,7 @@ def train(hours: float, device: str, batch: int, path: Path = SNAPSHOT) -> None:
                   f"average {whole:.2f} dB, faces {face:.2f} dB", flush=True)
         if over or time.time() - saved_at > 60:
             saved_at = time.time()
-            save({"net": net.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": step,
+            keep({"net": net.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": step,
                   "elapsed": elapsed, "seen": seen}, path)
 
 
