@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from .concept import MAX_STRENGTH, ROLES
-from .errors import MixOfShowError
+from .errors import MixOfShowError, short
 
 VERSION = 1
 MAX_BYTES = 262_144
@@ -34,9 +34,9 @@ class CastRow:
         for name in ("file", "name", "trigger"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > MAX_TEXT:
-                raise MixOfShowError(f"{name} must be a text of at most {MAX_TEXT} characters, got {_short(value)}.")
+                raise MixOfShowError(f"{name} must be a text of at most {MAX_TEXT} characters, got {short(value)}.")
         if not isinstance(self.on, bool):
-            raise MixOfShowError(f"on must be true or false, got {_short(self.on)}.")
+            raise MixOfShowError(f"on must be true or false, got {short(self.on)}.")
         for name in ("strength", "text_strength"):
             value = getattr(self, name)
             if name == "text_strength" and value is None:
@@ -44,10 +44,10 @@ class CastRow:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not -MAX_STRENGTH <= value <= MAX_STRENGTH:
                 raise MixOfShowError(
-                    f"{name} must be a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}, got {_short(value)}."
+                    f"{name} must be a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}, got {short(value)}."
                 )
         if self.role not in ROLES:
-            raise MixOfShowError(f"role is {_short(self.role)}; use one of {', '.join(ROLES)}.")
+            raise MixOfShowError(f"role is {short(self.role)}; use one of {', '.join(ROLES)}.")
 
 
 def parse_cast(text: str) -> tuple[CastRow, ...]:
@@ -81,7 +81,7 @@ def write_cast(rows: tuple[CastRow, ...]) -> str:
 
 def _parse_row(number: int, row: object) -> CastRow:
     if not isinstance(row, dict):
-        raise MixOfShowError(f"Row {number} of the cast is {_short(row)}; an object is needed.")
+        raise MixOfShowError(f"Row {number} of the cast is {short(row)}; an object is needed.")
     if unknown := sorted(set(map(str, row)) - {field.name for field in fields(CastRow)}):
         raise MixOfShowError(f"Row {number} of the cast has unknown fields: {', '.join(unknown)[:200]}. Remove them.")
     try:
@@ -91,11 +91,3 @@ def _parse_row(number: int, row: object) -> CastRow:
     if parsed.on and not parsed.file.strip():
         raise MixOfShowError(f"Row {number} of the cast has no file: choose one, switch the row off, or remove it.")
     return parsed
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with thousands of digits
-        text = "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -195,6 +195,11 @@ class ConceptUse:
         return "style" if "style" in roles else "concept"
 
     @property
+    def is_community(self) -> bool:
+        """Another program trained it."""
+        return self.concept.training.get("source") == COMMUNITY
+
+    @property
     def is_uncalled(self) -> bool:
         """Nothing says which text calls it up: it has no word and no trigger, and its name is only its file's."""
         if self.trigger or any(entry.words or entry.trigger for entry in self.concept.entries):

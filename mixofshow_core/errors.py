@@ -17,5 +17,14 @@ class MixOfShowError(Exception):
         return _again, self.args  # by a function that can be imported: the module above cannot
 
 
+def short(value: object, limit: int = 60) -> str:
+    """A value as an error shows it: whatever came from outside, on one short line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with thousands of digits
+        text = "a huge number"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def _again(*args: object) -> MixOfShowError:
     return MixOfShowError(*args)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from .concept import COMMUNITY, BaseInfo, ConceptEntry, ConceptUse, Word
+from .concept import BaseInfo, ConceptEntry, ConceptUse, Word
 from .errors import MixOfShowError
 from .families.known import UNKNOWN, V_PREDICTION, find_family, plain_name
 from .names import MAX_WORD, fold
@@ -60,7 +60,7 @@ def check_base(base: BaseInfo, uses: Iterable[ConceptUse], knows_prediction: boo
                 f"Concept {use.label!r} was made for {made_for}, but MODEL is {mine}. Connect a checkpoint of "
                 f"{made_for}, or take a concept that was made for {mine}."
             )
-        says = theirs.family != UNKNOWN and use.concept.training.get("source") != COMMUNITY
+        says = theirs.family != UNKNOWN and not use.is_community
         if says and knows_prediction and theirs.family != base.family:
             raise MixOfShowError(_other_prediction(use, base.family.endswith(V_PREDICTION)))
         if theirs.layers and base.layers and theirs.layers != base.layers:

@@ -12,18 +12,7 @@ from .bridge.formats.live import base_weights
 from .bridge.formats.load import load_rows
 from .bridge.host.files import check_concept_file, file_fingerprint
 from .bridge.host.fitting import check_fit
-from .types import CONCEPTS, FUSE, found_by
-
-
-def _cast_input() -> io.String.Input:
-    """A STRING by its socket, so that JSON can be wired in; drawn by web/cast.js."""
-    cast = io.String.Input(
-        "cast", multiline=True, default=EMPTY,
-        tooltip="One row per concept or LoRA: on, file, name, trigger, strengths, role. Stored as one JSON text "
-                "(docs/cast.schema.json), which can be wired in instead. Dynamic prompts are not chosen from here.",
-    )  # fmt: skip
-    cast.extra_dict["widgetType"] = "MOS_CAST"
-    return cast
+from .types import CONCEPTS, FUSE, drawn_text, found_by
 
 
 class MixOfShowCast(io.ComfyNode):
@@ -39,7 +28,10 @@ class MixOfShowCast(io.ComfyNode):
             description="The people and things of your picture: concepts and community LoRAs in one list, for Regions, "
                         "Place and Fuse.",
             inputs=[
-                _cast_input(),
+                drawn_text("cast", "MOS_CAST", EMPTY, (
+                    "One row per concept or LoRA: on, file, name, trigger, strengths, role. Stored as one JSON text "
+                    "(docs/cast.schema.json), which can be wired in instead. Dynamic prompts are not chosen from here."
+                )),
                 CONCEPTS.Input("concepts", optional=True, tooltip="More concepts, from Train, Load Concept or a Cast."),
                 io.Model.Input(
                     "model", optional=True,

@@ -20,7 +20,7 @@ from .bridge.fusing.fusion import fuse_uses, save_fused
 from .bridge.host.applied import mark_applied
 from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
-from .bridge.host.model import apply_deltas, other_bases
+from .bridge.host.model import apply_deltas
 from .bridge.host.text import register_concepts
 from .types import CONCEPTS, FUSE, SETTINGS, alone, every, found_by, in_groups
 
@@ -197,7 +197,7 @@ class MixOfShowFuse(io.ComfyNode):
             raise MixOfShowError("`settings` on Fuse needs fusion settings; what is connected belongs to another node.")
         settings = settings or FusionSettings()
         result = fuse_uses(model, clip, concepts, method, preset(calibration), settings, work_folder("cache"))
-        notes, fused = [*other_bases(model, concepts), *result.notes], ConceptUse(result.concept)
+        notes, fused = list(result.notes), ConceptUse(result.concept)
         log.info("%s", result.summary.get("size", ""))  # before anything is saved
         if save_as.strip():
             path = save_fused(save_as, result.concept)

@@ -10,22 +10,9 @@ from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import InputMask, parse_regions
 from .bridge.host.show import warnings_first
-from .types import CONCEPTS, PLACE, REGIONS, alone, every, found_by
+from .types import CONCEPTS, PLACE, REGIONS, alone, drawn_text, every, found_by
 
 NO_REGIONS = '{"version": 1, "regions": []}'
-
-
-def _editor_input() -> io.String.Input:
-    """A STRING by its socket, so that JSON can be wired in; drawn by web/mixofshow.js."""
-    editor = io.String.Input(
-        "editor",
-        multiline=True,
-        default=NO_REGIONS,
-        tooltip="Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
-        " wired in instead. Dynamic prompts are not chosen from here.",
-    )
-    editor.extra_dict["widgetType"] = "MOS_REGIONS"
-    return editor
 
 
 class MixOfShowRegions(io.ComfyNode):
@@ -39,7 +26,10 @@ class MixOfShowRegions(io.ComfyNode):
             is_input_list=True,  # masks and concepts are wanted all at once
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[
-                _editor_input(),
+                drawn_text("editor", "MOS_REGIONS", NO_REGIONS, (
+                    "Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
+                    " wired in instead. Dynamic prompts are not chosen from here."
+                )),
                 io.Int.Input(
                     "width",
                     default=512,

@@ -69,6 +69,13 @@ def alone(node: str, **inputs: object) -> list:
     return found
 
 
+def drawn_text(name: str, widget: str, default: str, tooltip: str) -> io.String.Input:
+    """A STRING by its socket, so that JSON can be wired in; drawn in the node by the front end's `widget` (web/)."""
+    entry = io.String.Input(name, multiline=True, default=default, tooltip=tooltip)
+    entry.extra_dict["widgetType"] = widget
+    return entry
+
+
 def in_groups(inputs: Iterable, groups: Mapping[str, str], rare: str) -> list:
     """The inputs of a long node, in their order, which is public: each tooltip begins with its group's name, and the
     `rare` ones stand behind "advanced" where the host knows that (0.3.75 does not: there they are rows like others).

@@ -22,7 +22,6 @@ from .edlora import EMBEDDINGS, FACTOR
 
 BaseWeights = Mapping[str, Tensor]  # layer name -> weight, fp32 or as stored; may be lazy
 HOST_PREFIX = "model.diffusion_model."
-TEXT_PREFIXES = ("cond_stage_model.transformer.", "text_encoder.")
 TEXT_PARTS = {encoder.part: encoder.name for encoder in ENCODERS.values()}
 CUSTOM_KEY = re.compile(r"(.+\.attn2)\.processor\.(to_[kqv]|to_out)_custom_diffusion(\.0)?\.(weight|bias)")
 

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..names import LORA_TAG
+
 MAX_BYTES = 2**20
 MAX_TRIGGER = 200  # characters
 MAX_SUGGESTIONS = 12
 PICTURES = (".preview.png", ".png", ".preview.webp", ".webp", ".preview.jpg", ".jpg", ".preview.jpeg", ".jpeg")
 TAGS = re.compile(r"<[^<>]{0,200}>")
-LORA_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^>\n]*>", re.IGNORECASE)
+LORA = re.compile(LORA_TAG, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def plain(value: object) -> str:
     """One short line of text: without HTML, control characters and `<lora:...>`; empty for what is none."""
     if not isinstance(value, str) or len(value) > 20 * MAX_TRIGGER:
         return ""
-    text = TAGS.sub(" ", html.unescape(LORA_TAG.sub(" ", value)))
+    text = TAGS.sub(" ", html.unescape(LORA.sub(" ", value)))
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split()).strip(" ,")
     return text if len(text) <= MAX_TRIGGER else ""
 

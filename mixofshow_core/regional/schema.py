@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
-from ..errors import MixOfShowError
+from ..errors import MixOfShowError, short
 
 VERSION = 1
 MAX_BYTES = 262_144
@@ -31,30 +31,30 @@ FAR = 4.0  # shapes may stick out of the canvas by this many canvases; more is t
 
 def _number(what: str, value: object, low: float, high: float, hint: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise MixOfShowError(f"{what} is {_short(value)}; a number is needed.")
+        raise MixOfShowError(f"{what} is {short(value)}; a number is needed.")
     if not low <= value <= high:  # also catches NaN
-        raise MixOfShowError(f"{what} is {_short(value)}; it must lie between {low:g} and {high:g}.{hint}")
+        raise MixOfShowError(f"{what} is {short(value)}; it must lie between {low:g} and {high:g}.{hint}")
     return float(value)
 
 
 def _whole(what: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise MixOfShowError(f"{what} is {_short(value)}; a whole number is needed.")
+        raise MixOfShowError(f"{what} is {short(value)}; a whole number is needed.")
     if not low <= value <= high:
-        raise MixOfShowError(f"{what} is {_short(value)}; it must lie between {low} and {high}.")
+        raise MixOfShowError(f"{what} is {short(value)}; it must lie between {low} and {high}.")
     return value
 
 
 def _text(what: str, value: object, limit: int) -> None:
     if not isinstance(value, str):
-        raise MixOfShowError(f"{what} is {_short(value)}; a text is needed.")
+        raise MixOfShowError(f"{what} is {short(value)}; a text is needed.")
     if len(value) > limit:
         raise MixOfShowError(f"{what} has {len(value)} characters; at most {limit} are accepted.")
 
 
 def _choice(what: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise MixOfShowError(f"{what} is {_short(value)}; use one of {', '.join(choices)}.")
+        raise MixOfShowError(f"{what} is {short(value)}; use one of {', '.join(choices)}.")
 
 
 def _ui(value: object) -> None:
@@ -62,17 +62,9 @@ def _ui(value: object) -> None:
         raise MixOfShowError("ui must be an object with at most 16 entries.")
     for entry in value.values():
         if not isinstance(entry, (str, int, float)) or (isinstance(entry, str) and len(entry) > MAX_NAME):
-            raise MixOfShowError(f"ui holds {_short(entry)}; only short texts, numbers and booleans are accepted.")
+            raise MixOfShowError(f"ui holds {short(entry)}; only short texts, numbers and booleans are accepted.")
         if isinstance(entry, float) and not math.isfinite(entry):
-            raise MixOfShowError(f"ui holds {_short(entry)}; only finite numbers are accepted.")
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with thousands of digits
-        text = "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."
+            raise MixOfShowError(f"ui holds {short(entry)}; only finite numbers are accepted.")
 
 
 def _visible(left: float, top: float, right: float, bottom: float) -> None:
@@ -123,7 +115,7 @@ class Polygon:
         checked = []
         for n, point in enumerate(self.points, 1):
             if not isinstance(point, (list, tuple)) or len(point) != 2:
-                raise MixOfShowError(f"point {n} is {_short(point)}; a pair [x, y] is needed.")
+                raise MixOfShowError(f"point {n} is {short(point)}; a pair [x, y] is needed.")
             checked.append(tuple(_number(f"point {n}", value, -FAR, 1 + FAR) for value in point))
         object.__setattr__(self, "points", tuple(checked))
         xs, ys = zip(*checked, strict=True)
@@ -145,7 +137,7 @@ class Bitmask:
         _whole("mask height", self.height, 1, MAX_GRID)
         cells = self.width * self.height
         if not isinstance(self.runs, (list, tuple)):
-            raise MixOfShowError(f"runs is {_short(self.runs)}; a list of whole numbers is needed.")
+            raise MixOfShowError(f"runs is {short(self.runs)}; a list of whole numbers is needed.")
         object.__setattr__(self, "runs", tuple(_whole(f"run {n}", run, 0, cells) for n, run in enumerate(self.runs, 1)))
         if sum(self.runs) != cells:
             raise MixOfShowError(f"the runs add up to {sum(self.runs)}, but the mask has {cells} cells.")
@@ -194,7 +186,7 @@ class Region:
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not IDENTIFIER.fullmatch(self.id):
-            raise MixOfShowError(f"id is {_short(self.id)}; 1 to 64 letters, digits, - or _ are needed.")
+            raise MixOfShowError(f"id is {short(self.id)}; 1 to 64 letters, digits, - or _ are needed.")
         for name, limit in (("name", MAX_NAME), ("prompt", MAX_TEXT), ("negative", MAX_TEXT), ("concept", MAX_NAME)):
             _text(name, getattr(self, name), limit)
         limits = {"strength": 1, "feather": 0.5, "start": 1, "end": 1, "weight": 100, "control": 10}
@@ -270,11 +262,11 @@ def _unique(what: str, values: Iterable[str]) -> None:
 
 def _build(kind: type, value: object, where: str):
     if not isinstance(value, dict):
-        raise MixOfShowError(f"{where} is {_short(value)}; an object is needed.")
+        raise MixOfShowError(f"{where} is {short(value)}; an object is needed.")
     known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(value) - set(known))
     if unknown:
-        raise MixOfShowError(f"{where} has the unknown field {_short(unknown[0])}; known are {', '.join(known)}.")
+        raise MixOfShowError(f"{where} has the unknown field {short(unknown[0])}; known are {', '.join(known)}.")
     missing = [
         name for name, f in known.items() if name not in value and f.default is MISSING and f.default_factory is MISSING
     ]
@@ -290,16 +282,16 @@ def _parse_region(value: object, number: int) -> Region:
     where = f"region {number}"
     if isinstance(value, dict):
         label = value.get("name") or value.get("id")
-        where += f" ({_short(label)})" if isinstance(label, str) else ""
+        where += f" ({short(label)})" if isinstance(label, str) else ""
         shape = value.get("shape")
         if isinstance(shape, dict):
             kind = shape.get("type")
             if not isinstance(kind, str) or kind not in SHAPES:
-                raise MixOfShowError(f"{where}: shape type is {_short(kind)}; use one of {', '.join(SHAPES)}.")
+                raise MixOfShowError(f"{where}: shape type is {short(kind)}; use one of {', '.join(SHAPES)}.")
             rest = {key: entry for key, entry in shape.items() if key != "type"}
             value = value | {"shape": _build(SHAPES[kind], rest, f"{where}, shape")}
         elif "shape" in value:
-            raise MixOfShowError(f"{where}: shape is {_short(shape)}; an object with a type is needed.")
+            raise MixOfShowError(f"{where}: shape is {short(shape)}; an object with a type is needed.")
     return _build(Region, value, where)
 
 
@@ -310,7 +302,7 @@ def _reject_constant(text: str) -> None:
 def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise MixOfShowError(f"an object names a field twice; its fields are {_short([key for key, _ in pairs])}.")
+        raise MixOfShowError(f"an object names a field twice; its fields are {short([key for key, _ in pairs])}.")
     return result
 
 
@@ -327,7 +319,7 @@ def _load(text: str) -> dict:
     except ValueError as error:
         raise MixOfShowError(f"this is not JSON: {error}.") from None
     if not isinstance(document, dict):
-        raise MixOfShowError(f"the JSON is {_short(document)}; an object is needed.")
+        raise MixOfShowError(f"the JSON is {short(document)}; an object is needed.")
     return document
 
 
@@ -341,11 +333,11 @@ def parse_regions(text: str, width: int | None = None, height: int | None = None
         version = document.pop("version", None)
         if version is True or version != VERSION:
             raise MixOfShowError(
-                f"version is {_short(version)}; this pack reads version {VERSION}. Update the pack or edit the JSON."
+                f"version is {short(version)}; this pack reads version {VERSION}. Update the pack or edit the JSON."
             )
         entries = document.get("regions", [])
         if not isinstance(entries, list):
-            raise MixOfShowError(f"regions is {_short(entries)}; a list is needed.")
+            raise MixOfShowError(f"regions is {short(entries)}; a list is needed.")
         if len(entries) > MAX_REGIONS:
             raise MixOfShowError(f"there are {len(entries)} regions; at most {MAX_REGIONS} are accepted.")
         document["regions"] = tuple(_parse_region(entry, n) for n, entry in enumerate(entries, 1))

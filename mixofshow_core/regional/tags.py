@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from ..concept import MAX_STRENGTH, ConceptUse
 from ..errors import MixOfShowError
-from ..names import name_of_file, names_in
+from ..names import fold, name_of_file, names_in
 
 TAG = re.compile(r"<lora:([^:>\n]+)((?::[^:>\n]*){0,2})>", re.IGNORECASE)
 
@@ -56,7 +56,7 @@ class Tags:
 def _is_called(use: ConceptUse, wanted: str) -> bool:
     stem = PurePath(use.path).stem
     names = {stem, name_of_file(stem), *(entry.name for entry in use.concept.entries)} if stem else set()
-    return bool(use.concept.entries) and wanted.casefold() in {name.casefold() for name in names}
+    return bool(use.concept.entries) and fold(wanted) in map(fold, names)
 
 
 def _strengths(found: re.Match) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.fitting import check_base
 from ....mixofshow_core.fusion.plan import CLASS_OF_KIND, preset
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.metrics.comparison import (
@@ -35,7 +36,7 @@ from ..fusing.fusion import fuse_uses
 from ..host.applied import check_unapplied
 from ..host.files import work_folder
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, describe_base, other_bases
+from ..host.model import apply_deltas, describe_base
 from ..host.progress import Progress
 from ..host.show import WARNING
 from ..host.text import concept_names, register_concepts
@@ -184,8 +185,9 @@ def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: 
             pixels = stage.vae.decode(samples)
             painted[r, c] = (pixels.reshape(-1, *pixels.shape[-3:]).clamp(0, 1).cpu() * 255).round().to(torch.uint8)
             log.info("Compare: %s, %r", column.label, rows[r].prompt)
-    facts = {"sampling": asdict(how), "base": asdict(describe_base(stage.model))}
-    facts["notes"] = [*other_bases(stage.model, stage.uses), *(f"{note} ({', '.join(w)})" for note, w in notes.items())]
+    base = describe_base(stage.model)
+    facts = {"sampling": asdict(how), "base": asdict(base)}
+    facts["notes"] = [*check_base(base, stage.uses), *(f"{note} ({', '.join(w)})" for note, w in notes.items())]
     facts["concepts"] = [
         {"name": use.label, "hash": use.concept.content_hash, "strength": use.strength} for use in stage.uses
     ]

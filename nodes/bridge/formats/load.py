@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from ....mixofshow_core.cast import CastRow
-from ....mixofshow_core.concept import COMMUNITY, ConceptUse
+from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.names import fold
 from ..host.files import resolve_concept_file
 from ..host.progress import Steps
 from .foreign import ReadFile, read_any
@@ -43,8 +44,8 @@ def check_triggers(uses: list[ConceptUse]) -> None:
     """Two rows that a person gave the same trigger could never be told apart in a prompt."""
     owners: dict[str, ConceptUse] = {}
     for use in uses:
-        key = use.trigger.strip().casefold()
-        if not key or use.concept.training.get("source") != COMMUNITY:
+        key = fold(use.trigger).strip()
+        if not key or not use.is_community:
             continue
         if (other := owners.setdefault(key, use)) is not use:
             raise MixOfShowError(

@@ -65,7 +65,7 @@ def fuse_uses(
     started = time.perf_counter()
     if not uses:
         raise MixOfShowError("`concepts` is empty: connect Load Concept, Cast or Train.")
-    check_fit(model, clip, uses)
+    fits = check_fit(model, clip, uses)
     check_unapplied(model, clip, uses, "Fuse")
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     if settings.concept_rank:
@@ -81,7 +81,7 @@ def fuse_uses(
         deltas = merge_sum([use.changes() for use in uses], [1.0] * len(uses))
         label = solved[0].label if solved else ", ".join(use.label for use in add_ons)
         note = f"One concept ({label}): it is applied as it is, nothing is solved."
-        return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (note, *renames))
+        return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (*fits, note, *renames))
 
     parts = [use.changes() for use in solved]
     attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
@@ -101,7 +101,7 @@ def fuse_uses(
     if (found := _load_finished(kept)) is not None:
         concept = replace(found, entries=entries)
         loaded = "Loaded: this very fusion was finished before."
-        return FusedUses(concept, dict(found.training["fusion"]), (loaded, *renames))
+        return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames))
 
     store = StatisticsStore(folder / "statistics")
     job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
@@ -114,7 +114,7 @@ def fuse_uses(
     lost = _keep_finished(kept, concept)
     calibration = time.perf_counter() - started - fusion.report.total_seconds
     cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
-    notes = *_notes(solved, add_ons, groups, store, summary), *renames, *told, *lost
+    notes = *fits, *_notes(solved, add_ons, groups, store, summary), *renames, *told, *lost
     return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
 
 

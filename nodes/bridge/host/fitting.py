@@ -19,11 +19,12 @@ from .model import check_layers, describe_base, family, unet_of
 log = logging.getLogger("mixofshow")
 
 
-def check_fit(model, clip, uses: Sequence[ConceptUse]) -> None:
-    """The list, the pair, the family and every layer's shape; CLIP may be None."""
+def check_fit(model, clip, uses: Sequence[ConceptUse]) -> list[str]:
+    """The list, the pair, the family and every layer's shape; CLIP may be None. Lines on what is fine but worth one."""
     check_list(uses)
     check_pair(model, clip)
-    for note in check_base(describe_base(model), uses):
+    notes = check_base(describe_base(model), uses)
+    for note in notes:
         log.info(note)
     for use in uses:
         try:
@@ -33,6 +34,7 @@ def check_fit(model, clip, uses: Sequence[ConceptUse]) -> None:
                 f"{place_of(use)} does not fit MODEL{'' if clip is None else ' and CLIP'}: {error} Connect the base it "
                 "was made for, or another of that kind."
             ) from error
+    return notes
 
 
 def check_pair(model, clip) -> None:

@@ -17,7 +17,7 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
 
-from ....mixofshow_core.concept import BaseInfo, ConceptUse
+from ....mixofshow_core.concept import BaseInfo
 from ....mixofshow_core.delta import Delta, Dense
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import Family
@@ -97,15 +97,6 @@ def describe_base(model) -> BaseInfo:
         sample = weight.detach().flatten()[:FINGERPRINT_VALUES].to("cpu", torch.float16)
         digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
     return BaseInfo(family(model), digest.hexdigest()[:16], len(layers))
-
-
-def other_bases(model, uses: Iterable[ConceptUse]) -> list[str]:
-    """A line for each concept that was learned on another checkpoint of MODEL's family."""
-    mine = describe_base(model).fingerprint
-    return [
-        f"{use.label} was learned on another checkpoint than MODEL, of the same family."
-        for use in uses if use.concept.base.fingerprint and use.concept.base.fingerprint != mine
-    ]  # fmt: skip
 
 
 def named_linears(model, clip) -> dict[str, nn.Module]:

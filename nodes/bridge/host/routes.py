@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import read_metadata
 from ....mixofshow_core.formats.peek import names_in_file
 from ....mixofshow_core.formats.side_files import picture_of, side_facts
 from .files import list_concept_files, resolve_concept_file
+from .show import host_server
 
 NAMES, FACTS, FILES, PICTURE = (f"/mixofshow/{what}" for what in ("names", "facts", "files", "picture"))
 
 
 def add_routes() -> None:
     """Adds our addresses to the running server; does nothing in a host without one (tests, the command line)."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = host_server()
     if server is not None and not any(getattr(route, "path", "") == NAMES for route in server.routes):
         for address, answer in (
             (NAMES, answer_names), (FACTS, answer_facts), (FILES, answer_files), (PICTURE, answer_picture),

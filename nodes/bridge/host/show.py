@@ -38,7 +38,7 @@ def warnings_first(lines: Iterable[str]) -> str:
 
 def show_progress(text: str, node: str | None = None) -> None:
     """One line on a node while it works; `node` is the one that runs now unless it is named."""
-    server, node = _server(), node or node_here()
+    server, node = host_server(), node or node_here()
     if node and hasattr(server, "send_progress_text"):
         server.send_progress_text(text, node, sid=server.client_id)
 
@@ -50,11 +50,11 @@ def show_on_node(lines: Sequence[str]) -> None:
 
 def leave_words(text: str, node: str | None = None, add: bool = False) -> None:
     """Words that stay on one of our nodes after the run; `add`: below what it shows, else in its place."""
-    server, node = _server(), node or node_here()
+    server, node = host_server(), node or node_here()
     if node and server is not None:
         server.send_sync(SAID, {"node": node, "text": text, "add": add}, server.client_id)
 
 
-def _server():
+def host_server():
     """The host's server, if this process is one; its module is not imported for it."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.names import near_names
 from ....mixofshow_core.regional.attention import cover
@@ -77,7 +77,7 @@ def note_whole(uses: Sequence[ConceptUse]) -> list[str]:
     notes = []
     for use in uses:
         line = f"{use.label} at {_strengths(use)}: {WHOLE}"
-        if use.role == "auto" and use.concept.training.get("source") == COMMUNITY:
+        if use.role == "auto" and use.is_community:
             entry = use.concept.entries[0]
             other = f" (or {entry.trigger!r})" if entry.trigger else ""
             line = (f"WARNING: {line}, because no prompt calls it. To keep it in one place, write {entry.name}{other} "

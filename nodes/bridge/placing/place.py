@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ....mixofshow_core.bounds import meaning
-from ....mixofshow_core.concept import COMMUNITY, ConceptEntry, ConceptUse
+from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.raster import RegionMap
@@ -15,7 +15,7 @@ from ....mixofshow_core.regional.tags import Tags
 from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from ..host.applied import apply_once, carries
 from ..host.fitting import check_fit, check_pair
-from ..host.model import apply_deltas, other_bases, unet_of
+from ..host.model import apply_deltas, unet_of
 from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
@@ -64,9 +64,8 @@ def place(
     check_pair(model, clip)
     cast, whole, notes = (), [], [] if notes is None else notes
     if concepts:
-        check_fit(model, clip, concepts)
+        notes += check_fit(model, clip, concepts)
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
-        notes += other_bases(model, concepts)
         clip = register_concepts(clip, concepts)
         acts_in_regions = {"concept": True, "style": False, "add-on": False}
         routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed), acts_in_regions)]
@@ -193,7 +192,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
 
 def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
     """The role of one use in a picture. A community LoRA on auto is a concept where a prompt or a region calls it."""
-    if use.role != "auto" or use.concept.training.get("source") != COMMUNITY:
+    if use.role != "auto" or not use.is_community:
         return use.resolved_role
     texts = [prompt]
     if placed is not None:
