@@ -21,7 +21,7 @@ SIZES = {
     "MixOfShowDataset": (330, 560), "MixOfShowDemoControl": (300, 60), "MixOfShowDemoModel": (360, 100),
     "MixOfShowFuse": (330, 460), "MixOfShowFusionSettings": (330, 640), "MixOfShowLoadConcept": (330, 460),
     "MixOfShowPickRegion": (300, 420), "MixOfShowPlace": (330, 350), "MixOfShowRegionControl": (340, 240),
-    "MixOfShowRegions": (780, 760), "MixOfShowScore": (360, 460), "MixOfShowTrain": (330, 610),
+    "MixOfShowRegions": (780, 760), "MixOfShowScore": (360, 460), "MixOfShowTrain": (330, 840),
     "MixOfShowTrainSettings": (330, 1060),
 }  # fmt: skip
 
