@@ -36,7 +36,8 @@ def test_train_ends_with_its_labelled_sheet_and_not_with_the_last_live_preview(d
         "nodes2": "[...document.querySelectorAll(`[data-node-id='${key}'] img`)]",
     }[desk.renderer]
     drawn = f"(key) => {pictures}.map(image => image.naturalWidth / image.naturalHeight)"
-    desk.page.wait_for_function(f"(key) => ({drawn})(key).some(shape => shape > 0)", arg=key, timeout=10_000)
+    wanted = f"shape => Math.abs(shape - {sheet.width / sheet.height}) < 0.03"  # a picture loads when the page has time
+    desk.page.wait_for_function(f"(key) => ({drawn})(key).some({wanted})", arg=key, timeout=20_000)
     desk.page.wait_for_timeout(500)
     shapes = desk.run_js(drawn, key)  # Nodes 2.0 keeps the last live picture beside the result: both are the sheet
     assert shapes and all(abs(shape - sheet.width / sheet.height) < 0.03 for shape in shapes)

@@ -70,8 +70,8 @@ def pictures(name="zorbo", count=3, flat=False):
     return TrainingSet((ConceptPictures(name, "person", "character", tuple(made)),))
 
 
-def ask(base, **changes):
-    return asked(base, **changes)[0]
+def ask(base, *given, **changes):
+    return asked(base, *given, **changes)[0]
 
 
 def asked(base, steps=3, data=None, preset="ED-LoRA", seed=0, **changes):
