@@ -5,7 +5,7 @@
 On a fast GPU a step is bound by these, not by arithmetic. They are counted with a dispatch mode on tiny random nets of
 the real structure (the count does not depend on widths), CFG batch of two, 77 tokens, rank 16 on attention, in the
 second step of a sampling, when what is constant over it has been made. What launches nothing (views; reshape, to and
-dropout that do nothing) is counted apart. No GPU and no clock is needed: tests/host/test_launches.py holds the ratios.
+dropout that do nothing) is counted apart. No GPU and no clock is needed: tests/host/placing/test_launches.py holds the ratios.
 """
 
 import argparse

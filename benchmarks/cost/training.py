@@ -44,7 +44,7 @@ def peak() -> float:
 
 def make_base(kind: str):
     from mos_tests.host import tiny
-    from mos_tests.host.test_train import lean_base
+    from mos_tests.host.training.test_train import lean_base
 
     base = lean_base() if kind == "lean" else tiny.tiny_base("sd15")
     base.model.model.native_size = 64
@@ -73,7 +73,7 @@ def run_ours(base, row: str, gate: Gate, ready: Callable[[int], None]) -> None:
     from mos_pack.nodes.bridge.host import model as bridge_model
     from mos_pack.nodes.bridge.training import denoiser as training
     from mos_pack.nodes.bridge.training import run as training_run
-    from mos_tests.host.test_train import ask
+    from mos_tests.host.training.test_train import ask
 
     request = ask(base, steps=1_000_000, slots=1)
     settings = request.settings

@@ -6,7 +6,7 @@ import json
 import pytest
 from mos_tests.browser.editor import RENDERERS, open_editor
 from mos_tests.browser.front_end import empty_queue, run_workflow, wait_for_run
-from mos_tests.host.test_train_nodes import graph as train_graph
+from mos_tests.host.training.test_train_nodes import graph as train_graph
 
 WORDS = """([type, name]) => (window.app.rootGraph ?? window.app.graph).nodes.find(node => node.type === type).widgets
     ?.find(widget => widget.name === name)?.value ?? ''"""
