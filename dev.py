@@ -103,7 +103,8 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
     say("all tests: about 15 minutes on two cores; the browser tests run beside the others")
     start = time.monotonic()
-    steps = {"lint": ["ruff", "check", "."]} | {room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host")}
+    steps = {"lint": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."]}
+    steps |= {room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host")}
     failed, log = [], CACHE / "browser-tests.log"
     command = [str(PYTHON), "-m", "pytest", "-q", "tests/browser"]
     with open(log, "wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as browser:
@@ -138,9 +139,14 @@ def serve(options: argparse.Namespace, rest: list[str]) -> int:
     device = () if options.gpu else ("--cpu",)
     try:
         with start_server(
-            host, python=str(PYTHON), extra_nodes=(), port=options.port, device=device, base=base,
+            host,
+            python=str(PYTHON),
+            extra_nodes=(),
+            port=options.port,
+            device=device,
+            base=base,
             arguments=("--front-end-root", str(front_end)),
-        ) as server:  # fmt: skip
+        ) as server:
             say(f"open {server.url}, then Templates -> Extensions -> 01; Ctrl+C ends it; log: {server.log}")
             while server.process.poll() is None:
                 time.sleep(0.5)
@@ -207,7 +213,7 @@ def make_environment() -> None:
 
 
 def add_extras() -> str:
-    """"" if the packages that only some tests need are there (installed now), else which are not and why."""
+    """ "" if the packages that only some tests need are there (installed now), else which are not and why."""
     stamp = hashlib.sha256(EXTRAS.read_bytes() + sys.version.encode()).hexdigest()
     marker = VENV / "mixofshow-extras"
     if marker.is_file() and marker.read_text() == stamp:
@@ -273,7 +279,7 @@ def read(path: Path) -> str:
 
 
 def find_browser(system: bool) -> str:
-    """"" if Chromium is there (installed now if allowed), else the reason why the browser tests cannot run."""
+    """ "" if Chromium is there (installed now if allowed), else the reason why the browser tests cannot run."""
     from tests.browser.chromium import find_chromium
 
     if find_chromium():
@@ -293,7 +299,7 @@ def find_browser(system: bool) -> str:
 
 
 def find_javascript_tools() -> str:
-    """"" if Node.js, tsc and eslint are there (the last two installed now, by npm), else why checks are skipped."""
+    """ "" if Node.js, tsc and eslint are there (the last two installed now, by npm), else why checks are skipped."""
     npm = shutil.which("npm")
     tools = ROOT / "node_modules" / ".bin"
     if not shutil.which("node"):
@@ -320,8 +326,15 @@ def pip(*words: str) -> None:
     text = read(log)
     if "No space left" in text or "Errno 28" in text:
         raise Stop(f"disk full while installing: free about {FREE_GIB} GiB and run the same command again")
-    network = ("NewConnectionError", "Temporary failure in name", "Failed to establish", "timed out", "Max retries",
-               "ConnectionResetError", "ProxyError")  # fmt: skip
+    network = (
+        "NewConnectionError",
+        "Temporary failure in name",
+        "Failed to establish",
+        "timed out",
+        "Max retries",
+        "ConnectionResetError",
+        "ProxyError",
+    )
     if any(sign in text for sign in network):
         raise Stop("no network: pip could not reach its package index; run the same command again when it is back")
     raise Stop(f"pip failed ({log}): {last_lines(text, 3)}")

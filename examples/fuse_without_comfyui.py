@@ -42,8 +42,8 @@ class CrossAttention(torch.nn.Module):
 def trained(seed: int) -> dict[str, LowRank]:
     """What a LoRA file holds: a change of rank 2 for each layer."""
     rng = torch.Generator().manual_seed(seed)
-    return {name: LowRank(torch.randn(WIDTH, 2, generator=rng), torch.randn(2, TEXT, generator=rng))
-            for name in GROUP.members}  # fmt: skip
+    up, down = (WIDTH, 2), (2, TEXT)
+    return {n: LowRank(torch.randn(up, generator=rng), torch.randn(down, generator=rng)) for n in GROUP.members}
 
 
 def texts(seed: int) -> torch.Tensor:

@@ -69,8 +69,10 @@ def check_base(base: BaseInfo, uses: Iterable[ConceptUse], knows_prediction: boo
                 f"{base.layers}. Connect the base that it was trained on, or another with as many."
             )
         if theirs.fingerprint and base.fingerprint and theirs.fingerprint != base.fingerprint:
-            notes.append(f"Concept {use.label} was trained on base {theirs.fingerprint}; MODEL is {base.fingerprint} "
-                         "(same family, that is fine).")  # fmt: skip
+            notes.append(
+                f"Concept {use.label} was trained on base {theirs.fingerprint}; MODEL is {base.fingerprint} "
+                "(same family, that is fine)."
+            )
     return notes
 
 
@@ -78,9 +80,10 @@ def _other_prediction(use: ConceptUse, model_predicts_v: bool) -> str:
     theirs, mine = ("noise", "v") if model_predicts_v else ("v", "noise")
     node = "ModelSamplingDiscrete"
     advice = (
-        f"If a {node} node before this one makes it so, take it away" if model_predicts_v
+        f"If a {node} node before this one makes it so, take it away"
+        if model_predicts_v
         else f"If this checkpoint predicts v, put a {node} node (v_prediction) before this one"
-    )  # fmt: skip
+    )
     return (
         f"Concept {use.label!r} was trained on a base that predicts {theirs}, but MODEL predicts {mine}. {advice}; "
         f"else connect a checkpoint of {title_of(use.concept.base.family)} that predicts {theirs}."

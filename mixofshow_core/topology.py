@@ -129,26 +129,40 @@ MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd
 
 # Names inside a block, host -> diffusers. Whatever is not listed has the same name on both sides.
 _OUTER_NAMES = {
-    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
-    "label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2",
-    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
-}  # fmt: skip
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
 _BLOCK_NAMES = {
     "res": {
-        "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
-        "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+        "in_layers.0": "norm1",
+        "in_layers.2": "conv1",
+        "emb_layers.1": "time_emb_proj",
+        "out_layers.0": "norm2",
+        "out_layers.3": "conv2",
+        "skip_connection": "conv_shortcut",
     },
     "attn": {"norm": "norm", "proj_in": "proj_in", "proj_out": "proj_out"},
     "down": {"op": "conv"},
     "up": {"conv": "conv"},
-}  # fmt: skip
+}
 _TRANSFORMER_NAMES = (
     *(f"norm{n}" for n in (1, 2, 3)),
     *(f"attn{n}.{slot}" for n in (1, 2) for slot in ("to_q", "to_k", "to_v", "to_out.0")),
-    "ff.net.0.proj", "ff.net.2",
-)  # fmt: skip
-_TEXT_NAMES = (*(f"self_attn.{s}_proj" for s in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2", "layer_norm1",
-               "layer_norm2")  # fmt: skip
+    "ff.net.0.proj",
+    "ff.net.2",
+)
+_TEXT_NAMES = (
+    *(f"self_attn.{s}_proj" for s in ("q", "k", "v", "out")),
+    "mlp.fc1",
+    "mlp.fc2",
+    "layer_norm1",
+    "layer_norm2",
+)
 
 
 @dataclass(frozen=True)
@@ -177,8 +191,10 @@ class NameTable:
     def of(self, layer: str, where: str = "the concept") -> ModuleName:
         """The row of a layer name, or of a bias' layer; MixOfShowError when this topology has no such layer."""
         if module_of(layer) not in self.by_layer:
-            raise MixOfShowError(f"{where}: layer {layer!r} does not exist in a net with "
-                                 f"{self.layout.cross_attention_count} cross-attention layers of this shape.")
+            raise MixOfShowError(
+                f"{where}: layer {layer!r} does not exist in a net with "
+                f"{self.layout.cross_attention_count} cross-attention layers of this shape."
+            )
         return self.by_layer[module_of(layer)]
 
 
@@ -188,8 +204,9 @@ def _unet_names(layout: UNetLayout) -> Iterator[ModuleName]:
         pairs += [(f"{host}.{ours}", f"{theirs}.{name}") for ours, name in _BLOCK_NAMES[kind].items()]
         pairs += [
             (f"{host}.transformer_blocks.{t}.{name}", f"{theirs}.transformer_blocks.{t}.{name}")
-            for t in range(depth) for name in _TRANSFORMER_NAMES
-        ]  # fmt: skip
+            for t in range(depth)
+            for name in _TRANSFORMER_NAMES
+        ]
     for ours, name in pairs:
         yield ModuleName(UNET_PREFIX + ours, "unet", name, "lora_unet_" + name.replace(".", "_"))
 
@@ -199,8 +216,10 @@ def _text_names(text_layers: Mapping[str, int]) -> Iterator[ModuleName]:
         part = ENCODERS[encoder].part
         flat = "lora_te2_" if encoder == CLIP_G.name else "lora_te1_" if CLIP_G.name in text_layers else "lora_te_"
         paths = [f"text_model.encoder.layers.{n}.{name}" for n in range(count) for name in _TEXT_NAMES]
-        paths += [f"text_model.{name}" for name in ("embeddings.token_embedding", "embeddings.position_embedding",
-                                                    "final_layer_norm")] + ["text_projection"]  # fmt: skip
+        paths += [
+            f"text_model.{name}"
+            for name in ("embeddings.token_embedding", "embeddings.position_embedding", "final_layer_norm")
+        ] + ["text_projection"]
         for path in paths:
             yield ModuleName(f"{TEXT_PREFIX}{encoder}.transformer.{path}", part, path, flat + path.replace(".", "_"))
 
@@ -262,8 +281,12 @@ def _layout_of_diffusers(found: Mapping[tuple[str, int, int], int]) -> UNetLayou
     levels = 1 + max(level for kind, level, _ in found if kind in ("down_blocks", "up_blocks"))
     last = max((index for kind, _, index in found if kind == "up_blocks"), default=0)
     blocks = max(last, 1 + max((index for kind, _, index in found if kind == "down_blocks"), default=0))
-    return _filled(levels, blocks, lambda kind, level, i: found.get((f"{kind}_blocks", level, i), 0),
-                   max((depth for (kind, _, _), depth in found.items() if kind == "mid_block"), default=0))
+    return _filled(
+        levels,
+        blocks,
+        lambda kind, level, i: found.get((f"{kind}_blocks", level, i), 0),
+        max((depth for (kind, _, _), depth in found.items() if kind == "mid_block"), default=0),
+    )
 
 
 def _layout_of_host(found: Mapping[tuple[str, int, int], int]) -> UNetLayout:

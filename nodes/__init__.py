@@ -25,8 +25,21 @@ class MixOfShowExtension(ComfyExtension):
             train,
         )
 
-        topics = (demo_model, dataset, train, cast, concepts, fuse, regions, place, region_tools, control, evaluate,
-                  export, inspection)  # fmt: skip
+        topics = (
+            demo_model,
+            dataset,
+            train,
+            cast,
+            concepts,
+            fuse,
+            regions,
+            place,
+            region_tools,
+            control,
+            evaluate,
+            export,
+            inspection,
+        )
         return [node for topic in topics for node in topic.NODES]
 
 

@@ -26,17 +26,24 @@ class MixOfShowCast(io.ComfyNode):
             category=FUSE,
             **found_by("MixOfShowCast"),
             description="The people and things of your picture: concepts and community LoRAs in one list, for Regions, "
-                        "Place and Fuse.",
+            "Place and Fuse.",
             inputs=[
-                drawn_text("cast", "MOS_CAST", EMPTY, (
-                    "One row per concept or LoRA: on, file, name, trigger, strengths, role. Stored as one JSON text "
-                    "(docs/cast.schema.json), which can be wired in instead. Dynamic prompts are not chosen from here."
-                )),
+                drawn_text(
+                    "cast",
+                    "MOS_CAST",
+                    EMPTY,
+                    (
+                        "One row per concept or LoRA: on, file, name, trigger, strengths, role. Stored as one JSON "
+                        "text (docs/cast.schema.json), which can be wired in instead. Dynamic prompts are not chosen "
+                        "from here."
+                    ),
+                ),
                 CONCEPTS.Input("concepts", optional=True, tooltip="More concepts, from Train, Load Concept or a Cast."),
                 io.Model.Input(
-                    "model", optional=True,
+                    "model",
+                    optional=True,
                     tooltip="The base. Only for files with whole weights (fused models, Custom Diffusion) and for "
-                            "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
+                    "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The base's text encoder, for the same files."),
             ],
@@ -44,7 +51,7 @@ class MixOfShowCast(io.ComfyNode):
                 CONCEPTS.Output(display_name="CONCEPTS", tooltip="For Regions, Place, Fuse and Compare."),
                 io.String.Output(display_name="card", tooltip="What every file holds, and what calls it."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, cast: str) -> bool | str:

@@ -31,47 +31,63 @@ class MixOfShowLoadConcept(io.ComfyNode):
             description="Loads a concept file, or any LoRA for SD1.5 or SDXL, for Fuse and Place.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=list_concept_files() or [NO_FILE],
+                    "file",
+                    options=list_concept_files() or [NO_FILE],
                     tooltip="From models/loras/mixofshow, output/mixofshow and the whole loras folder.",
                 ),
                 io.String.Input(
-                    "trigger", default="",
+                    "trigger",
+                    default="",
                     tooltip="Words that call a community LoRA up. Empty: from the files beside it or its header, if "
-                            "they name any.",
+                    "they name any.",
                 ),
                 io.String.Input(
-                    "name", default="",
+                    "name",
+                    default="",
                     tooltip="Another plain name for this concept in prompts; for some of several in one file: old=new, "
-                            "old2=new2. Empty: the name from the file, for a LoRA its file name.",
+                    "old2=new2. Empty: the name from the file, for a LoRA its file name.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
                     tooltip="How strongly the concept acts. It becomes part of the fusion.",
                 ),
                 io.Combo.Input(
-                    "role", options=list(ROLES), default="auto",
+                    "role",
+                    options=list(ROLES),
+                    default="auto",
                     tooltip="concept: kept on its own words. style: kept on general text. "
-                            "add-on (speed, detail, slider LoRAs): added as it is, not solved.",
+                    "add-on (speed, detail, slider LoRAs): added as it is, not solved.",
                 ),
                 CONCEPTS.Input("concepts", optional=True, tooltip="Concepts loaded before: this one joins them."),
                 io.Model.Input(
-                    "model", optional=True,
+                    "model",
+                    optional=True,
                     tooltip="The base. Only for files with whole weights (fused models, Custom Diffusion) and for "
-                            "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
+                    "DoRA, OFT, BOFT and GLoRA: the difference is taken.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The base's text encoder, for the same files."),
                 io.Float.Input(
-                    "text_strength", default=SAME_AS_STRENGTH, min=SAME_AS_STRENGTH, max=10.0, step=0.05, optional=True,
+                    "text_strength",
+                    default=SAME_AS_STRENGTH,
+                    min=SAME_AS_STRENGTH,
+                    max=10.0,
+                    step=0.05,
+                    optional=True,
                     tooltip="Strength for the text encoder's layers alone; at its lowest value it is `strength`.",
                 ),
             ],
             outputs=[
                 CONCEPTS.Output(
-                    display_name="CONCEPTS", tooltip="For Fuse, Place, Regions, Compare or the next Load Concept.",
+                    display_name="CONCEPTS",
+                    tooltip="For Fuse, Place, Regions, Compare or the next Load Concept.",
                 ),
                 io.String.Output(display_name="card", tooltip="What the file holds."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
@@ -84,7 +100,15 @@ class MixOfShowLoadConcept(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, file, trigger="", name="", strength=1.0, role="auto", concepts=None, model=None, clip=None,
+        cls,
+        file,
+        trigger="",
+        name="",
+        strength=1.0,
+        role="auto",
+        concepts=None,
+        model=None,
+        clip=None,
         text_strength=SAME_AS_STRENGTH,
     ) -> io.NodeOutput:
         apart = None if text_strength == SAME_AS_STRENGTH else text_strength

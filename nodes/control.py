@@ -24,19 +24,35 @@ class MixOfShowRegionControl(io.ComfyNode):
                 io.Image.Input("image", tooltip="The control picture: edges, a pose, a sketch, as the model wants it."),
                 REGIONS.Input("regions", tooltip="From Regions: each region's control weight, 0 to 10, counts."),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
                     tooltip="Multiplies the weight everywhere. 0 leaves the control out.",
                 ),
                 io.Float.Input(
-                    "outside", default=1.0, min=0.0, max=10.0, step=0.01,
+                    "outside",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
                     tooltip="Weight of the control outside all regions. 0 leaves the background free.",
                 ),
                 io.Float.Input(
-                    "start", default=0.0, min=0.0, max=1.0, step=0.001,
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
                     tooltip="Part of the sampling after which the control begins, 0 to 1.",
                 ),
                 io.Float.Input(
-                    "end", default=1.0, min=0.0, max=1.0, step=0.001,
+                    "end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
                     tooltip="Part of the sampling after which the control ends, 0 to 1.",
                 ),
             ],
@@ -44,7 +60,7 @@ class MixOfShowRegionControl(io.ComfyNode):
                 io.Conditioning.Output(display_name="positive", tooltip="For the sampler."),
                 io.Conditioning.Output(display_name="negative", tooltip="For the sampler."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -69,18 +85,24 @@ class MixOfShowControlImage(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose lines or pose shall be followed."),
                 io.Combo.Input(
-                    "kind", options=list(KINDS), default=KINDS[0],
+                    "kind",
+                    options=list(KINDS),
+                    default=KINDS[0],
                     tooltip="What the control model was trained on. lines: built in, needs nothing. mediapipe pose "
-                            "needs the package mediapipe, the others controlnet-aux; lineart, HED and openpose also "
-                            "weights in models/controlnet_aux.",
+                    "needs the package mediapipe, the others controlnet-aux; lineart, HED and openpose also "
+                    "weights in models/controlnet_aux.",
                 ),
                 io.Int.Input(
-                    "resolution", default=0, min=0, max=4096, step=64,
+                    "resolution",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=64,
                     tooltip="Pixels of the shorter side of the result. 0: as the picture. Lines ignore it.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="For Region Control.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, image, kind=KINDS[0], resolution=0) -> io.NodeOutput:
@@ -97,7 +119,7 @@ class MixOfShowDemoControl(io.ComfyNode):
             category=DEMO,
             **found_by("MixOfShowDemoControl"),
             description="A very small T2I-Adapter for Demo Model that follows line drawings. For real checkpoints load "
-                        "a real one with Load ControlNet Model.",
+            "a real one with Load ControlNet Model.",
             inputs=[],
             outputs=[
                 io.ControlNet.Output(
@@ -105,7 +127,7 @@ class MixOfShowDemoControl(io.ComfyNode):
                     tooltip="For Region Control with Demo Model; its picture is Control Image's lines.",
                 )
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:

@@ -21,31 +21,58 @@ class MixOfShowDataset(io.ComfyNode):
             is_input_list=True,  # a list of pictures is one data set, not one for each
             description="Pictures of one character, object, scene or style, with captions. Chain two to train both.",
             inputs=[
-                io.String.Input("name", default="mara", tooltip=(
-                    "What you will type in prompts. Letters of any script, digits, - and _; best a made-up word."
-                )),
-                io.String.Input("class_word", default="person", tooltip=(
-                    "The plain noun for it: person, dog, teapot, castle. Training starts from what the model knows."
-                )),
-                io.Combo.Input("kind", options=list(KINDS), default="character", tooltip=(
-                    "Chooses the caption templates, for instance 'a picture in the style of ...' for a style."
-                )),
-                io.String.Input("folder", default="demo:mara", tooltip=(
-                    "A folder inside ComfyUI's input folder, a full path, or demo:mara for the pictures that come with "
-                    "this pack. PNG, JPEG, WebP; x.txt beside x.png is its caption, x.mask.png its mask. "
-                    "Not used when an image batch is connected."
-                )),
-                io.Combo.Input("captions", options=list(MODES), default="auto", tooltip=(
-                    "auto: caption files where there are any, else the name. files: every picture must have one. "
-                    "templates: caption files are ignored. sentences, booru tags: how they are written; auto guesses."
-                )),
+                io.String.Input(
+                    "name",
+                    default="mara",
+                    tooltip=(
+                        "What you will type in prompts. Letters of any script, digits, - and _; best a made-up word."
+                    ),
+                ),
+                io.String.Input(
+                    "class_word",
+                    default="person",
+                    tooltip=(
+                        "The plain noun for it: person, dog, teapot, castle. Training starts from what the model knows."
+                    ),
+                ),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    default="character",
+                    tooltip=(
+                        "Chooses the caption templates, for instance 'a picture in the style of ...' for a style."
+                    ),
+                ),
+                io.String.Input(
+                    "folder",
+                    default="demo:mara",
+                    tooltip=(
+                        "A folder inside ComfyUI's input folder, a full path, or demo:mara for the pictures that come "
+                        "with this pack. PNG, JPEG, WebP; x.txt beside x.png is its caption, x.mask.png its mask. Not "
+                        "used when an image batch is connected."
+                    ),
+                ),
+                io.Combo.Input(
+                    "captions",
+                    options=list(MODES),
+                    default="auto",
+                    tooltip=(
+                        "auto: caption files where there are any, else the name. files: every picture must have one. "
+                        "templates: caption files are ignored. sentences, booru tags: how they are written; auto "
+                        "guesses."
+                    ),
+                ),
                 io.Image.Input(
                     "images", optional=True, tooltip="Pictures instead of a folder: a batch, or a list of any sizes."
                 ),
-                io.Mask.Input("masks", optional=True, tooltip=(
-                    "White where the object is: one mask for each picture, or one for all. Used by the loss when the "
-                    "training settings say loss_mask object."
-                )),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip=(
+                        "White where the object is: one mask for each picture, or one for all. Used by the loss when "
+                        "the training settings say loss_mask object."
+                    ),
+                ),
                 DATASET.Input("dataset", optional=True, tooltip="Another dataset: its concepts are trained together."),
             ],
             outputs=[

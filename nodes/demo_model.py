@@ -1,4 +1,5 @@
 """The node that loads the small base model shipped with the pack."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
@@ -10,7 +11,8 @@ from .bridge.host.model import describe_base, native_size
 from .types import DEMO, found_by
 
 BASES = {
-    "SD1.5 kind": load_small_base, "SDXL kind": load_small_base_xl,
+    "SD1.5 kind": load_small_base,
+    "SDXL kind": load_small_base_xl,
     "SD1.5 kind with scenery": load_small_base_with_scenery,
 }
 DEFAULT = "SD1.5 kind"
@@ -27,22 +29,30 @@ class MixOfShowDemoModel(io.ComfyNode):
             category=DEMO,
             **found_by("MixOfShowDemoModel"),
             description="A very small model that ships with this pack and draws flat avatars and emoji at 64 pixels. "
-                        "It exists to try training, fusion and regions in minutes without a download. "
-                        "For real pictures use a checkpoint loader in its place.",
+            "It exists to try training, fusion and regions in minutes without a download. "
+            "For real pictures use a checkpoint loader in its place.",
             inputs=[
                 io.Combo.Input(
-                    "base", options=list(BASES), default=DEFAULT, optional=True,
+                    "base",
+                    options=list(BASES),
+                    default=DEFAULT,
+                    optional=True,
                     tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
-                            "two text encoders, size conditioning and more layers. A concept fits the kind that it "
-                            "was trained on. With scenery: the first kind with an add-on that puts subjects in front "
-                            "of more than flat colours; say 'in a background'.",
+                    "two text encoders, size conditioning and more layers. A concept fits the kind that it "
+                    "was trained on. With scenery: the first kind with an add-on that puts subjects in front "
+                    "of more than flat colours; say 'in a background'.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="MODEL", tooltip="The small UNet. Made for 64 pixels per subject: use "
-                                                              "64x64 for one and 128x64 for two side by side."),
-                io.Clip.Output(display_name="CLIP", tooltip="Its text encoder. It knows a few hundred words about "
-                                                            "people, clothes, colours and emoji."),
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="The small UNet. Made for 64 pixels per subject: use "
+                    "64x64 for one and 128x64 for two side by side.",
+                ),
+                io.Clip.Output(
+                    display_name="CLIP",
+                    tooltip="Its text encoder. It knows a few hundred words about people, clothes, colours and emoji.",
+                ),
                 io.Vae.Output(display_name="VAE", tooltip="Its autoencoder, eight pixels per latent position."),
             ],
         )

@@ -54,31 +54,55 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The base's VAE."),
                 CONCEPTS.Input("concepts", tooltip="Unfused, from Load Concept or Train."),
                 io.Latent.Input("latent_image", tooltip="Its size and its number of pictures, as for KSampler."),
-                io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip=(
-                    "One per line. A line with name in braces is painted once for every concept. Where a model does "
-                    "not know a name, the class word stands in its place. Dynamic prompts are not chosen from here."
-                )),
                 io.String.Input(
-                    "negative", multiline=True, default="", dynamic_prompts=True, tooltip="The negative prompt of all.",
+                    "prompts",
+                    multiline=True,
+                    default=PROMPTS,
+                    tooltip=(
+                        "One per line. A line with name in braces is painted once for every concept. Where a model "
+                        "does not know a name, the class word stands in its place. Dynamic prompts are not chosen from "
+                        "here."
+                    ),
                 ),
-                io.String.Input("ways", default=WAYS, tooltip=(
-                    "Columns, separated by commas: base, each (one concept at a time), fused, any other method of Fuse "
-                    "(sum, average, ties ...), each of these with `+ regions`, and routed."
-                )),
-                io.Combo.Input("calibration", options=list(PRESETS), default="standard", tooltip=(
-                    "For fused, as on Fuse; a fusion that Fuse has finished is found again."
-                )),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    default="",
+                    dynamic_prompts=True,
+                    tooltip="The negative prompt of all.",
+                ),
+                io.String.Input(
+                    "ways",
+                    default=WAYS,
+                    tooltip=(
+                        "Columns, separated by commas: base, each (one concept at a time), fused, any other method of "
+                        "Fuse (sum, average, ties ...), each of these with `+ regions`, and routed."
+                    ),
+                ),
+                io.Combo.Input(
+                    "calibration",
+                    options=list(PRESETS),
+                    default="standard",
+                    tooltip=("For fused, as on Fuse; a fusion that Fuse has finished is found again."),
+                ),
                 # Without the flag the front end draws a new seed at each run, and every cell is painted again.
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=False, tooltip=(
-                    "As on KSampler; all cells share it."
-                )),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=False,
+                    tooltip=("As on KSampler; all cells share it."),
+                ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As on KSampler."),
                 io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="As on KSampler."),
                 io.Combo.Input("sampler_name", options=list(SAMPLERS), default="dpmpp_2m", tooltip="As on KSampler."),
                 io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="As on KSampler."),
-                REGIONS.Input("regions", optional=True, tooltip=(
-                    "For routed and `+ regions`; lines with name in braces ignore them."
-                )),
+                REGIONS.Input(
+                    "regions",
+                    optional=True,
+                    tooltip=("For routed and `+ regions`; lines with name in braces ignore them."),
+                ),
                 SETTINGS.Input("settings", optional=True, tooltip="From Fusion Settings; open: the defaults."),
                 io.Model.Input("other_model", optional=True, tooltip="Painted as one more column: anything you made."),
                 io.Clip.Input("other_clip", optional=True, tooltip="The CLIP of other_model; it must know the names."),
@@ -89,13 +113,30 @@ class MixOfShowCompare(io.ComfyNode):
                 io.Image.Output(display_name="pictures", tooltip="All pictures, in the order of the table: for Score."),
                 io.String.Output(display_name="table", tooltip="JSON: what each picture is. For Score's texts."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, clip, vae, concepts, latent_image, prompts, negative, ways, calibration, seed, steps, cfg,
-        sampler_name, scheduler, regions=None, settings=None, other_model=None, other_clip=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        clip,
+        vae,
+        concepts,
+        latent_image,
+        prompts,
+        negative,
+        ways,
+        calibration,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        regions=None,
+        settings=None,
+        other_model=None,
+        other_clip=None,
+    ) -> io.NodeOutput:
         given = {name: value for name, value in locals().items() if name not in ("cls", "concepts", "prompts")}
         given = dict(zip(given, alone("Compare", **given), strict=True))
         uses = tuple(use for part in every(concepts) for use in part)
@@ -103,9 +144,26 @@ class MixOfShowCompare(io.ComfyNode):
 
     @classmethod
     def compare(
-        cls, model, clip, vae, concepts, latent_image, prompts, negative, ways, calibration, seed, steps, cfg,
-        sampler_name, scheduler, regions, settings, other_model, other_clip,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        clip,
+        vae,
+        concepts,
+        latent_image,
+        prompts,
+        negative,
+        ways,
+        calibration,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        regions,
+        settings,
+        other_model,
+        other_clip,
+    ) -> io.NodeOutput:
         if settings is not None and not isinstance(settings, FusionSettings):
             raise MixOfShowError("`settings` on Compare needs fusion settings; what is connected is something else.")
         if (other_model is None) != (other_clip is None):
@@ -152,25 +210,43 @@ class MixOfShowScore(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to score, for instance `pictures` of Compare."),
-                io.String.Input("texts", multiline=True, default="", tooltip=(
-                    "Compare's table; or one text per line, one for each picture or one for all. Names are read as "
-                    "class words. Dynamic prompts are not chosen from here."
-                )),
-                io.String.Input("evaluator", default="", tooltip=(
-                    "Below ComfyUI's models folder: a folder with config.json and .safetensors (CLIP, DINO), or an "
-                    ".onnx file (ArcFace). A CLIP folder reads the texts too. Empty: only clip_vision, or colours."
-                )),
-                io.Combo.Input("crop", options=list(CROPS), default="center", tooltip=(
-                    "center: the middle square of a picture, as CLIP does; whole: squeezed into a square."
-                )),
+                io.String.Input(
+                    "texts",
+                    multiline=True,
+                    default="",
+                    tooltip=(
+                        "Compare's table; or one text per line, one for each picture or one for all. Names are read as "
+                        "class words. Dynamic prompts are not chosen from here."
+                    ),
+                ),
+                io.String.Input(
+                    "evaluator",
+                    default="",
+                    tooltip=(
+                        "Below ComfyUI's models folder: a folder with config.json and .safetensors (CLIP, DINO), or an "
+                        ".onnx file (ArcFace). A CLIP folder reads the texts too. Empty: only clip_vision, or colours."
+                    ),
+                ),
+                io.Combo.Input(
+                    "crop",
+                    options=list(CROPS),
+                    default="center",
+                    tooltip=("center: the middle square of a picture, as CLIP does; whole: squeezed into a square."),
+                ),
                 io.Image.Input("references", optional=True, tooltip="Pictures of the one concept that is scored."),
-                DATASET.Input("dataset", optional=True, tooltip=(
-                    "Instead of references: pictures of one or several concepts, matched by the names in the texts. "
-                    "Best pictures that were not trained on."
-                )),
-                io.ClipVision.Input("clip_vision", optional=True, tooltip=(
-                    "From Load CLIP Vision: CLIP, SigLIP or DINOv2. It decides the likeness."
-                )),
+                DATASET.Input(
+                    "dataset",
+                    optional=True,
+                    tooltip=(
+                        "Instead of references: pictures of one or several concepts, matched by the names in the "
+                        "texts. Best pictures that were not trained on."
+                    ),
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip=("From Load CLIP Vision: CLIP, SigLIP or DINOv2. It decides the likeness."),
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="One line per group of pictures."),
@@ -178,7 +254,7 @@ class MixOfShowScore(io.ComfyNode):
                 io.Image.Output(display_name="plot", tooltip="On white."),
                 io.Image.Output(display_name="plot_dark", tooltip="The same on black."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

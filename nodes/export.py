@@ -26,14 +26,18 @@ class MixOfShowExport(io.ComfyNode):
             inputs=[
                 CONCEPTS.Input("concepts", tooltip="Exactly one: from Train, Load Concept, or the fused one of Fuse."),
                 io.Combo.Input(
-                    "format", options=list(EXPORT_FORMATS), default="concept",
+                    "format",
+                    options=list(EXPORT_FORMATS),
+                    default="concept",
                     tooltip="stock: a LoRA for Load LoRA, with one embedding file per concept. diffusers-pipeline and "
-                            "checkpoint are whole models and need MODEL and CLIP.",
+                    "checkpoint are whole models and need MODEL and CLIP.",
                 ),
                 io.Combo.Input(
-                    "size", options=list(SIZES), default="auto",
+                    "size",
+                    options=list(SIZES),
+                    default="auto",
                     tooltip="auto keeps ranks up to 128 as they are and shrinks the rest to 1 % error; a number is the "
-                            "largest rank; exact keeps everything.",
+                    "largest rank; exact keeps everything.",
                 ),
                 io.String.Input("save_as", default="", tooltip="File name without suffix; empty takes the concept's."),
                 io.Model.Input("model", optional=True, tooltip="The base, without this concept. For whole weights."),
@@ -41,7 +45,7 @@ class MixOfShowExport(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="The base's autoencoder. Only for whole models."),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file or folder that was written.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, concepts, format, size="auto", save_as="", model=None, clip=None, vae=None) -> io.NodeOutput:

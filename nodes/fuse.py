@@ -71,9 +71,11 @@ class MixOfShowFusionSettings(io.ComfyNode):
             return {"default": getattr(plain, name), "min": bounds[name].low, "max": bounds[name].high}
 
         def stage(name: str, what: str):
-            return io.Boolean.Input(name, default=True, tooltip=(
-                f"Solve the {what}. Off: they are merged by the rule for layers that cannot be solved."
-            ))  # fmt: skip
+            return io.Boolean.Input(
+                name,
+                default=True,
+                tooltip=(f"Solve the {what}. Off: they are merged by the rule for layers that cannot be solved."),
+            )
 
         ridge = "Ridge: how strongly the {} are held to the base. Only for method exact."
         prior = "Prior: weight of generic text and pictures, which the {} should not change. Only for method exact."
@@ -83,47 +85,81 @@ class MixOfShowFusionSettings(io.ComfyNode):
             category=FUSE,
             **found_by("MixOfShowFusionSettings"),
             description="Everything else about a fusion. Connect it to the settings of Fuse.",
-            inputs=in_groups([
-                choice("mode", (
-                    "own: each concept's inputs come from that concept alone; kept on disk, so a later change is only "
-                    "a solve. staged: as in the paper, each stage looks behind the fused ones; anew for every set."
-                )),
-                count("refine", (
-                    "How often the inputs are collected once more with the fused layers and solved again. Each round "
-                    "costs a calibration."
-                )),
-                *(anchor(f"ridge_{short}", plain.ridge[role], ridge.format(what))
-                  for role, (short, what) in STAGES.items()),
-                *(anchor(f"prior_{short}", plain.prior[role], prior.format(what))
-                  for role, (short, what) in STAGES.items()),
-                *(stage(f"stage_{short}", what) for short, what in STAGES.values()),
-                choice("unsolved", (
-                    "Layers that cannot be solved (3x3 kernels, norms, biases, time and label layers): mean, sum, or "
-                    "drop them."
-                )),
-                choice("size", (
-                    "auto: the lowest rank that adds at most added_error. exact: all ranks, the sum of the concepts'."
-                )),
-                count("max_rank", "Largest rank at size auto."),
-                share("added_error", 1e-3, "Share of a layer's energy that size auto may leave out."),
-                share("density", 0.05, "Methods ties and dare: share of every change's entries that is kept."),
-                share("off_diagonal", 0.05, "Method regmean: factor beside the diagonal of the statistics."),
-                # Without the flag the front end draws a new seed at each run, and Fuse runs again for nothing.
-                count("seed", "Method dare: what goes.", control_after_generate=False),
-                share("memory_gb", 0.5, (
-                    "Memory that statistics may fill while they are collected; 0 = half of what is free. With less, "
-                    "calibration runs block by block: same answer, more passes."
-                ), "memory_gb (0: auto)"),
-                io.String.Input("weights", default="", tooltip=(
-                    "Who matters more where concepts disagree: name: number, as in mara: 2, finn: 0.5; 1 where none is "
-                    "given. Nothing is looked at again for it. Not how strongly a concept acts: that is strength."
-                )),
-                count("concept_rank", (
-                    "Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."
-                ), "concept_rank (0: whole)"),
-            ], GROUPS, RARE),
+            inputs=in_groups(
+                [
+                    choice(
+                        "mode",
+                        (
+                            "own: each concept's inputs come from that concept alone; kept on disk, so a later change "
+                            "is only a solve. staged: as in the paper, each stage looks behind the fused ones; anew "
+                            "for every set."
+                        ),
+                    ),
+                    count(
+                        "refine",
+                        (
+                            "How often the inputs are collected once more with the fused layers and solved again. Each "
+                            "round costs a calibration."
+                        ),
+                    ),
+                    *(
+                        anchor(f"ridge_{short}", plain.ridge[role], ridge.format(what))
+                        for role, (short, what) in STAGES.items()
+                    ),
+                    *(
+                        anchor(f"prior_{short}", plain.prior[role], prior.format(what))
+                        for role, (short, what) in STAGES.items()
+                    ),
+                    *(stage(f"stage_{short}", what) for short, what in STAGES.values()),
+                    choice(
+                        "unsolved",
+                        (
+                            "Layers that cannot be solved (3x3 kernels, norms, biases, time and label layers): mean, "
+                            "sum, or drop them."
+                        ),
+                    ),
+                    choice(
+                        "size",
+                        (
+                            "auto: the lowest rank that adds at most added_error. exact: all ranks, the sum of the "
+                            "concepts'."
+                        ),
+                    ),
+                    count("max_rank", "Largest rank at size auto."),
+                    share("added_error", 1e-3, "Share of a layer's energy that size auto may leave out."),
+                    share("density", 0.05, "Methods ties and dare: share of every change's entries that is kept."),
+                    share("off_diagonal", 0.05, "Method regmean: factor beside the diagonal of the statistics."),
+                    # Without the flag the front end draws a new seed at each run, and Fuse runs again for nothing.
+                    count("seed", "Method dare: what goes.", control_after_generate=False),
+                    share(
+                        "memory_gb",
+                        0.5,
+                        (
+                            "Memory that statistics may fill while they are collected; 0 = half of what is free. With "
+                            "less, calibration runs block by block: same answer, more passes."
+                        ),
+                        "memory_gb (0: auto)",
+                    ),
+                    io.String.Input(
+                        "weights",
+                        default="",
+                        tooltip=(
+                            "Who matters more where concepts disagree: name: number, as in mara: 2, finn: 0.5; 1 where "
+                            "none is given. Nothing is looked at again for it. Not how strongly a concept acts: that "
+                            "is strength."
+                        ),
+                    ),
+                    count(
+                        "concept_rank",
+                        ("Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."),
+                        "concept_rank (0: whole)",
+                    ),
+                ],
+                GROUPS,
+                RARE,
+            ),
             outputs=[SETTINGS.Output(display_name="settings", tooltip="For Fuse and Compare.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
@@ -160,16 +196,21 @@ class MixOfShowFuse(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the base."),
                 CONCEPTS.Input("concepts", tooltip="From Load Concept or Train; chain Load Concept nodes for several."),
                 io.Combo.Input(
-                    "method", options=list(METHODS), default="exact",
+                    "method",
+                    options=list(METHODS),
+                    default="exact",
                     tooltip=describe_methods(),
                 ),
                 io.Combo.Input(
-                    "calibration", options=list(PRESETS), default="standard",
+                    "calibration",
+                    options=list(PRESETS),
+                    default="standard",
                     tooltip="How much is looked at before solving: standard samples about two pictures per concept. "
-                            "Kept on disk, so it is done once per concept and base.",
+                    "Kept on disk, so it is done once per concept and base.",
                 ),
                 io.String.Input(
-                    "save_as", default="",
+                    "save_as",
+                    default="",
                     tooltip="File name for the fused concept in models/loras/mixofshow; empty saves nothing.",
                 ),
                 SETTINGS.Input("settings", optional=True, tooltip="From Fusion Settings; open: the defaults."),
@@ -177,15 +218,18 @@ class MixOfShowFuse(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The base with the fused change."),
                 io.Clip.Output(display_name="CLIP", tooltip="Knows every concept's name."),
-                CONCEPTS.Output(display_name="CONCEPTS", tooltip=(
-                    "All concepts as one, for Export and Inspect. MODEL and CLIP have them already; Place needs only "
-                    "those."
-                )),
+                CONCEPTS.Output(
+                    display_name="CONCEPTS",
+                    tooltip=(
+                        "All concepts as one, for Export and Inspect. MODEL and CLIP have them already; Place needs "
+                        "only those."
+                    ),
+                ),
                 io.String.Output(display_name="report"),
                 io.Image.Output(display_name="plot"),
             ],
             is_output_node=True,
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, clip, concepts, method, calibration, save_as="", settings=None) -> io.NodeOutput:

@@ -30,7 +30,9 @@ class MixOfShowInspect(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Combo.Input(
-                    "file", options=[FROM_WIRE, *list_concept_files()], default=FROM_WIRE,
+                    "file",
+                    options=[FROM_WIRE, *list_concept_files()],
+                    default=FROM_WIRE,
                     tooltip="Any file we read, told by its content; or what is connected to `concepts`.",
                 ),
                 CONCEPTS.Input("concepts", optional=True, tooltip="Looked at when no file is chosen."),
@@ -39,7 +41,7 @@ class MixOfShowInspect(io.ComfyNode):
                 io.String.Output(display_name="card"),
                 io.Image.Output(display_name="plot", tooltip="One bar per layer; one picture per concept."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:

@@ -26,10 +26,15 @@ class MixOfShowRegions(io.ComfyNode):
             is_input_list=True,  # masks and concepts are wanted all at once
             description="Say who goes where: areas of the canvas, each with its own prompt and concept.",
             inputs=[
-                drawn_text("editor", "MOS_REGIONS", NO_REGIONS, (
-                    "Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which can be"
-                    " wired in instead. Dynamic prompts are not chosen from here."
-                )),
+                drawn_text(
+                    "editor",
+                    "MOS_REGIONS",
+                    NO_REGIONS,
+                    (
+                        "Draw the regions and say what is in each. Stored as one JSON text (docs/formats.md), which "
+                        "can be wired in instead. Dynamic prompts are not chosen from here."
+                    ),
+                ),
                 io.Int.Input(
                     "width",
                     default=512,
@@ -72,9 +77,7 @@ class MixOfShowRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, editor, width, height, concepts=None, backdrop=None, masks=None) -> io.NodeOutput:
-        editor, width, height, backdrop = alone(
-            "Regions", editor=editor, width=width, height=height, backdrop=backdrop
-        )
+        editor, width, height, backdrop = alone("Regions", editor=editor, width=width, height=height, backdrop=backdrop)
         concepts = None if concepts is None else [use for part in every(concepts) for use in part]
         planes = [plane for mask in every(masks) for plane in mask.reshape(-1, *mask.shape[-2:])]
         placed = make_map(parse_regions(editor, width, height), planes)

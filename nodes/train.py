@@ -85,85 +85,152 @@ class MixOfShowTrainSettings(io.ComfyNode):
             category=TRAIN,
             **found_by("MixOfShowTrainSettings"),
             description="What the Train node does not show. Whatever is left as it is comes from the preset.",
-            inputs=in_groups([
-                count("rank", "LoRA rank; 0 = from preset (4).", from_preset=True, label="rank (0: preset)"),
-                number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 1e-5),
-                number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 1e-6),
-                number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 1e-5),
-                count("batch", (
-                    "Pictures per step; 0 = from preset, mostly auto."
-                ), from_preset=True, label="batch (0: preset)"),
-                count("accumulation", (
-                    "Batches whose gradients are added up before one step: a larger batch in the same memory."
-                )),
-                choice("embedding_rows", (
-                    "Embeddings per concept word: one (textual inversion), one per resolution, or one per "
-                    "cross-attention layer (P+, ED-LoRA)."
-                ), leave_out="none"),
-                choice("schedule", "How the learning rates fall over the run."),
-                count("warmup_steps", "Steps of rising learning rate."),
-                number("noise_offset", (
-                    "Noise offset, which helps dark and light pictures; -1 = from preset (0.01), 0 = off."
-                ), 0.001),
-                number("min_snr", "Min-SNR gamma (5 is usual); -1 = from preset, 0 = off.", 0.5),
-                number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", 0.1),
-                number("norm_stop", (
-                    "Words stop at this mean norm; -2 = from preset, -1 = never, 0 = auto (1.45 x ordinary words)."
-                ), 0.01, label="norm_stop (-2: preset, -1: never, 0: auto)"),
-                choice("loss_mask", (
-                    "valid: the loss counts wherever there is picture. object: only inside the masks."
-                )),
-                number("crop_chance", "How often a long picture is cropped square; -1 = from preset.", 0.05),
-                number("scale_min", "Smallest scale of a placed picture; 0 = from preset, mostly auto.", 0.05),
-                choice("flip", "Mirror half of the placements."),
-                choice("shuffle_captions", "Shuffle comma-separated phrases."),
-                number("dropout", "LoRA dropout; -1 = from preset, 0 = off.", 0.05),
-                choice("checkpointing", "Less memory, about a third slower."),
-                choice("precision", (
-                    "Arithmetic of the UNet. auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16."
-                )),
-                count("snapshot_every", (
-                    "Steps between snapshots; a run that was cut off continues from the last one."
-                )),
-                count("preview_every", "Steps between preview pictures; 0 = off."),
-                choice("unet_layers", (
-                    "Which layers of the UNet change. transformer adds feed-forward layers and projections, also in "
-                    "the text encoder; everything is for full weights (DreamBooth)."
-                ), **later),
-                number("kv_drop", (
-                    "How often a cross-attention K or V LoRA sits out a step; -1 = from preset, 0 = never."
-                ), 0.05, **later),
-                choice("word_start", "What the learned words start from.", **later),
-                number("prior_weight", (
-                    "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, -1 = from "
-                    "preset, 0 = none."
-                ), 0.1, **later),
-                count("prior_pictures", (
-                    "How many class pictures; 0 = auto. They are drawn with the base once, and kept."
-                ), label="prior_pictures (0: auto)", **later),
-                io.String.Input("prior_folder", default="", tooltip=(
-                    "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are drawn."
-                ), **later),
-                number("attention_weight", (
-                    "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); -1 = from preset, 0 = off."
-                ), 0.0005, **later),
-                choice("attention_identity", (
-                    "The last word has to cover the whole mask: for concepts whose clothes belong to them."
-                ), **later),
-                choice("aspect", "square: one canvas. buckets: each picture keeps its shape.", **later),
-                choice("optimizer", "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
-                count("validate_every", (
-                    "Every so many steps, save the concept as it is then, with a sheet of pictures, in "
-                    "output/mixofshow/steps; 0 = off."
-                ), **later),
-                io.String.Input("validation_prompts", default="", multiline=True, tooltip=(
-                    "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach. "
-                    "Dynamic prompts are not chosen from here."
-                ), **later),
-                count("snapshots_kept", (
-                    "How many of the last snapshots stay on disk; if the newest is damaged, the one before is used."
-                ), **later),
-            ], GROUPS, RARE),
+            inputs=in_groups(
+                [
+                    count("rank", "LoRA rank; 0 = from preset (4).", from_preset=True, label="rank (0: preset)"),
+                    number("lr_embedding", "Learning rate of the concept words; 0 = from preset, mostly auto.", 1e-5),
+                    number("lr_text", "Learning rate of the text encoder LoRA; 0 = from preset, mostly auto.", 1e-6),
+                    number("lr_unet", "Learning rate of the UNet LoRA; 0 = from preset, mostly auto.", 1e-5),
+                    count(
+                        "batch",
+                        ("Pictures per step; 0 = from preset, mostly auto."),
+                        from_preset=True,
+                        label="batch (0: preset)",
+                    ),
+                    count(
+                        "accumulation",
+                        ("Batches whose gradients are added up before one step: a larger batch in the same memory."),
+                    ),
+                    choice(
+                        "embedding_rows",
+                        (
+                            "Embeddings per concept word: one (textual inversion), one per resolution, or one per "
+                            "cross-attention layer (P+, ED-LoRA)."
+                        ),
+                        leave_out="none",
+                    ),
+                    choice("schedule", "How the learning rates fall over the run."),
+                    count("warmup_steps", "Steps of rising learning rate."),
+                    number(
+                        "noise_offset",
+                        ("Noise offset, which helps dark and light pictures; -1 = from preset (0.01), 0 = off."),
+                        0.001,
+                    ),
+                    number("min_snr", "Min-SNR gamma (5 is usual); -1 = from preset, 0 = off.", 0.5),
+                    number("clip_gradient", "Largest gradient norm; -1 = from preset, 0 = off.", 0.1),
+                    number(
+                        "norm_stop",
+                        (
+                            "Words stop at this mean norm; -2 = from preset, -1 = never, 0 = auto (1.45 x ordinary "
+                            "words)."
+                        ),
+                        0.01,
+                        label="norm_stop (-2: preset, -1: never, 0: auto)",
+                    ),
+                    choice(
+                        "loss_mask",
+                        ("valid: the loss counts wherever there is picture. object: only inside the masks."),
+                    ),
+                    number("crop_chance", "How often a long picture is cropped square; -1 = from preset.", 0.05),
+                    number("scale_min", "Smallest scale of a placed picture; 0 = from preset, mostly auto.", 0.05),
+                    choice("flip", "Mirror half of the placements."),
+                    choice("shuffle_captions", "Shuffle comma-separated phrases."),
+                    number("dropout", "LoRA dropout; -1 = from preset, 0 = off.", 0.05),
+                    choice("checkpointing", "Less memory, about a third slower."),
+                    choice(
+                        "precision",
+                        ("Arithmetic of the UNet. auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16."),
+                    ),
+                    count(
+                        "snapshot_every",
+                        ("Steps between snapshots; a run that was cut off continues from the last one."),
+                    ),
+                    count("preview_every", "Steps between preview pictures; 0 = off."),
+                    choice(
+                        "unet_layers",
+                        (
+                            "Which layers of the UNet change. transformer adds feed-forward layers and projections, "
+                            "also in the text encoder; everything is for full weights (DreamBooth)."
+                        ),
+                        **later,
+                    ),
+                    number(
+                        "kv_drop",
+                        ("How often a cross-attention K or V LoRA sits out a step; -1 = from preset, 0 = never."),
+                        0.05,
+                        **later,
+                    ),
+                    choice("word_start", "What the learned words start from.", **later),
+                    number(
+                        "prior_weight",
+                        (
+                            "Weight of pictures of the bare class, which keep the class as it was; 1 is usual, -1 = "
+                            "from preset, 0 = none."
+                        ),
+                        0.1,
+                        **later,
+                    ),
+                    count(
+                        "prior_pictures",
+                        ("How many class pictures; 0 = auto. They are drawn with the base once, and kept."),
+                        label="prior_pictures (0: auto)",
+                        **later,
+                    ),
+                    io.String.Input(
+                        "prior_folder",
+                        default="",
+                        tooltip=(
+                            "Your own class pictures instead, with x.txt beside x.png as caption; empty = they are "
+                            "drawn."
+                        ),
+                        **later,
+                    ),
+                    number(
+                        "attention_weight",
+                        (
+                            "Holds the words' attention inside the masks (0.0025 is Mix-of-Show's); -1 = from preset, "
+                            "0 = off."
+                        ),
+                        0.0005,
+                        **later,
+                    ),
+                    choice(
+                        "attention_identity",
+                        ("The last word has to cover the whole mask: for concepts whose clothes belong to them."),
+                        **later,
+                    ),
+                    choice("aspect", "square: one canvas. buckets: each picture keeps its shape.", **later),
+                    choice("optimizer", "adamw8bit needs bitsandbytes, prodigy needs prodigyopt.", **later),
+                    count(
+                        "validate_every",
+                        (
+                            "Every so many steps, save the concept as it is then, with a sheet of pictures, in "
+                            "output/mixofshow/steps; 0 = off."
+                        ),
+                        **later,
+                    ),
+                    io.String.Input(
+                        "validation_prompts",
+                        default="",
+                        multiline=True,
+                        tooltip=(
+                            "One prompt per line for these sheets; empty: a photo of the concept, and one on a beach. "
+                            "Dynamic prompts are not chosen from here."
+                        ),
+                        **later,
+                    ),
+                    count(
+                        "snapshots_kept",
+                        (
+                            "How many of the last snapshots stay on disk; if the newest is damaged, the one before is "
+                            "used."
+                        ),
+                        **later,
+                    ),
+                ],
+                GROUPS,
+                RARE,
+            ),
             outputs=[SETTINGS.Output(display_name="settings", tooltip="For Train.")],
         )
 
@@ -196,25 +263,44 @@ class MixOfShowTrain(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model; it is left as it was."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures, once."),
                 DATASET.Input("dataset", tooltip="From Mix-of-Show Dataset."),
-                io.Combo.Input("preset", options=list(PRESETS), default="ED-LoRA", tooltip=(
-                    "ED-LoRA: layered words and LoRA, made for fusing. P+: layered words only, a tiny file. "
-                    "Textual Inversion: one embedding. LoRA: no learned words. Custom Diffusion: one word and whole "
-                    "key and value matrices. DreamBooth: the whole UNet, a large file."
-                )),
-                io.Combo.Input("quality", options=list(QUALITIES), default="standard", tooltip=(
-                    "Scales the automatic number of steps: draft 0.4, standard 1, high 2."
-                )),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="ED-LoRA",
+                    tooltip=(
+                        "ED-LoRA: layered words and LoRA, made for fusing. P+: layered words only, a tiny file. "
+                        "Textual Inversion: one embedding. LoRA: no learned words. Custom Diffusion: one word and "
+                        "whole key and value matrices. DreamBooth: the whole UNet, a large file."
+                    ),
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(QUALITIES),
+                    default="standard",
+                    tooltip=("Scales the automatic number of steps: draft 0.4, standard 1, high 2."),
+                ),
                 io.Int.Input("steps", default=0, min=0, max=1_000_000, tooltip="0: chosen by the number of pictures."),
-                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, control_after_generate=False, tooltip=(
-                    "The same seed and inputs give the same file."
-                )),
-                io.String.Input("save_as", default="", tooltip=(
-                    "File name in models/loras/mixofshow; empty: the concept's name. Nothing is overwritten."
-                )),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    control_after_generate=False,
+                    tooltip=("The same seed and inputs give the same file."),
+                ),
+                io.String.Input(
+                    "save_as",
+                    default="",
+                    tooltip=("File name in models/loras/mixofshow; empty: the concept's name. Nothing is overwritten."),
+                ),
                 SETTINGS.Input("settings", optional=True, tooltip="From Mix-of-Show Train Settings."),
-                CONCEPTS.Input("concepts", optional=True, tooltip=(
-                    "Concepts from another Train or Load Concept node; the new ones go behind them, ready for Fuse."
-                )),
+                CONCEPTS.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip=(
+                        "Concepts from another Train or Load Concept node; the new ones go behind them, ready for Fuse."
+                    ),
+                ),
             ],
             outputs=[
                 CONCEPTS.Output(display_name="concepts", tooltip="For Fuse, Place, Export, Compare or Load Concept."),
@@ -227,7 +313,17 @@ class MixOfShowTrain(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, dataset, preset: str, quality: str, steps: int, seed: int, save_as: str, settings=None,
+        cls,
+        model,
+        clip,
+        vae,
+        dataset,
+        preset: str,
+        quality: str,
+        steps: int,
+        seed: int,
+        save_as: str,
+        settings=None,
         concepts=(),
     ) -> io.NodeOutput:
         if settings is not None and not isinstance(settings, dict):

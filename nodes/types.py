@@ -59,8 +59,9 @@ def alone(node: str, **inputs: object) -> list:
     found = []
     for name, value in inputs.items():
         values = value if isinstance(value, list) else [value]
-        if any(item is not values[0] and not (isinstance(item, str | int | float) and item == values[0])
-               for item in values):  # fmt: skip
+        if any(
+            item is not values[0] and not (isinstance(item, str | int | float) and item == values[0]) for item in values
+        ):
             raise MixOfShowError(
                 f"{node}: a list of {len(values)} arrives at `{name}`, which takes one value. Give it one, or use one "
                 f"{node} node for each."

@@ -1,4 +1,5 @@
 """Makes ComfyUI's classes and this pack's bridge importable from a plain script: set COMFYUI_PATH first."""
+
 from __future__ import annotations
 
 import importlib
@@ -28,13 +29,16 @@ def small_base() -> types.ModuleType:
         sys.path.insert(0, str(host))
         arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
         import torch
+
         # torchvision has no plain CPU build on the index; its compiled operators are never called here.
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import comfy.options
+
         comfy.options.enable_args_parsing()
         import comfy.cli_args  # noqa: F401  reads sys.argv now
+
         sys.argv = arguments
         pack = types.ModuleType("mos_pack")
         pack.__path__ = [str(ROOT)]

@@ -4,6 +4,7 @@ A finished step leaves a marker in .cache/world/done and is not run again unless
 that was cut off is run again, and the trainings go on from their snapshots. --smoke proves the whole chain in minutes:
 every step from nothing, with tiny counts and seconds of training, in a copy of the tree that is thrown away.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,8 +35,12 @@ class Step:
 STEPS = (
     Step("sprites", "packages from npm, people rendered", "1 min", ("world.drawing.sprites",)),
     Step("canvases", "training canvases and captions", "1 min", ("world.drawing.build",)),
-    Step("autoencoder", "autoencoder, cached latents", "25 min",
-         ("world.training.autoencoder", "--minutes", "23", "--noise", "0.4")),
+    Step(
+        "autoencoder",
+        "autoencoder, cached latents",
+        "25 min",
+        ("world.training.autoencoder", "--minutes", "23", "--noise", "0.4"),
+    ),
     Step("base-a", "base A (SD1.5's kind)", "3.3 h", ("world.training.base", "--hours", "3.3")),
     Step("export-a", "base A's weights into assets/demo", "5 s", ("world.training.export",)),
     Step("adapter", "sketch adapter for both bases", "12 min", ("world.training.adapter", "--minutes", "12")),
@@ -47,10 +52,18 @@ STEPS = (
     Step("probes", "probes on real composites, ceilings", "9 min", ("world.judges.probes",)),
     Step("bridge", "EffNet-MiniLM bridge score, ceiling", "20 s", ("world.judges.bridge_score",)),
     Step("ceilings", "what all evaluators tell of real pictures", "2 min", ("world.judges.ceilings",)),
-    Step("scores-a", "what base A paints, into docs/evidence", "3 min",
-         ("world.judges.scores", "--base", "A", "--count", "3")),
-    Step("scores-b", "what base B paints, into docs/evidence", "5 min",
-         ("world.judges.scores", "--base", "B", "--count", "3")),
+    Step(
+        "scores-a",
+        "what base A paints, into docs/evidence",
+        "3 min",
+        ("world.judges.scores", "--base", "A", "--count", "3"),
+    ),
+    Step(
+        "scores-b",
+        "what base B paints, into docs/evidence",
+        "5 min",
+        ("world.judges.scores", "--base", "B", "--count", "3"),
+    ),
 )
 
 
@@ -84,6 +97,7 @@ def run_step(step: Step) -> bool:
 def run_smoke() -> int:
     """All steps in a copy of the tree: neither the cache nor a shipped file of this one is read or written."""
     from .host import find_host
+
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "pack"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "node_modules"))

@@ -2,6 +2,7 @@
 
 It moves to nodes/bridge/demo when a base has been trained on its latents.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -41,15 +42,32 @@ class SharpAutoencoder(nn.Module):
         self.channels = channels
         self.linear_in = nn.Conv2d(192, channels, 1)
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, padding=1), nn.SiLU(),
-            nn.PixelUnshuffle(2), nn.Conv2d(128, 80, 1), *residuals(80, 1),
-            nn.PixelUnshuffle(2), nn.Conv2d(320, 128, 1), *residuals(128, 2), nn.SiLU(), nn.Conv2d(128, channels, 1))
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, 32, 3, padding=1),
+            nn.SiLU(),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(128, 80, 1),
+            *residuals(80, 1),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(320, 128, 1),
+            *residuals(128, 2),
+            nn.SiLU(),
+            nn.Conv2d(128, channels, 1),
+        )
         self.linear_out = nn.Conv2d(channels, 192, 1)
         self.decoder = nn.Sequential(
-            nn.Conv2d(channels, 128, 3, padding=1), *residuals(128, 3),
-            nn.Conv2d(128, 4 * 80, 1), nn.PixelShuffle(2), *residuals(80, 3),
-            nn.Conv2d(80, 4 * 40, 1), nn.PixelShuffle(2), *residuals(40, 2), nn.SiLU(),
-            nn.Conv2d(40, 12, 3, padding=1), nn.PixelShuffle(2))
+            nn.Conv2d(channels, 128, 3, padding=1),
+            *residuals(128, 3),
+            nn.Conv2d(128, 4 * 80, 1),
+            nn.PixelShuffle(2),
+            *residuals(80, 3),
+            nn.Conv2d(80, 4 * 40, 1),
+            nn.PixelShuffle(2),
+            *residuals(40, 2),
+            nn.SiLU(),
+            nn.Conv2d(40, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
         for last in (self.encoder[-1], self.decoder[-2]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

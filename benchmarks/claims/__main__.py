@@ -8,6 +8,7 @@ are written from what is there, whichever were asked for (but see --alone): Mark
 of ten minutes, and four more the first time, when the judge's pictures are fetched and drawn. First it says how much
 there is to do.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,8 +38,12 @@ from .lab import CACHE, ROOT, WEIGHTS, Job, Lab, current_commit, host_folder, ru
 from .plan import Plan, roster
 
 JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
-    "methods": claim_methods.jobs, "fusing": claim_fusing.jobs, "placing": claim_placing.jobs,
-    "scenes": claim_placing.scene_jobs, "ours": claim_fusing.ours_jobs, "crossed": claim_crossed.jobs,
+    "methods": claim_methods.jobs,
+    "fusing": claim_fusing.jobs,
+    "placing": claim_placing.jobs,
+    "scenes": claim_placing.scene_jobs,
+    "ours": claim_fusing.ours_jobs,
+    "crossed": claim_crossed.jobs,
     "parts": claim_parts.jobs,
 }
 # What is worth most for its time comes first where the budget is short.
@@ -56,11 +61,18 @@ def say(text: str) -> None:
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    plan = Plan(characters=roster("character")[:options.concepts], objects=roster("object")[:options.concepts],
-                chosen=CHOSEN)
+    plan = Plan(
+        characters=roster("character")[: options.concepts], objects=roster("object")[: options.concepts], chosen=CHOSEN
+    )
     plan = SMALLEST if options.smallest else QUICK if options.quick else plan
-    changes = {"pictures": options.pictures, "steps": options.steps, "seeds": options.seeds, "chosen": options.chosen,
-               "small_sets": options.sets, "base": options.base}
+    changes = {
+        "pictures": options.pictures,
+        "steps": options.steps,
+        "seeds": options.seeds,
+        "chosen": options.chosen,
+        "small_sets": options.sets,
+        "base": options.base,
+    }
     return Plan(**{**vars(plan), **{key: value for key, value in changes.items() if value}})
 
 
@@ -82,9 +94,11 @@ def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None
     cells = list({cell.label: cell for job in jobs for cell in job.cells}.values())
     missing, trainings = lab.missing(cells)
     seconds = lab.estimate(cells)
-    say(f"{len(trainings)} trainings, {len(missing)} of {len(cells)} cells and {sum(c.canvases for c in missing)} "
+    say(
+        f"{len(trainings)} trainings, {len(missing)} of {len(cells)} cells and {sum(c.canvases for c in missing)} "
         f"pictures of 64 pixels to do: {seconds / 3600:.1f} hours of one idle core, {seconds / 3600 / workers:.1f} on "
-        f"{workers}" + (f"; stops after {budget:g} minutes" if budget else ""))
+        f"{workers}" + (f"; stops after {budget:g} minutes" if budget else "")
+    )
     for table in dict.fromkeys(job.table for job in jobs):
         minutes = lab.estimate([cell for job in jobs if job.table == table for cell in job.cells]) / 60
         say(f"  {table}: {minutes:.0f} minutes of one core, with every training that it needs")
@@ -92,21 +106,30 @@ def announce(lab: Lab, jobs: Sequence[Job], workers: int, budget: float) -> None
 
 def tables_of(lab: Lab, judge: Judge, plan: Plan, keys: Sequence[str]) -> list[claim_page.Table]:
     """The tables of these keys, all where there are none."""
-    found = [*claim_methods.table(lab, judge, plan), *claim_fusing.table(lab, judge, plan),
-             *claim_crossed.table(lab, judge, plan), *claim_parts.table(lab, judge, plan),
-             *claim_placing.table(lab, judge, plan)]
+    found = [
+        *claim_methods.table(lab, judge, plan),
+        *claim_fusing.table(lab, judge, plan),
+        *claim_crossed.table(lab, judge, plan),
+        *claim_parts.table(lab, judge, plan),
+        *claim_placing.table(lab, judge, plan),
+    ]
     return [table for table in found if table.cells and (not keys or table.key in keys)]
 
 
-def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str,
-          out: Path) -> None:
+def write(
+    tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: argparse.Namespace, command: str, out: Path
+) -> None:
     """<out>.md, <out>.json and images/<out>-<table>.svg. What stands in <out>-words.md comes first."""
     words = out.with_name(f"{out.stem}-words.md")
     facts = {
-        "command": command, "commits": ", ".join(sorted(lab.commits or {lab.commit})), "base": lab.studio.base,
+        "command": command,
+        "commits": ", ".join(sorted(lab.commits or {lab.commit})),
+        "base": lab.studio.base,
         "base_weights": lab.base,
-        "steps": plan.steps, "pictures": plan.pictures, "training_seeds": plan.seeds, "sampler": {
-            "steps": lab.studio.steps, "guidance": lab.studio.guidance, "name": "dpmpp_2m normal"},
+        "steps": plan.steps,
+        "pictures": plan.pictures,
+        "training_seeds": plan.seeds,
+        "sampler": {"steps": lab.studio.steps, "guidance": lab.studio.guidance, "name": "dpmpp_2m normal"},
         "machine": options.machine or f"{os.cpu_count()} CPU cores, no GPU",
     }
     lines = [f"# Claims tried on the small world, base {lab.studio.base}", ""]
@@ -115,7 +138,8 @@ def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: arg
         f"`{command}` at {facts['commits']}; {facts['machine']}; {plan.steps} steps a training, {plan.pictures} "
         "pictures a prompt (half of it for K of 10 and more and for each of four prompts), "
         f"{facts['sampler']['name']}, {lab.studio.steps} steps, guidance {lab.studio.guidance:g}. Seeds: training 0 "
-        "and on, noise fixed per group. Tiny models trained by us: nothing here says how SD1.5 or SDXL will look.", "",
+        "and on, noise fixed per group. Tiny models trained by us: nothing here says how SD1.5 or SDXL will look.",
+        "",
     ]
     images = out.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -133,17 +157,28 @@ def write(tables: Sequence[claim_page.Table], lab: Lab, plan: Plan, options: arg
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="dev.py bench --claims", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="dev.py bench --claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
     parser.add_argument("--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's or SDXL's kind")
     parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
     parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")
     parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")
-    parser.add_argument("--chosen", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,NAME",
-                        help=f"concepts of the table of methods; {','.join(CHOSEN)}")
-    parser.add_argument("--sets", type=lambda text: tuple(map(int, text.split(","))), default=(), metavar="N,N",
-                        help="training pictures in the table of methods, 10,4; all other tables use the first")
+    parser.add_argument(
+        "--chosen",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,NAME",
+        help=f"concepts of the table of methods; {','.join(CHOSEN)}",
+    )
+    parser.add_argument(
+        "--sets",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=(),
+        metavar="N,N",
+        help="training pictures in the table of methods, 10,4; all other tables use the first",
+    )
     parser.add_argument("--pictures", type=int, default=0, help="of a prompt; 0: 8")
     parser.add_argument("--steps", type=int, default=0, help="of every training; 0: 240")
     parser.add_argument("--seeds", type=int, default=0, help="training seeds in the table of methods; 0: one")
@@ -223,8 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save(lab, options.out)
     for failure in lab.failures:
         say(f"FAILED {failure}")
-    say(f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
-        f"{host_folder(0).parent.relative_to(ROOT)}")
+    say(
+        f"{(time.monotonic() - begin) / 60:.1f} minutes; {threading.active_count() - 1} threads left; cells in "
+        f"{host_folder(0).parent.relative_to(ROOT)}"
+    )
     return 1 if lab.failures else 0
 
 

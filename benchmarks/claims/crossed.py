@@ -1,5 +1,6 @@
 """Concepts learned in each way, merged in each way (Mix-of-Show's table 1 in kind), and pairs of concepts learned
 together, one after the other, or apart and merged (Custom Diffusion's comparison)."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -20,9 +21,12 @@ PRESETS = ("LoRA", "LoRA with a word", "Custom Diffusion", "DreamBooth", "ED-LoR
 ARMS = (EXACT, SUM, Arm("average", "average"))
 PAIR_PRESETS = ("Custom Diffusion", "ED-LoRA")
 TOGETHER, IN_TURN = "in one run", "one after the other"
-COLUMNS = (Column("alone", "alone: nearest is right", ".0%"),
-           Column("nearest", "merged: nearest is right", ".0%", True),
-           Column("kept", "identity kept", ".0%", True), Column("drift", "drift of other prompts", ".3f", True))
+COLUMNS = (
+    Column("alone", "alone: nearest is right", ".0%"),
+    Column("nearest", "merged: nearest is right", ".0%", True),
+    Column("kept", "identity kept", ".0%", True),
+    Column("drift", "drift of other prompts", ".3f", True),
+)
 
 
 def group_of(plan: Plan) -> tuple[str, ...]:
@@ -71,17 +75,33 @@ def _build(studio: graphs.Studio, files: Mapping[str, str], arm: Arm, prompts: M
 
 
 def pair_jobs(plan: Plan) -> list[Job]:
-    return [Job("crossed", f"{preset}: {' and '.join(names)}",
-                (*(cells_of(plan, name, preset, plan.small_sets[0])[0] for name in names),
-                 *pair_cells(plan, names, preset).values()))
-            for names in pairs_of(plan) for preset in PAIR_PRESETS]
+    return [
+        Job(
+            "crossed",
+            f"{preset}: {' and '.join(names)}",
+            (
+                *(cells_of(plan, name, preset, plan.small_sets[0])[0] for name in names),
+                *pair_cells(plan, names, preset).values(),
+            ),
+        )
+        for names in pairs_of(plan)
+        for preset in PAIR_PRESETS
+    ]
 
 
 Scores = dict[str, dict[str, list[float]]]
 
 
-def add_scores(scores: Scores, lab: Lab, judge: Judge, plan: Plan, names: Sequence[str], preset: str,
-               painted: Mapping[str, Painted], base: Mapping[str, Painted]) -> None:
+def add_scores(
+    scores: Scores,
+    lab: Lab,
+    judge: Judge,
+    plan: Plan,
+    names: Sequence[str],
+    preset: str,
+    painted: Mapping[str, Painted],
+    base: Mapping[str, Painted],
+) -> None:
     """What one cell says about each of its concepts, against the same method alone."""
     scores["drift"][names[0]] += other_prompts(painted, base)
     for name in names:
@@ -121,11 +141,21 @@ def _crossed_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painte
             scores = empty()
             add_scores(scores, lab, judge, plan, names, preset, found[0], base)
             rows.append(Row((preset, arm.title, str(len(names))), arm.title, figures_of(scores)))
-    notes = ("Each concept alone is the same training as in the table of methods. *Identity kept* as in the table of "
-             "fusing, against the same method alone. P+ and textual inversion have no weights to merge.",)
+    notes = (
+        "Each concept alone is the same training as in the table of methods. *Identity kept* as in the table of "
+        "fusing, against the same method alone. P+ and textual inversion have no weights to merge.",
+    )
     heads = ("learned by", "merged by", "concepts")
-    return Table("crossed", f"Ways to learn, merged: K = {len(names)}", heads, COLUMNS, tuple(rows), len(rows),
-                 len(PRESETS) * len(ARMS), notes)
+    return Table(
+        "crossed",
+        f"Ways to learn, merged: K = {len(names)}",
+        heads,
+        COLUMNS,
+        tuple(rows),
+        len(rows),
+        len(PRESETS) * len(ARMS),
+        notes,
+    )
 
 
 def _pair_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painted] | None) -> Table:
@@ -146,7 +176,17 @@ def _pair_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painted] 
                 scores[key] |= {name: values for name, values in scores["nearest"].items() if name in members}
             rows.append(Row((preset, way, str(len(scores["nearest"]))), way, figures_of(scores)))
     columns = (*COLUMNS, Column("first", "first of each pair right", ".0%"), Column("last", "second right", ".0%"))
-    notes = ("As many steps for each concept in all ways; *in one run* has them all in one training. One after the "
-             "other: the second is learned on the base that the first is in, and both are loaded.",)
-    return Table("pairs", "Two concepts: together, in turn, or apart and merged", ("learned by", "how", "concepts"),
-                 columns, tuple(rows), done, total, notes)
+    notes = (
+        "As many steps for each concept in all ways; *in one run* has them all in one training. One after the "
+        "other: the second is learned on the base that the first is in, and both are loaded.",
+    )
+    return Table(
+        "pairs",
+        "Two concepts: together, in turn, or apart and merged",
+        ("learned by", "how", "concepts"),
+        columns,
+        tuple(rows),
+        done,
+        total,
+        notes,
+    )

@@ -1,4 +1,5 @@
 """The tables of fusing: K concepts in one set of weights by every method, and what our own settings do at one K."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -27,20 +28,38 @@ NO_PRIOR = Arm("exact, prior 0", "exact", settings=everywhere("prior", 0.0))
 FULL_PRIOR = Arm("exact, prior 1", "exact", settings=everywhere("prior", 1.0))
 RANK_ONE = Arm("exact, rank 1", "exact", rank_one=True)
 THOROUGH = Arm("thorough calibration", "exact", "thorough")
-ARMS = (EXACT, SUM, *BASELINES, NO_PRIOR, FULL_PRIOR, STAGED, REFINED,
-        RANK_ONE, Arm("sum, rank 1", "sum", rank_one=True))
+ARMS = (
+    EXACT,
+    SUM,
+    *BASELINES,
+    NO_PRIOR,
+    FULL_PRIOR,
+    STAGED,
+    REFINED,
+    RANK_ONE,
+    Arm("sum, rank 1", "sum", rank_one=True),
+)
 OURS = (
-    EXACT, *(Arm(f"ridge {value:g}", "exact", settings=everywhere("ridge", value)) for value in (0.0, 1e-3, 1e-1)),
-    NO_PRIOR, FULL_PRIOR, STAGED, REFINED, Arm("quick calibration", "exact", "quick"),
+    EXACT,
+    *(Arm(f"ridge {value:g}", "exact", settings=everywhere("ridge", value)) for value in (0.0, 1e-3, 1e-1)),
+    NO_PRIOR,
+    FULL_PRIOR,
+    STAGED,
+    REFINED,
+    Arm("quick calibration", "exact", "quick"),
     THOROUGH,
     Arm("text encoder not solved", "exact", settings=(("stage_text", False),)),
     Arm("keys and values not solved", "exact", settings=(("stage_kv", False),)),
     Arm("spatial layers not solved", "exact", settings=(("stage_spatial", False),)),
     Arm("one embedding, at sampling", "exact", plain=True),
 )
-COLUMNS = (Column("nearest", "nearest is right", ".0%", True), Column("share", "of that of each alone", ".0%"),
-           Column("kept", "identity kept", ".0%", True), Column("drift", "drift of other prompts", ".3f", True),
-           Column("seconds", "seconds to fuse and paint", ".0f"))
+COLUMNS = (
+    Column("nearest", "nearest is right", ".0%", True),
+    Column("share", "of that of each alone", ".0%"),
+    Column("kept", "identity kept", ".0%", True),
+    Column("drift", "drift of other prompts", ".3f", True),
+    Column("seconds", "seconds to fuse and paint", ".0f"),
+)
 
 
 def groups_of(plan: Plan, k: int) -> tuple[tuple[str, ...], ...]:
@@ -48,9 +67,9 @@ def groups_of(plan: Plan, k: int) -> tuple[tuple[str, ...], ...]:
     if k > max(len(plan.characters), len(plan.objects)):
         both = [name for pair in zip_longest(plan.characters, plan.objects) for name in pair if name]
         return (tuple(both[:k]),) if k <= len(both) else ()
-    cut = [[names[i:i + k] for i in range(0, len(names) - k + 1, k)] for names in (plan.characters, plan.objects)]
+    cut = [[names[i : i + k] for i in range(0, len(names) - k + 1, k)] for names in (plan.characters, plan.objects)]
     mixed = [group for pair in zip_longest(*cut) for group in pair if group]
-    return tuple(mixed[:max(plan.groups // (k // 2), 1)])
+    return tuple(mixed[: max(plan.groups // (k // 2), 1)])
 
 
 def count_of(plan: Plan, k: int) -> int:
@@ -59,8 +78,9 @@ def count_of(plan: Plan, k: int) -> int:
 
 def cell_of(plan: Plan, names: Sequence[str], arm: Arm) -> Cell:
     rounds = {EXACT: 1.0, STAGED: 2.0, REFINED: 2.0, RANK_ONE: 1.0, THOROUGH: 3.0}.get(arm, 0.0)
-    return fused_cell(plan, names, arm, count_of(plan, len(names)), (f"K = {len(names)}", names[0], arm.title),
-                      rounds * len(names))
+    return fused_cell(
+        plan, names, arm, count_of(plan, len(names)), (f"K = {len(names)}", names[0], arm.title), rounds * len(names)
+    )
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -96,12 +116,16 @@ def floor_of(judge: Judge, base: Mapping[str, Painted], name: str) -> float:
 
 
 def other_prompts(painted: Mapping[str, Painted], base: Mapping[str, Painted]) -> list[float]:
-    return [value for i in range(len(UNRELATED)) for value in
-            drift(painted[f"unrelated{i}"].features[:, 0], base[f"unrelated{i}"].features[:, 0])]
+    return [
+        value
+        for i in range(len(UNRELATED))
+        for value in drift(painted[f"unrelated{i}"].features[:, 0], base[f"unrelated{i}"].features[:, 0])
+    ]
 
 
-def score(lab: Lab, judge: Judge, plan: Plan, groups: Sequence[Sequence[str]], arm: Arm,
-          base: Mapping[str, Painted]) -> tuple[dict[str, Figure], int]:
+def score(
+    lab: Lab, judge: Judge, plan: Plan, groups: Sequence[Sequence[str]], arm: Arm, base: Mapping[str, Painted]
+) -> tuple[dict[str, Figure], int]:
     """(figures over all groups of one K, how many groups are there)."""
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     done = 0
@@ -190,8 +214,10 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
         "Intervals: 95 %, by drawing concepts (drift: groups).",
     )
     heads = ("K", "method", "sum of ranks / width", "concepts")
-    return [Table("fusing", "K concepts in one set of weights", heads, COLUMNS, tuple(rows), done, total, notes),
-            ours_table(lab, judge, plan, base)]
+    return [
+        Table("fusing", "K concepts in one set of weights", heads, COLUMNS, tuple(rows), done, total, notes),
+        ours_table(lab, judge, plan, base),
+    ]
 
 
 def ours_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painted] | None) -> Table:
@@ -202,7 +228,17 @@ def ours_table(lab: Lab, judge: Judge, plan: Plan, base: Mapping[str, Painted] |
         if figures:
             rows.append(Row((arm.title, str(number * len(groups[0]))), "", figures))
     k = len(groups[0]) if groups else 0
-    return Table("ours", f"Our settings, K = {k}", ("setting", "concepts"), COLUMNS, tuple(rows), done,
-                 len(OURS) * len(groups), ("The first line is the default: ridge 0.01, prior 0.1, own statistics, "
-                                           "standard calibration, layered embeddings. Each other line changes one "
-                                           "thing.",))
+    return Table(
+        "ours",
+        f"Our settings, K = {k}",
+        ("setting", "concepts"),
+        COLUMNS,
+        tuple(rows),
+        done,
+        len(OURS) * len(groups),
+        (
+            "The first line is the default: ridge 0.01, prior 0.1, own statistics, "
+            "standard calibration, layered embeddings. Each other line changes one "
+            "thing.",
+        ),
+    )

@@ -28,18 +28,30 @@ HELD_OUT = ("{} wearing a hat, yellow background", "{} with glasses, gray backgr
 GENERIC = ("a car, yellow background", "a person with long blonde hair, gray background", "an apple, pink background")
 LEVELS = (900, 700, 500, 300, 100)  # of 1000 timesteps
 VARIANTS = {
-    "exact (default)": ("exact", {}), "exact, no prior": ("exact", {"prior": 0.0}),
-    "exact, prior 0.01": ("exact", {"prior": 0.01}), "exact, prior 1": ("exact", {"prior": 1.0}),
-    "exact, ridge 0.01": ("exact", {"ridge": 0.01}), "exact, ridge 0.03": ("exact", {"ridge": 0.03}),
-    "exact, ridge 0.1": ("exact", {"ridge": 0.1}), "exact, ridge 0.3": ("exact", {"ridge": 0.3}),
+    "exact (default)": ("exact", {}),
+    "exact, no prior": ("exact", {"prior": 0.0}),
+    "exact, prior 0.01": ("exact", {"prior": 0.01}),
+    "exact, prior 1": ("exact", {"prior": 1.0}),
+    "exact, ridge 0.01": ("exact", {"ridge": 0.01}),
+    "exact, ridge 0.03": ("exact", {"ridge": 0.03}),
+    "exact, ridge 0.1": ("exact", {"ridge": 0.1}),
+    "exact, ridge 0.3": ("exact", {"ridge": 0.3}),
     "exact, ridge 0.1, prior 1": ("exact", {"ridge": 0.1, "prior": 1.0}),
     "exact, ridge 0.1, no prior": ("exact", {"ridge": 0.1, "prior": 0.0}),
-    "exact, staged": ("exact", {"mode": "staged"}), "exact, refine 1": ("exact", {"refine": 1}),
+    "exact, staged": ("exact", {"mode": "staged"}),
+    "exact, refine 1": ("exact", {"refine": 1}),
     "exact, staged, refine 1": ("exact", {"mode": "staged", "refine": 1}),
-    "exact, all ranks": ("exact", {"size": "exact"}), "exact, of rank 1": ("exact", {"concept_rank": 1}),
-    "gradient": ("gradient", {}), "regmean": ("regmean", {}), "constrained": ("constrained", {}),
-    "sum": ("sum", {}), "average": ("average", {}), "svd": ("svd", {}), "ties": ("ties", {}), "dare": ("dare", {}),
-}  # fmt: skip
+    "exact, all ranks": ("exact", {"size": "exact"}),
+    "exact, of rank 1": ("exact", {"concept_rank": 1}),
+    "gradient": ("gradient", {}),
+    "regmean": ("regmean", {}),
+    "constrained": ("constrained", {}),
+    "sum": ("sum", {}),
+    "average": ("average", {}),
+    "svd": ("svd", {}),
+    "ties": ("ties", {}),
+    "dare": ("dare", {}),
+}
 
 
 @dataclass
@@ -70,6 +82,7 @@ class Bench:
             text = encode_layered(clip, prompt, len(layers))
             patched = model.clone()
             if text.layers is not None:
+
                 def per_layer(n, context, value, options, rows=text.layers):
                     row = rows[index[options["block"][:2], options["block_index"]]].expand(len(context), -1, -1)
                     return n, row, row
@@ -77,8 +90,9 @@ class Bench:
                 patched.set_model_attn2_patch(per_layer)
             comfy.model_management.load_models_gpu([patched])
             context = text.context.expand(len(noisy), -1, -1)
-            clean = patched.model.apply_model(noisy, sigmas, c_crossattn=context,
-                                              transformer_options=patched.model_options["transformer_options"])
+            clean = patched.model.apply_model(
+                noisy, sigmas, c_crossattn=context, transformer_options=patched.model_options["transformer_options"]
+            )
             found.append((noisy - clean) / sigmas.view(-1, 1, 1, 1))
         return torch.stack(found)
 
@@ -132,12 +146,19 @@ def measure(bench: Bench, uses, calibration: str, only: str) -> None:
         seconds = time.perf_counter() - begun
         model, clip = bench.with_concept(result.concept, uses)
         lost = [
-            squared(bench.predict(model, clip, [text.format(label) for text in HELD_OUT], bench.pictures(label)),
-                    alone[label]) / scale[label] for label in labels
-        ]  # fmt: skip
+            squared(
+                bench.predict(model, clip, [text.format(label) for text in HELD_OUT], bench.pictures(label)),
+                alone[label],
+            )
+            / scale[label]
+            for label in labels
+        ]
         changed = squared(bench.predict(model, clip, GENERIC, generic), plain) / (sum(changes) / len(changes))
-        print(f"| {title} | {' | '.join(f'{value:.3f}' for value in lost)} | {sum(lost) / len(lost):.3f} | "
-              f"{changed:.2f} | {seconds:.1f} |", flush=True)  # fmt: skip
+        print(
+            f"| {title} | {' | '.join(f'{value:.3f}' for value in lost)} | {sum(lost) / len(lost):.3f} | "
+            f"{changed:.2f} | {seconds:.1f} |",
+            flush=True,
+        )
 
 
 def find_files(fingerprint: str, count: int) -> list[Path]:
@@ -179,8 +200,11 @@ def main() -> None:
         sys.exit("Fewer than two concepts of this base: run `python -m benchmarks.claims fusing`, or name files.")
     uses = tuple(ConceptUse(read_concept(path)) for path in files)
     ranks = sum(max((getattr(d, "rank", 0) for d in use.concept.deltas.values()), default=0) for use in uses)
-    print(f"{', '.join(path.stem for path in files)} on small base A, calibration {options.calibration}, "
-          f"sum of ranks {ranks}\n", flush=True)
+    print(
+        f"{', '.join(path.stem for path in files)} on small base A, calibration {options.calibration}, "
+        f"sum of ranks {ranks}\n",
+        flush=True,
+    )
     with torch.inference_mode():
         measure(bench, uses, options.calibration, options.only)
 

@@ -1,4 +1,5 @@
 """Graphs of the claims' tables, as the server's API takes them: trainings, fusions, and ways to put people in a row."""
+
 from __future__ import annotations
 
 import json
@@ -45,18 +46,32 @@ class Graph:
         unknown = set(inputs) - set(specs)
         if unknown:
             raise KeyError(f"{class_type} has no inputs {sorted(unknown)}")
-        filled |= {name: list(value) if isinstance(value, tuple) else value
-                   for name, value in inputs.items() if value is not None}
+        filled |= {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in inputs.items()
+            if value is not None
+        }
         self.nodes[key] = {"class_type": class_type, "inputs": filled}
         return key
 
-    def paint(self, key: str, model: tuple, positive: tuple, negative: tuple, count: int, seed: int,
-              width: int = SIDE) -> None:
+    def paint(
+        self, key: str, model: tuple, positive: tuple, negative: tuple, count: int, seed: int, width: int = SIDE
+    ) -> None:
         """Sample `count` pictures in one batch and save them under `key`."""
         self.add(f"{key}-latent", "EmptyLatentImage", width=width, height=SIDE, batch_size=count)
-        self.add(f"{key}-sample", "KSampler", model=model, positive=positive, negative=negative, seed=seed,
-                 latent_image=(f"{key}-latent", 0), steps=self.studio.steps, cfg=self.studio.guidance,
-                 sampler_name="dpmpp_2m", scheduler="normal")
+        self.add(
+            f"{key}-sample",
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            seed=seed,
+            latent_image=(f"{key}-latent", 0),
+            steps=self.studio.steps,
+            cfg=self.studio.guidance,
+            sampler_name="dpmpp_2m",
+            scheduler="normal",
+        )
         self.add(f"{key}-decode", "VAEDecode", samples=(f"{key}-sample", 0), vae=VAE)
         self.add(key, "SaveImage", images=(f"{key}-decode", 0), filename_prefix="claims/picture")
 
@@ -69,8 +84,15 @@ class Graph:
         if arm.rank_one:
             self.add("cut", "ClaimsRankOne", concepts=concepts)
             concepts = ("cut", 0)
-        self.add("fuse", "MixOfShowFuse", **BASE, concepts=concepts, method=arm.method, calibration=arm.calibration,
-                 settings=settings)
+        self.add(
+            "fuse",
+            "MixOfShowFuse",
+            **BASE,
+            concepts=concepts,
+            method=arm.method,
+            calibration=arm.calibration,
+            settings=settings,
+        )
         return ("fuse", 0), ("fuse", 1)
 
 
@@ -98,8 +120,16 @@ def start(studio: Studio, scenery: bool = False) -> Graph:
     return graph
 
 
-def training(studio: Studio, datasets: Sequence[Mapping[str, str]], preset: str, steps: int, seed: int, save_as: str,
-             changes: Mapping[str, object], after: Mapping[str, str]) -> dict:
+def training(
+    studio: Studio,
+    datasets: Sequence[Mapping[str, str]],
+    preset: str,
+    steps: int,
+    seed: int,
+    save_as: str,
+    changes: Mapping[str, object],
+    after: Mapping[str, str],
+) -> dict:
     """Train the concepts of all datasets in one run; the file's path comes out as text. after: concepts, name -> file,
     that the base has learned before."""
     changes = dict(changes)
@@ -113,8 +143,18 @@ def training(studio: Studio, datasets: Sequence[Mapping[str, str]], preset: str,
         graph.add(key, "MixOfShowDataset", **dataset, dataset=link)
         link = (key, 0)
     graph.add("settings", "MixOfShowTrainSettings", **{"preview_every": 0, **changes})
-    graph.add("train", "MixOfShowTrain", **base, vae=VAE, dataset=link, preset=preset, seed=seed, steps=steps,
-              save_as=save_as, settings=("settings", 0))
+    graph.add(
+        "train",
+        "MixOfShowTrain",
+        **base,
+        vae=VAE,
+        dataset=link,
+        preset=preset,
+        seed=seed,
+        steps=steps,
+        save_as=save_as,
+        settings=("settings", 0),
+    )
     graph.add("path", "PreviewAny", source=("train", 3))
     return graph.nodes
 
@@ -128,8 +168,9 @@ def load(graph: Graph, files: Mapping[str, str]) -> tuple[str, int]:
     return link
 
 
-def painted(studio: Studio, files: Mapping[str, str], arm: Arm, prompts: Mapping[str, tuple[str, int]],
-            seed: int) -> dict:
+def painted(
+    studio: Studio, files: Mapping[str, str], arm: Arm, prompts: Mapping[str, tuple[str, int]], seed: int
+) -> dict:
     """Fuse `files` (none: the base itself) and paint every prompt: key -> (text, how many)."""
     graph = start(studio)
     model, clip = BASE["model"], BASE["clip"]
@@ -156,9 +197,16 @@ def row_prompt(names: Sequence[str], ending: str) -> str:
 def regions_json(names: Sequence[str], scene: str) -> str:
     share, shape = 1 / len(names), "ellipse" if scene else "rect"  # in a scene something is left for it
     ending = " in a background" if scene else ""
-    regions = [{"id": name, "name": name, "concept": name, "prompt": f"a photo of {name}{ending}",
-                "shape": {"type": shape, "x": i * share, "y": 0, "width": share, "height": 1}}
-               for i, name in enumerate(names)]
+    regions = [
+        {
+            "id": name,
+            "name": name,
+            "concept": name,
+            "prompt": f"a photo of {name}{ending}",
+            "shape": {"type": shape, "x": i * share, "y": 0, "width": share, "height": 1},
+        }
+        for i, name in enumerate(names)
+    ]
     document = {"version": 1, "regions": regions}
     return json.dumps(document | ({"background": {"concept": scene}} if scene else {"suffix": BACKGROUND}))
 
@@ -200,8 +248,16 @@ def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: in
         graph.add("regions", "MixOfShowRegions", editor=regions_json(names, scene), width=width, height=SIDE)
         regions = ("regions", 0)
     text = row_prompt(names, f" in {scene}" if scene else f", {BACKGROUND}")
-    graph.add("place", "MixOfShowPlace", model=model, clip=clip, negative="", regions=regions,
-              prompt=f"a photo of {scene}" if scene and regions else text, concepts=None if method else concepts)
+    graph.add(
+        "place",
+        "MixOfShowPlace",
+        model=model,
+        clip=clip,
+        negative="",
+        regions=regions,
+        prompt=f"a photo of {scene}" if scene and regions else text,
+        concepts=None if method else concepts,
+    )
     graph.paint("row", ("place", 0), ("place", 1), ("place", 2), count, seed, width)
     return graph.nodes
 
@@ -211,8 +267,15 @@ def _masks(graph: Graph, names: Sequence[str], width: int) -> None:
     graph.add("empty", "SolidMask", value=0.0, width=width, height=SIDE)
     graph.add("full", "SolidMask", value=1.0, width=SIDE, height=SIDE)
     for i, name in enumerate(names):
-        graph.add(f"{name}-mask", "MaskComposite", destination=("empty", 0), source=("full", 0), x=i * SIDE, y=0,
-                  operation="add")
+        graph.add(
+            f"{name}-mask",
+            "MaskComposite",
+            destination=("empty", 0),
+            source=("full", 0),
+            x=i * SIDE,
+            y=0,
+            operation="add",
+        )
 
 
 def _attention_couple(graph: Graph, names: Sequence[str], model: tuple, clip: tuple, width: int) -> None:
@@ -239,12 +302,24 @@ def _host_masks(graph: Graph, files: Mapping[str, str], hooks: bool, clip: tuple
         encoder = clip
         if hooks:
             graph.add(f"{name}-hook", "CreateHookLora", lora_name=file, strength_model=1.0, strength_clip=1.0)
-            graph.add(f"{name}-clip", "SetClipHooks", clip=clip, hooks=(f"{name}-hook", 0), apply_to_conds=True,
-                      schedule_clip=False)
+            graph.add(
+                f"{name}-clip",
+                "SetClipHooks",
+                clip=clip,
+                hooks=(f"{name}-hook", 0),
+                apply_to_conds=True,
+                schedule_clip=False,
+            )
             encoder = (f"{name}-clip", 0)
         graph.add(f"{name}-text", "CLIPTextEncode", clip=encoder, text=f"a photo of {name}, {BACKGROUND}")
-        graph.add(f"{name}-cond", "ConditioningSetMask", conditioning=(f"{name}-text", 0), mask=(f"{name}-mask", 0),
-                  strength=1.0, set_cond_area="default")
+        graph.add(
+            f"{name}-cond",
+            "ConditioningSetMask",
+            conditioning=(f"{name}-text", 0),
+            mask=(f"{name}-mask", 0),
+            strength=1.0,
+            set_cond_area="default",
+        )
         if link is None:
             link = (f"{name}-cond", 0)
         else:

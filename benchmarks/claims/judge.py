@@ -3,6 +3,7 @@
 References are real pictures seen through the base's autoencoder. Painted pictures are softer still, so that every share
 stands beside two others: that of real held-out pictures, and that of the concept alone.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -3,6 +3,7 @@
 A cell is one graph. What it depends on (base, graph, concept files, which carry a hash of their training) is its name
 in the cache, so a run that is cut off goes on where it was. Change VERSION where the code that paints has changed.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -32,8 +33,10 @@ from . import graphs as graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "claims"
-WEIGHTS = {"A": ROOT / "assets" / "demo" / "small_base.safetensors",
-           "B": ROOT / "assets" / "demo" / "small_base_xl.safetensors"}
+WEIGHTS = {
+    "A": ROOT / "assets" / "demo" / "small_base.safetensors",
+    "B": ROOT / "assets" / "demo" / "small_base_xl.safetensors",
+}
 VERSION = 2
 NODES = Path(__file__).resolve().parent / "peer_nodes.py"
 # Seconds of one idle core (base A; B costs BASE_FACTOR times as much), as measured; corrected while a run goes on.
@@ -172,8 +175,16 @@ class Lab:
             if training.every:
                 changes |= {"validate_every": training.every, "validation_prompts": f"a photo of {training.name}"}
             datasets = [t.dataset() for t in (training, beside) if t]
-            nodes = graphs.training(self.studio, datasets, training.preset, training.steps, training.seed,
-                                    self.stem(training), changes, {after.name: self.file(after)} if after else {})
+            nodes = graphs.training(
+                self.studio,
+                datasets,
+                training.preset,
+                training.steps,
+                training.seed,
+                self.stem(training),
+                changes,
+                {after.name: self.file(after)} if after else {},
+            )
             # What a run left that was cut off would push this one's files to other names.
             loras, steps = host_folder(0) / "models" / "loras" / "mixofshow", server.base / "output/mixofshow/steps"
             for left in (*loras.glob(f"{self.stem(training)}*"), *steps.glob(f"{self.stem(training)}*")):
@@ -185,8 +196,13 @@ class Lab:
             path = Path(outputs["path"]["text"][0].strip().splitlines()[-1])
             for early in steps.glob(f"{self.stem(training)}-step*"):
                 early.rename(loras / early.name)  # where every host finds it
-            record = {"file": f"mixofshow/{path.name}", "seconds": seconds, "bytes": path.stat().st_size,
-                      "peak_mib": memory_mib(server.process.pid, "VmHWM") - before, "commit": self.commit}
+            record = {
+                "file": f"mixofshow/{path.name}",
+                "seconds": seconds,
+                "bytes": path.stat().st_size,
+                "peak_mib": memory_mib(server.process.pid, "VmHWM") - before,
+                "commit": self.commit,
+            }
             if record["file"] != self.file(training):
                 raise RuntimeError(f"{path.name} was saved where {self.file(training)} was expected: remove {CACHE}")
             self.record_path(training).write_text(json.dumps(record))
@@ -239,8 +255,12 @@ class Lab:
             return None
         with np.load(path) as data:
             keys = {name.rpartition("/")[0] for name in data.files} - {""}
-            painted = {key: Painted(*(torch.from_numpy(data[f"{key}/{part}"]).float()
-                                      for part in ("features", "corners", "sharpness"))) for key in keys}
+            painted = {
+                key: Painted(
+                    *(torch.from_numpy(data[f"{key}/{part}"]).float() for part in ("features", "corners", "sharpness"))
+                )
+                for key in keys
+            }
             facts = json.loads(str(data[""]))
             self.commits.add(facts["commit"])
             return painted, facts
@@ -276,7 +296,7 @@ def picture_folder(training: Training) -> Path:
     if not few.exists():
         part = few.with_name(f"{few.name}.{threading.get_ident()}")
         part.mkdir(parents=True)
-        for file in files[:training.pictures]:
+        for file in files[: training.pictures]:
             for path in folder.glob(f"{file.stem}.*"):
                 shutil.copy(path, part)
         part.replace(few)
@@ -308,8 +328,13 @@ def prepare_folder(number: int) -> Path:
     return folder
 
 
-def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[Job]], workers: int,
-             deadline: float, look_in: Callable[[Lab], None]) -> Lab:
+def run_jobs(
+    make_lab: Callable[[Server], Lab],
+    order: Callable[[Lab], Sequence[Job]],
+    workers: int,
+    deadline: float,
+    look_in: Callable[[Lab], None],
+) -> Lab:
     """Run jobs in order on `workers` hosts of one thread each until all are done or the deadline comes.
 
     Every LOOK_IN seconds, `look_in` may write what is there. A cell that fails is named in the lab's failures and left
@@ -318,8 +343,10 @@ def run_jobs(make_lab: Callable[[Server], Lab], order: Callable[[Lab], Sequence[
     os.environ["OMP_NUM_THREADS"] = "1" if workers > 1 else os.environ.get("OMP_NUM_THREADS", "2")
     CACHE.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        servers = [stack.enter_context(start_server(find_host(), extra_nodes=(NODES,), base=prepare_folder(n)))
-                   for n in range(workers)]
+        servers = [
+            stack.enter_context(start_server(find_host(), extra_nodes=(NODES,), base=prepare_folder(n)))
+            for n in range(workers)
+        ]
         lab = make_lab(servers[0])
         waiting, hand = list(order(lab)), threading.Lock()
 

@@ -1,4 +1,5 @@
 """The table of methods: every preset of Train on the same pictures and steps, over concepts of four kinds."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -23,13 +24,19 @@ CHANGES = {GROUPED: ("ED-LoRA", (("embedding_rows", "resolutions"),))}  # title 
 SEEDED = ("LoRA", "ED-LoRA")  # with every training seed of the plan; the rest with the first
 LOOKS = 3  # at a quarter, half and three quarters of the steps
 COLUMNS = (
-    Column("nearest", "nearest is right", ".0%", True), Column("seeds", "spread of that over seeds", ".0%"),
+    Column("nearest", "nearest is right", ".0%", True),
+    Column("seeds", "spread of that over seeds", ".0%"),
     Column("similarity", "similarity"),
-    Column("kept", "identity, of base 0 to real 1", ".2f", True), Column("text", "fits its text", ".0%"),
-    Column("background", "background as asked", ".0%"), Column("noun", "drift of the class noun", ".3f", True),
-    Column("compound", "drift of a phrase with it", ".3f"), Column("leak", "class noun shows the concept", ".0%"),
-    Column("kid", "KID of the class noun x 1000", ".1f"), Column("reach", "steps to 90 %", ".0f"),
-    Column("kib", "file, KiB", ".0f"), Column("peak", "peak memory, MiB more", ".0f"),
+    Column("kept", "identity, of base 0 to real 1", ".2f", True),
+    Column("text", "fits its text", ".0%"),
+    Column("background", "background as asked", ".0%"),
+    Column("noun", "drift of the class noun", ".3f", True),
+    Column("compound", "drift of a phrase with it", ".3f"),
+    Column("leak", "class noun shows the concept", ".0%"),
+    Column("kid", "KID of the class noun x 1000", ".1f"),
+    Column("reach", "steps to 90 %", ".0f"),
+    Column("kib", "file, KiB", ".0f"),
+    Column("peak", "peak memory, MiB more", ".0f"),
     Column("seconds", "seconds", ".0f"),
 )
 
@@ -61,12 +68,15 @@ def cells_of(plan: Plan, name: str, preset: str, pictures: int, seed: int = 0) -
     trained_by, changes = CHANGES.get(preset, (preset, ()))
     training = plan.concept(name, trained_by, pictures, seed, changes)
     looks = [training.every * n for n in range(1, LOOKS + 1)] if training.every else []
-    return tuple(cell_of(plan, replace(training, at=at), (name, preset, pictures, seed, at), ("0", "1") if at else ())
-                 for at in (0, *looks))
+    return tuple(
+        cell_of(plan, replace(training, at=at), (name, preset, pictures, seed, at), ("0", "1") if at else ())
+        for at in (0, *looks)
+    )
 
 
-def _build(studio: graphs.Studio, files: Mapping[str, str], arm: graphs.Arm,
-           wanted: Mapping[str, tuple[str, int]]) -> dict:
+def _build(
+    studio: graphs.Studio, files: Mapping[str, str], arm: graphs.Arm, wanted: Mapping[str, tuple[str, int]]
+) -> dict:
     return graphs.painted(studio, files, arm, wanted, SEED)
 
 
@@ -75,8 +85,12 @@ def jobs(plan: Plan) -> list[Job]:
     for pictures in plan.small_sets:
         for seed in range(plan.seeds):
             for name in plan.chosen:
-                cells = [c for preset in presets_of(plan) if seed in seeds_of(plan, preset)
-                         for c in cells_of(plan, name, preset, pictures, seed)]
+                cells = [
+                    c
+                    for preset in presets_of(plan)
+                    if seed in seeds_of(plan, preset)
+                    for c in cells_of(plan, name, preset, pictures, seed)
+                ]
                 found.append(Job("methods", f"{name}, {pictures} pictures", tuple(cells)))
     return found
 
@@ -165,8 +179,10 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     real = interval({name: judge.real_hits(kind_of(name), name) for name in plan.chosen})
     columns, seeds = COLUMNS, "one training seed"
     if plan.seeds > 1:
-        seeds = (f"{plan.seeds} training seeds for {' and '.join(SEEDED)} as far as they are done, one for the rest; "
-                 "their spread is the standard deviation within a concept")
+        seeds = (
+            f"{plan.seeds} training seeds for {' and '.join(SEEDED)} as far as they are done, one for the rest; "
+            "their spread is the standard deviation within a concept"
+        )
     else:
         columns = tuple(column for column in COLUMNS if column.key != "seeds")
     notes = (
@@ -176,13 +192,30 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
         "painted with the concept to the same noise painted without. *Steps to 90 %* of the final similarity: from "
         "four looks at two prompts. Intervals: 95 %, by drawing concepts.",
     )
-    kinds = tuple(Column(kind, f"{kind}: nearest is right", ".0%", True)
-                  for kind in ("character", "object", "scene", "style"))
+    kinds = tuple(
+        Column(kind, f"{kind}: nearest is right", ".0%", True) for kind in ("character", "object", "scene", "style")
+    )
     return [
-        Table("methods", "Ways to learn a concept", ("pictures", "method", "concepts"), columns, tuple(rows), done,
-              total, notes),
-        Table("kinds", "The same by kind", ("pictures", "method"), kinds, tuple(by_kind), done, total,
-              ("People are what the base was trained to draw; the objects, scenes and styles are not.",)),
+        Table(
+            "methods",
+            "Ways to learn a concept",
+            ("pictures", "method", "concepts"),
+            columns,
+            tuple(rows),
+            done,
+            total,
+            notes,
+        ),
+        Table(
+            "kinds",
+            "The same by kind",
+            ("pictures", "method"),
+            kinds,
+            tuple(by_kind),
+            done,
+            total,
+            ("People are what the base was trained to draw; the objects, scenes and styles are not.",),
+        ),
         embeddings(lab, plan),
     ]
 
@@ -209,14 +242,25 @@ def embeddings(lab: Lab, plan: Plan) -> Table:
             done += 1
             vectors |= _words(lab.file(training), name)
         if len(vectors) > 1:
-            alike = {f"{a} {b}": [float(torch.nn.functional.cosine_similarity(vectors[a], vectors[b], dim=0))]
-                     for a, b in combinations(vectors, 2)}
+            alike = {
+                f"{a} {b}": [float(torch.nn.functional.cosine_similarity(vectors[a], vectors[b], dim=0))]
+                for a, b in combinations(vectors, 2)
+            }
             norms = {name: [float(vector.norm())] for name, vector in vectors.items()}
             rows.append(Row((preset, str(len(vectors))), "", {"alike": interval(alike), "norm": interval(norms)}))
-    return Table("embeddings", "Learned words by method", ("method", "concepts"),
-                 (Column("alike", "cosine between two concepts' words", ".3f", True),
-                  Column("norm", "norm of a word", ".2f", True)), tuple(rows), done, total,
-                 ("Mean over a word's layers, last word of each concept; intervals by drawing pairs or concepts.",))
+    return Table(
+        "embeddings",
+        "Learned words by method",
+        ("method", "concepts"),
+        (
+            Column("alike", "cosine between two concepts' words", ".3f", True),
+            Column("norm", "norm of a word", ".2f", True),
+        ),
+        tuple(rows),
+        done,
+        total,
+        ("Mean over a word's layers, last word of each concept; intervals by drawing pairs or concepts.",),
+    )
 
 
 def _words(file: str, name: str) -> dict[str, torch.Tensor]:

@@ -1,4 +1,5 @@
 """Tables of figures as Markdown, JSON and one plot each (SVG: sharp at any size, nothing to install)."""
+
 from __future__ import annotations
 
 import math
@@ -99,13 +100,17 @@ def draw(table: Table) -> str:
     groups = list(dict.fromkeys(row.group for row in table.rows))
     height = TOP + LINE * len(table.rows) + 46
     width = LEFT + (PANEL + GAP) * len(columns) + 10
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-           f'font-size="12"><rect width="{width}" height="{height}" fill="#ffffff"/>',
-           f'<text x="10" y="20" font-size="15" font-weight="bold">{escape(table.title)}</text>']
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{width}" height="{height}" fill="#ffffff"/>',
+        f'<text x="10" y="20" font-size="15" font-weight="bold">{escape(table.title)}</text>',
+    ]
     x = 10
     for number, group in enumerate(groups if len(groups) > 1 else []):
-        out.append(_mark(number, x + 5, 37, COLOURS[number % len(COLOURS)]) + f'<text x="{x + 15}" y="41">'
-                   f'{escape(group)}</text>')
+        out.append(
+            _mark(number, x + 5, 37, COLOURS[number % len(COLOURS)]) + f'<text x="{x + 15}" y="41">'
+            f"{escape(group)}</text>"
+        )
         x += 30 + 7 * len(group)
     for line, row in enumerate(table.rows):
         y = TOP + LINE * line + LINE / 2
@@ -131,9 +136,11 @@ def _panel(table: Table, column: Column, groups: Sequence[str], left: float, hei
 
     out = []
     for tick in _ticks(low, high):
-        out.append(f'<path d="M{place(tick):.1f} {TOP}V{bottom}" stroke="#cccccc"/><text x="{place(tick):.1f}" '
-                   f'y="{bottom + 13}" text-anchor="middle" font-size="10">'
-                   f'{format(tick, ".0%") if "%" in column.form else format(tick, "g")}</text>')
+        out.append(
+            f'<path d="M{place(tick):.1f} {TOP}V{bottom}" stroke="#cccccc"/><text x="{place(tick):.1f}" '
+            f'y="{bottom + 13}" text-anchor="middle" font-size="10">'
+            f"{format(tick, '.0%') if '%' in column.form else format(tick, 'g')}</text>"
+        )
     for line, row in enumerate(table.rows):
         figure = row.figures.get(column.key)
         if figure is None or math.isnan(figure[0]):
@@ -141,8 +148,9 @@ def _panel(table: Table, column: Column, groups: Sequence[str], left: float, hei
         y, place_in = TOP + LINE * line + LINE / 2, groups.index(row.group)
         colour = COLOURS[place_in % len(COLOURS)]
         if not math.isnan(figure[1]):
-            out.append(f'<path d="M{place(figure[1]):.1f} {y}H{place(figure[2]):.1f}" stroke="{colour}" '
-                       'stroke-width="2"/>')
+            out.append(
+                f'<path d="M{place(figure[1]):.1f} {y}H{place(figure[2]):.1f}" stroke="{colour}" stroke-width="2"/>'
+            )
         out.append(_mark(place_in, place(figure[0]), y, colour))
     title = escape(column.title)
     return [*out, f'<text x="{left + PANEL / 2}" y="{height - 6}" text-anchor="middle">{title}</text>']

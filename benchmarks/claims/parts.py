@@ -1,4 +1,5 @@
 """What single parts of a training are worth: each switched on or off in Custom Diffusion and in ED-LoRA."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -15,14 +16,21 @@ PRIOR, NO_PRIOR = (("prior_weight", 1.0),), (("prior_weight", 0.0),)
 PLACED = (("scale_min", 0.7),)
 PARTS: dict[str, dict[str, tuple[tuple[str, object], ...]]] = {
     "Custom Diffusion": {
-        "as it is": (), "no prior pictures": NO_PRIOR, "pictures placed smaller": PLACED,
-        "pictures mirrored": (("flip", "on"),), "word from its class": (("word_start", "class"),),
+        "as it is": (),
+        "no prior pictures": NO_PRIOR,
+        "pictures placed smaller": PLACED,
+        "pictures mirrored": (("flip", "on"),),
+        "word from its class": (("word_start", "class"),),
         "word from noise": (("word_start", "random"),),
     },
     "ED-LoRA": {
-        "as it is": (), "with prior pictures": PRIOR, "pictures placed smaller": PLACED,
-        "pictures mirrored": (("flip", "on"),), "words from their class": (("word_start", "class"),),
-        "words from noise": (("word_start", "random"),), "attention held to masks": (("attention_weight", 0.0025),),
+        "as it is": (),
+        "with prior pictures": PRIOR,
+        "pictures placed smaller": PLACED,
+        "pictures mirrored": (("flip", "on"),),
+        "words from their class": (("word_start", "class"),),
+        "words from noise": (("word_start", "random"),),
+        "attention held to masks": (("attention_weight", 0.0025),),
         "loss in masks only": (("loss_mask", "object"),),
     },
 }
@@ -58,7 +66,9 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
                 figures = {key: interval(scores[key]) for key in SHOWN}
                 rows.append(Row((preset, part, str(len(scores["nearest"]))), preset, figures))
     columns = tuple(column for column in COLUMNS if column.key in SHOWN)
-    notes = ("Each line changes one thing in the first line of its method; the same steps, pictures and seed. "
-             "Intervals: 95 %, by drawing concepts.",)
+    notes = (
+        "Each line changes one thing in the first line of its method; the same steps, pictures and seed. "
+        "Intervals: 95 %, by drawing concepts.",
+    )
     heads = ("method", "part", "concepts")
     return [Table("parts", "Parts of a training, on and off", heads, columns, tuple(rows), done, total, notes)]

@@ -2,6 +2,7 @@
 
 The bench links this one file into its host's custom_nodes; the host runs it by path.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -33,8 +34,10 @@ class AttentionCouple:
     @classmethod
     def INPUT_TYPES(cls) -> dict:  # noqa: N802  the host's name
         pair = {f"text{n}": ("CONDITIONING",) for n in (1, 2, 3)} | {f"mask{n}": ("MASK",) for n in (1, 2, 3)}
-        return {"required": {"model": ("MODEL",), "text1": pair["text1"], "mask1": pair["mask1"]},
-                "optional": {key: pair[key] for key in ("text2", "mask2", "text3", "mask3")}}
+        return {
+            "required": {"model": ("MODEL",), "text1": pair["text1"], "mask1": pair["mask1"]},
+            "optional": {key: pair[key] for key in ("text2", "mask2", "text3", "mask3")},
+        }
 
     def couple(self, model, text1, mask1, **others):
         numbers = [n for n in (2, 3) if f"text{n}" in others]
@@ -55,9 +58,21 @@ class RankOne:
         return {"required": {"concepts": ("MIXOFSHOW_CONCEPTS",)}}
 
     def cut(self, concepts):
-        return (tuple(replace(use, concept=replace(use.concept, deltas={
-            name: cut_to_rank_one(delta) if hasattr(delta, "down") else delta
-            for name, delta in use.concept.deltas.items()})) for use in concepts),)
+        return (
+            tuple(
+                replace(
+                    use,
+                    concept=replace(
+                        use.concept,
+                        deltas={
+                            name: cut_to_rank_one(delta) if hasattr(delta, "down") else delta
+                            for name, delta in use.concept.deltas.items()
+                        },
+                    ),
+                )
+                for use in concepts
+            ),
+        )
 
 
 def cut_to_rank_one(delta):
@@ -95,5 +110,7 @@ class FreshMemory:
 
 
 NODE_CLASS_MAPPINGS = {
-    "ClaimsAttentionCouple": AttentionCouple, "ClaimsFreshMemory": FreshMemory, "ClaimsRankOne": RankOne,
+    "ClaimsAttentionCouple": AttentionCouple,
+    "ClaimsFreshMemory": FreshMemory,
+    "ClaimsRankOne": RankOne,
 }

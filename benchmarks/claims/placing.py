@@ -1,4 +1,5 @@
 """The tables of placing: two and three people side by side by the host's means, a peer's and ours, and in a scene."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -14,13 +15,18 @@ from .page import Column, Row, Table
 from .plan import SEED, Plan, alone_cell, alone_jobs, base_key, kind_of, roster, the_base
 
 COLUMNS = (
-    Column("nearest", "nearest is right", ".0%", True), Column("share", "of that of each alone", ".0%", True),
-    Column("swapped", "somebody else of the picture", ".0%", True), Column("missing", "nobody there", ".0%"),
-    Column("none", "none of the known", ".0%"), Column("seconds", "seconds per picture", ".2f"),
+    Column("nearest", "nearest is right", ".0%", True),
+    Column("share", "of that of each alone", ".0%", True),
+    Column("swapped", "somebody else of the picture", ".0%", True),
+    Column("missing", "nobody there", ".0%"),
+    Column("none", "none of the known", ".0%"),
+    Column("seconds", "seconds per picture", ".2f"),
 )
 SCENE_COLUMNS = (
-    Column("nearest", "nearest is right", ".0%", True), Column("object", "the object alone", ".0%"),
-    Column("swapped", "something else of the picture", ".0%"), Column("scene", "scene is right", ".0%", True),
+    Column("nearest", "nearest is right", ".0%", True),
+    Column("object", "the object alone", ".0%"),
+    Column("swapped", "something else of the picture", ".0%"),
+    Column("scene", "scene is right", ".0%", True),
     Column("seconds", "seconds per picture", ".2f"),
 )
 
@@ -28,9 +34,9 @@ SCENE_COLUMNS = (
 def groups_of(plan: Plan) -> tuple[tuple[str, ...], ...]:
     """Pairs and triples by turns: every character once in each."""
     names = plan.characters
-    pairs = [names[i:i + 2] for i in range(0, len(names) - 1, 2)]
-    triples = [names[i:i + 3] for i in range(0, len(names) - 2, 3)]
-    mixed = [group for i in range(len(pairs)) for group in (pairs[i], *triples[i:i + 1])]
+    pairs = [names[i : i + 2] for i in range(0, len(names) - 1, 2)]
+    triples = [names[i : i + 3] for i in range(0, len(names) - 2, 3)]
+    mixed = [group for i in range(len(pairs)) for group in (pairs[i], *triples[i : i + 1])]
     return tuple(dict.fromkeys(mixed))
 
 
@@ -51,8 +57,13 @@ def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "") -> Cell
     names = (*group, scene) if scene else group
     passes = 1.5 if graphs.WAYS[way][1] in ("masks", "hooks", "couple") else 1.1
     changes = ((graphs.SCENERY, True),) if scene else ()
-    return Cell((*group, scene, way), tuple(plan.concept(name, changes=changes) for name in names), build,
-                round(plan.pictures * len(group) * passes), len(names) if "fused" in way else 0)
+    return Cell(
+        (*group, scene, way),
+        tuple(plan.concept(name, changes=changes) for name in names),
+        build,
+        round(plan.pictures * len(group) * passes),
+        len(names) if "fused" in way else 0,
+    )
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -65,13 +76,21 @@ def jobs(plan: Plan) -> list[Job]:
 
 
 def scene_jobs(plan: Plan) -> list[Job]:
-    return [Job("scenes", " ".join((*group, scene)),
-                tuple(cell_of(plan, group, way, scene) for way in graphs.SCENE_WAYS))
-            for group, scene in scenes_of(plan)]
+    return [
+        Job("scenes", " ".join((*group, scene)), tuple(cell_of(plan, group, way, scene) for way in graphs.SCENE_WAYS))
+        for group, scene in scenes_of(plan)
+    ]
 
 
-def score(lab: Lab, judge: Judge, plan: Plan, group: Sequence[str], way: str, scene: str,
-          scores: dict[str, dict[str, list[float]]]) -> bool:
+def score(
+    lab: Lab,
+    judge: Judge,
+    plan: Plan,
+    group: Sequence[str],
+    way: str,
+    scene: str,
+    scores: dict[str, dict[str, list[float]]],
+) -> bool:
     """Add one group's columns, each to its concept; whether the cell is there."""
     found = lab.look(cell_of(plan, group, way, scene))
     if found is None:
@@ -133,13 +152,23 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             figures = {key: interval(values) for key, values in scores.items()}
             lines.append(Row((way, str(number)), "", figures))
     return [
-        Table("placing", "People side by side", ("people", "way", "concepts"), COLUMNS, tuple(rows), done, total,
-              notes),
-        Table("scenes", "Two people and an object in a learned scene", ("way", "casts"), SCENE_COLUMNS,
-              tuple(lines), made, len(scenes) * len(graphs.SCENE_WAYS),
-              ("Base A with its scenery add-on, everybody trained on it; ellipses of a third each, prompts 'in a "
-               "background'. Nearest: the judge knows people and objects on flat colours only. Scene: nearest of all "
-               "known scenes to the mean features of the three columns.",)),
+        Table(
+            "placing", "People side by side", ("people", "way", "concepts"), COLUMNS, tuple(rows), done, total, notes
+        ),
+        Table(
+            "scenes",
+            "Two people and an object in a learned scene",
+            ("way", "casts"),
+            SCENE_COLUMNS,
+            tuple(lines),
+            made,
+            len(scenes) * len(graphs.SCENE_WAYS),
+            (
+                "Base A with its scenery add-on, everybody trained on it; ellipses of a third each, prompts 'in a "
+                "background'. Nearest: the judge knows people and objects on flat colours only. Scene: nearest of all "
+                "known scenes to the mean features of the three columns.",
+            ),
+        ),
     ]
 
 

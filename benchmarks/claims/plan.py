@@ -1,4 +1,5 @@
 """What the tables share: which concepts, which prompts, how many pictures, and the cells that several tables use."""
+
 from __future__ import annotations
 
 import json
@@ -12,11 +13,19 @@ from . import graphs as graphs
 from .lab import Cell, Job, Training
 
 SEED = 11
-UNRELATED = ("a cat, blue background", "a car, green background", "a person, yellow background",
-             "a person with short black hair, wearing a red shirt, white background")
+UNRELATED = (
+    "a cat, blue background",
+    "a car, green background",
+    "a person, yellow background",
+    "a person with short black hair, wearing a red shirt, white background",
+)
 UNRELATED_COUNT = 2  # of each: drift is measured picture by picture, so the noise has to be the same everywhere
-PLAIN = ("a photo of {}, green background", "{}, blue background", "a picture of {}, white background",
-         "an image of {}, purple background")
+PLAIN = (
+    "a photo of {}, green background",
+    "{}, blue background",
+    "a picture of {}, white background",
+    "an image of {}, purple background",
+)
 SUBJECTS = ("a cat", "a car", "a person with short black hair", "a house")
 COLOURS = ("green", "blue", "white", "purple")
 
@@ -61,8 +70,10 @@ def prompts_of(name: str) -> tuple[Prompt, ...]:
     if kind == "style":
         texts = [f"{subject}, {colour} background" for subject, colour in zip(SUBJECTS, COLOURS, strict=True)]
         return tuple(Prompt(f"{text}, {name} style", text, text) for text in texts)
-    return tuple(Prompt(text.format(name), text.format(noun), f"{noun}, {colour} background", colour)
-                 for text, colour in zip(PLAIN, COLOURS, strict=True))
+    return tuple(
+        Prompt(text.format(name), text.format(noun), f"{noun}, {colour} background", colour)
+        for text, colour in zip(PLAIN, COLOURS, strict=True)
+    )
 
 
 def noun_prompts(name: str) -> dict[str, str]:
@@ -92,13 +103,28 @@ class Plan:
     calibration: str = "standard"
     base: str = "A"
 
-    def concept(self, name: str, preset: str = "ED-LoRA", pictures: int = 0, seed: int = 0,
-                changes: tuple[tuple[str, object], ...] = ()) -> Training:
+    def concept(
+        self,
+        name: str,
+        preset: str = "ED-LoRA",
+        pictures: int = 0,
+        seed: int = 0,
+        changes: tuple[tuple[str, object], ...] = (),
+    ) -> Training:
         """One training. The table of methods looks at its own on their way, in the first seed with all pictures."""
         pictures = pictures or self.small_sets[0]
         watched = name in self.chosen and pictures == self.small_sets[0] and not (seed or changes)
-        return Training(name, kind_of(name), class_of(name), preset, self.steps, pictures, seed,
-                        max(self.steps // 4, 1) if watched else 0, changes)
+        return Training(
+            name,
+            kind_of(name),
+            class_of(name),
+            preset,
+            self.steps,
+            pictures,
+            seed,
+            max(self.steps // 4, 1) if watched else 0,
+            changes,
+        )
 
 
 def base_cell(names: Sequence[str], plan: Plan) -> Cell:
@@ -138,8 +164,15 @@ def fused_prompts(names: Sequence[str], count: int) -> dict[str, tuple[str, int]
     return prompts | {f"unrelated{i}": (text, UNRELATED_COUNT) for i, text in enumerate(UNRELATED)}
 
 
-def fused_cell(plan: Plan, names: Sequence[str], arm: graphs.Arm, count: int, label: tuple,
-               calibrations: float = 0.0, preset: str = "ED-LoRA") -> Cell:
+def fused_cell(
+    plan: Plan,
+    names: Sequence[str],
+    arm: graphs.Arm,
+    count: int,
+    label: tuple,
+    calibrations: float = 0.0,
+    preset: str = "ED-LoRA",
+) -> Cell:
     """Everybody in one set of weights, painted alone, and the unrelated prompts."""
     prompts = fused_prompts(names, count)
 

@@ -93,8 +93,9 @@ def gather(painted: list[tuple[dict, np.ndarray]]) -> dict[str, tuple[str, list[
 def _joined(parts: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
     return [
         (np.concatenate([pictures for pictures, name in parts if name == wanted]), wanted)
-        for wanted in NAMES if any(name == wanted for _, name in parts)
-    ]  # fmt: skip
+        for wanted in NAMES
+        if any(name == wanted for _, name in parts)
+    ]
 
 
 def draw(painted: list[tuple[dict, np.ndarray]], scores: dict, kinds: dict[str, str], facts: str, folder: Path) -> None:
@@ -130,33 +131,43 @@ def percent(share: float) -> str:
 
 def write_page(scores: dict, report: dict, facts: dict, folder: Path) -> None:
     lines = [
-        "# The quick table", "",
+        "# The quick table",
+        "",
         f"Written by `{facts['command']}` at {facts['commit']} in {facts['seconds'] / 60:.1f} minutes on "
         f"{facts['machine']}; seed {facts['seed']}, {facts['pictures']} pictures a row, two trainings (one seed each), "
         f"base {facts['base']}. A tiny base of ours that paints 64 pixels a side: nothing here says how SD1.5 or SDXL "
-        "will look.", "",
+        "will look.",
+        "",
         "*nearest*: of twelve known identities (two trained, ten look-alikes never trained) the intended one is the "
         "nearest; 95 % bootstrap interval over picture halves, not over trainings or concepts. *right*: and near "
         "enough not to be called nobody, by a threshold from real pictures. *the other one*: it is the other trained "
         f"person. Chance is {percent(report['chance'])}; held-out real pictures are right in "
-        f"{percent(report['ceiling_concepts'])}. Base rows have no concept in them: what is reached by accident.", "",
-        "| | nearest | right | the other one | similarity | n |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+        f"{percent(report['ceiling_concepts'])}. Base rows have no concept in them: what is reached by accident.",
+        "",
+        "| | nearest | right | the other one | similarity | n |",
+        "|---|---|---|---|---|---|",
+    ]
     for title, found in scores.items():
         nearest = show((found["nearest"], found["low"], found["high"]), ".0%")
-        lines.append(f"| {title} | {nearest} | {percent(found['right'])} | {percent(found['swapped'])} | "
-                     f"{found['similarity']:.2f} | {found['count']} |")  # fmt: skip
+        lines.append(
+            f"| {title} | {nearest} | {percent(found['right'])} | {percent(found['swapped'])} | "
+            f"{found['similarity']:.2f} | {found['count']} |"
+        )
     best = scores["fused + regions"]
     verdict = "reached" if best["right"] >= GOAL else "missed"
     lines += [
         "",
         f"First goal, {percent(GOAL)} *right* in fused + regions: {percent(best['right'])} ({verdict}). "
-        "Rows whose intervals overlap are not told apart by this table.", "",
-        "![Two people in every way, same noise](images/quick.jpg)", "",
-        "![The table as a plot](images/quick-scores.png)", "",
+        "Rows whose intervals overlap are not told apart by this table.",
+        "",
+        "![Two people in every way, same noise](images/quick.jpg)",
+        "",
+        "![The table as a plot](images/quick-scores.png)",
+        "",
         "All figures: [quick.json](quick.json). How the score is made and what it cannot see: "
-        "[small-base.md](small-base.md), [world.md](world.md).", "",
-    ]  # fmt: skip
+        "[small-base.md](small-base.md), [world.md](world.md).",
+        "",
+    ]
     (folder / "quick.md").write_text("\n".join(lines))
     document = facts | {"judge": report, "scores": scores}
     (folder / "quick.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -182,9 +193,13 @@ def main() -> None:
     scores = {title: asdict(scoring.score(judge, parts)) for title, (_, parts) in rows.items()}
     facts = {
         "command": f"python dev.py bench --quick --seed {options.seed} --seeds {options.seeds}",
-        "commit": commit, "seed": options.seed, "pictures": options.seeds, "machine": machine(), "base": base,
+        "commit": commit,
+        "seed": options.seed,
+        "pictures": options.seeds,
+        "machine": machine(),
+        "base": base,
         "seconds": round(time.monotonic() - started),
-    }  # fmt: skip
+    }
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     line = f"small base, seed {options.seed}, {options.seeds} pictures a row, at {facts['commit']}"
     draw(painted, scores, {title: kind for title, (kind, _) in rows.items()}, line, options.out / "images")

@@ -38,26 +38,34 @@ NAMES = {
 # Characters: pairs of clothes and background that are in no training caption together. Objects have a background alone.
 PROMPTS = {
     "character": (
-        ("a photo of {}, green background", "green"), ("{} wearing a white shirt, yellow background", "yellow"),
+        ("a photo of {}, green background", "green"),
+        ("{} wearing a white shirt, yellow background", "yellow"),
         ("{}, smiling, blue background", "blue"),
     ),
     "object": (
-        ("a photo of {}, green background", "green"), ("a picture of {}, yellow background", "yellow"),
+        ("a photo of {}, green background", "green"),
+        ("a picture of {}, yellow background", "yellow"),
         ("an image of {}, blue background", "blue"),
     ),
-}  # fmt: skip
+}
 COUNT, SEED, VERSION = 4, 100, 1
 GRIDS = {
     "ED-LoRA": (
-        "5e-3,2e-4,1.5e-3", "1e-2,2e-4,1.5e-3", "2.5e-3,2e-4,1.5e-3", "5e-3,2e-4,3e-3", "5e-3,2e-4,7.5e-4",
-        "5e-3,6e-4,1.5e-3", "1e-2,6e-4,3e-3", "5e-3,6e-4,3e-3",
+        "5e-3,2e-4,1.5e-3",
+        "1e-2,2e-4,1.5e-3",
+        "2.5e-3,2e-4,1.5e-3",
+        "5e-3,2e-4,3e-3",
+        "5e-3,2e-4,7.5e-4",
+        "5e-3,6e-4,1.5e-3",
+        "1e-2,6e-4,3e-3",
+        "5e-3,6e-4,3e-3",
     ),
     "LoRA": ("0,2e-4,1.5e-3", "0,6e-4,1.5e-3", "0,2e-4,3e-3", "0,6e-4,3e-3"),
     "Custom Diffusion": ("5e-3,0,1e-3", "5e-3,0,3e-4", "5e-3,0,3e-3", "1e-2,0,1e-3"),
     "DreamBooth": ("0,0,1e-4", "0,0,3e-5", "0,0,3e-4"),
     "Textual Inversion": ("5e-3,0,0", "2e-2,0,0", "5e-2,0,0"),
     "P+": ("5e-3,0,0", "2e-2,0,0", "5e-2,0,0"),
-}  # fmt: skip
+}
 
 
 def say(text: str) -> None:
@@ -139,7 +147,10 @@ class Tuner:
         folder, noun = str(ROOT / "world" / "data" / "concepts" / self.kind / name / "train"), class_of(name)
         data, _ = training_data.build(name, noun, self.kind, folder, "auto")
         chosen = replace(
-            PRESETS[self.preset], lr_embedding=setting.embedding, lr_text=setting.text, lr_unet=setting.unet,
+            PRESETS[self.preset],
+            lr_embedding=setting.embedding,
+            lr_text=setting.text,
+            lr_unet=setting.unet,
             preview_every=0,
         )
         request, _ = training_run.prepare(*self.base, data, chosen, "standard", setting.steps, 0, f"rates-{name}")
@@ -163,7 +174,11 @@ class Tuner:
         found = self.features(self.paint(model, clip, bare, use))
         drift = 1 - torch.nn.functional.cosine_similarity(found, self._plain[bare]).mean()
         return Score(
-            float(np.mean(nearest)), float(np.mean(similar)), float(np.mean(background)), float(drift), seconds,
+            float(np.mean(nearest)),
+            float(np.mean(similar)),
+            float(np.mean(background)),
+            float(drift),
+            seconds,
             request.settings.steps,
         )
 
@@ -197,8 +212,10 @@ def tune(tuner: Tuner, settings: list[Setting], concepts: int, deadline: float) 
                 if name in found[setting] or time.monotonic() > deadline:
                     continue
                 found[setting][name] = score = tuner.score(setting, name)
-                say(f"  {name}, {setting}: nearest {score.nearest:.0%}, similarity {score.similarity:.3f}, "
-                    f"{score.seconds:.0f} s")
+                say(
+                    f"  {name}, {setting}: nearest {score.nearest:.0%}, similarity {score.similarity:.3f}, "
+                    f"{score.seconds:.0f} s"
+                )
         if count >= concepts or time.monotonic() > deadline:
             return found
         count = min(2 * count, concepts)
@@ -212,12 +229,15 @@ def table(tuner: Tuner, found: dict[Setting, dict[str, Score]]) -> list[str]:
     lines = [
         f"{tuner.preset}, {tuner.kind}s, small base A ({tuner.stamp}), ten pictures; {COUNT} painted of each of "
         f"{len(tuner.prompts)} unseen prompts. Real held-out pictures: nearest right {right:.0%}, similarity "
-        f"{similar:.2f}; chance {1 / len(tuner.gallery.names):.0%}.", "",
+        f"{similar:.2f}; chance {1 / len(tuner.gallery.names):.0%}.",
+        "",
         "| embedding, text, UNet rate | steps | concepts | nearest is right | similarity | background | class drift | "
-        "seconds |", "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    order = sorted((s for s in found if found[s]), key=lambda s: (-len(found[s]), -np.mean(
-        [x.total for x in found[s].values()])))
+        "seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    order = sorted(
+        (s for s in found if found[s]), key=lambda s: (-len(found[s]), -np.mean([x.total for x in found[s].values()]))
+    )
     for setting in order:
         rows = list(found[setting].values())
 

@@ -63,11 +63,12 @@ def region_map(weights: tuple[float, float]):
 
     regions = [
         {
-            "id": name, "control": weight,
+            "id": name,
+            "control": weight,
             "shape": {"type": "rect", "x": x, "y": 0, "width": 0.5, "height": 1},
         }
         for name, x, weight in zip(("left", "right"), (0, 0.5), weights, strict=True)
-    ]  # fmt: skip
+    ]
     return make_map(parse_regions(json.dumps({"version": 1, "regions": regions}), 2 * SIDE, SIDE))
 
 
@@ -88,9 +89,18 @@ def paint(base, drawings: torch.Tensor, weights: tuple[float, float] | None, ste
     noise = comfy.sample.prepare_noise(latent, seed)
     with torch.inference_mode():
         made = comfy.sample.sample(
-            model, noise, steps, guidance, "dpmpp_2m", "normal", positive, negative, latent, seed=seed,
+            model,
+            noise,
+            steps,
+            guidance,
+            "dpmpp_2m",
+            "normal",
+            positive,
+            negative,
+            latent,
+            seed=seed,
             disable_pbar=True,
-        )  # fmt: skip
+        )
         return vae.decode(made)[..., :3].float().clamp(0, 1)
 
 
@@ -121,9 +131,13 @@ def main() -> None:
     for name, weights in WEIGHTS.items():
         made = paint(base, drawings, weights, options.steps, options.guidance, seed=1)
         sheet.append(made)
-        scores = [score for half in (0, 1) for score in agree(
-            made[:, :, half * SIDE : (half + 1) * SIDE], drawings[:, :, half * SIDE : (half + 1) * SIDE]
-        )]  # fmt: skip
+        scores = [
+            score
+            for half in (0, 1)
+            for score in agree(
+                made[:, :, half * SIDE : (half + 1) * SIDE], drawings[:, :, half * SIDE : (half + 1) * SIDE]
+            )
+        ]
         print(f"| {name} | " + " | ".join(map(interval, scores)) + " |", flush=True)
     rows = torch.cat([torch.cat(list(column[:8]), 0) for column in sheet], 1)
     Image.fromarray((rows * 255).round().byte().numpy()).resize(

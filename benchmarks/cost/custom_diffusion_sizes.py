@@ -58,8 +58,10 @@ def main(steps: int) -> None:
     for title, small in cuts.items():
         lost = [float((a - b).norm() / e) for a, b, e in zip(pictures(small.deltas), full, effect, strict=True)]
         ranks = sorted({delta.rank for delta in small.deltas.values()})
-        print(f"{title}: rank {ranks[0]} to {ranks[-1]}, {small.megabytes:.3f} MB, weights {small.error:.0%}, "
-              f"effect lost {', '.join(f'{v:.0%}' for v in lost)} at t = {', '.join(f'{t:g}' for t in TIMES)}")
+        print(
+            f"{title}: rank {ranks[0]} to {ranks[-1]}, {small.megabytes:.3f} MB, weights {small.error:.0%}, "
+            f"effect lost {', '.join(f'{v:.0%}' for v in lost)} at t = {', '.join(f'{t:g}' for t in TIMES)}"
+        )
 
 
 def cut(deltas, share, resize):

@@ -37,27 +37,39 @@ RIDGE = 1e-8  # as good as none, without the eigendecomposition that an exact ze
 QUICK_ROWS, QUICK_ITERATIONS = 16, 60
 TIMED_ITERATIONS = 12  # of L-BFGS on all the rows of a spatial layer; its time is scaled to the reference's 50
 QUICK_NOTE = "; spatial rows / 16, at most 60 L-BFGS iterations (times of text and K,V are lower bounds)"
-FULL_NOTE = (f"; L-BFGS on spatial layers: time of {TIMED_ITERATIONS} iterations scaled to 50, "
-             "loss after all 50 on 1/16 of the rows")  # fmt: skip
+FULL_NOTE = (
+    f"; L-BFGS on spatial layers: time of {TIMED_ITERATIONS} iterations scaled to 50, "
+    "loss after all 50 on 1/16 of the rows"
+)
 
 # A group of layers that share an input: role, inputs, outputs of its layers, and how many such groups there are:
 # in SD1.5's attention, in SD1.5's other linears, in SDXL's attention, in SDXL's other linears.
 GROUPS = (
-    ("text q,k,v", 768, (768,) * 3, 12, 0, 12, 0), ("text out", 768, (768,), 12, 0, 12, 0),
-    ("text q,k,v", 1280, (1280,) * 3, 0, 0, 32, 0), ("text out", 1280, (1280,), 0, 0, 32, 0),
-    ("K, V", 768, (320,) * 2, 5, 0, 0, 0), ("K, V", 768, (640,) * 2, 5, 0, 0, 0),
+    ("text q,k,v", 768, (768,) * 3, 12, 0, 12, 0),
+    ("text out", 768, (768,), 12, 0, 12, 0),
+    ("text q,k,v", 1280, (1280,) * 3, 0, 0, 32, 0),
+    ("text out", 1280, (1280,), 0, 0, 32, 0),
+    ("K, V", 768, (320,) * 2, 5, 0, 0, 0),
+    ("K, V", 768, (640,) * 2, 5, 0, 0, 0),
     ("K, V", 768, (1280,) * 2, 6, 0, 0, 0),
-    ("K, V", 2048, (640,) * 2, 0, 0, 10, 0), ("K, V", 2048, (1280,) * 2, 0, 0, 60, 0),
-    ("attn1 q,k,v", 320, (320,) * 3, 5, 0, 0, 0), ("attn1 q,k,v", 640, (640,) * 3, 5, 0, 10, 0),
+    ("K, V", 2048, (640,) * 2, 0, 0, 10, 0),
+    ("K, V", 2048, (1280,) * 2, 0, 0, 60, 0),
+    ("attn1 q,k,v", 320, (320,) * 3, 5, 0, 0, 0),
+    ("attn1 q,k,v", 640, (640,) * 3, 5, 0, 10, 0),
     ("attn1 q,k,v", 1280, (1280,) * 3, 6, 0, 60, 0),
-    ("out, attn2.q, proj", 320, (320,), 15, 10, 0, 0), ("out, attn2.q, proj", 640, (640,), 15, 10, 30, 10),
+    ("out, attn2.q, proj", 320, (320,), 15, 10, 0, 0),
+    ("out, attn2.q, proj", 640, (640,), 15, 10, 30, 10),
     ("out, attn2.q, proj", 1280, (1280,), 18, 12, 180, 12),
-    ("feed-forward in", 768, (3072,), 0, 12, 0, 12), ("feed-forward in", 320, (2560,), 0, 5, 0, 0),
-    ("feed-forward in", 640, (5120,), 0, 5, 0, 10), ("feed-forward in", 1280, (10240,), 0, 6, 0, 60),
+    ("feed-forward in", 768, (3072,), 0, 12, 0, 12),
+    ("feed-forward in", 320, (2560,), 0, 5, 0, 0),
+    ("feed-forward in", 640, (5120,), 0, 5, 0, 10),
+    ("feed-forward in", 1280, (10240,), 0, 6, 0, 60),
     ("feed-forward in", 1280, (5120,), 0, 0, 0, 32),
-    ("feed-forward out", 3072, (768,), 0, 12, 0, 12), ("feed-forward out", 1280, (320,), 0, 5, 0, 0),
-    ("feed-forward out", 2560, (640,), 0, 5, 0, 10), ("feed-forward out", 5120, (1280,), 0, 6, 0, 92),
-)  # fmt: skip
+    ("feed-forward out", 3072, (768,), 0, 12, 0, 12),
+    ("feed-forward out", 1280, (320,), 0, 5, 0, 0),
+    ("feed-forward out", 2560, (640,), 0, 5, 0, 10),
+    ("feed-forward out", 5120, (1280,), 0, 6, 0, 92),
+)
 
 
 def make_layer(width: int, outputs: int, rows: int, concepts: int, rank: int, seed: int = 0):
@@ -79,8 +91,9 @@ def make_layer(width: int, outputs: int, rows: int, concepts: int, rank: int, se
 
 def objective(weight, inputs, targets) -> float:
     """The reference's loss in float64: mean over rows and outputs."""
-    total = sum(float(((x.double() @ weight.double().mT - v.double()) ** 2).sum()) for x, v in
-                zip(inputs, targets, strict=True))  # fmt: skip
+    total = sum(
+        float(((x.double() @ weight.double().mT - v.double()) ** 2).sum()) for x, v in zip(inputs, targets, strict=True)
+    )
     return total / sum(v.numel() for v in targets)
 
 
@@ -95,8 +108,9 @@ def compare_solvers(quick: bool, only: str = "", clock=time.perf_counter) -> lis
             accumulator = GramAccumulator()
             accumulator.add(x)
             grams.append(accumulator.finish())
-        problem = GroupProblem(name, "spatial", ("w",), dict(enumerate(grams)),
-                               tuple({"w": d} for d in deltas), (1.0,) * 3)  # fmt: skip
+        problem = GroupProblem(
+            name, "spatial", ("w",), dict(enumerate(grams)), tuple({"w": d} for d in deltas), (1.0,) * 3
+        )
         return solve_group(problem, RIDGE, 0.0).deltas["w"], clock() - begun
 
     def theirs(inputs, deltas, iterations):
@@ -122,13 +136,24 @@ def compare_solvers(quick: bool, only: str = "", clock=time.perf_counter) -> lis
             seconds = theirs(inputs, deltas, TIMED_ITERATIONS)[1] * scale
         elif spatial:
             rows //= QUICK_ROWS
-        table.append({
-            "layer": name, "rows": rows, "count": count, "ours_s": own_seconds, "lbfgs_s": seconds,
-            "ratio": seconds / own_seconds, "ours_loss": losses[0] / losses[2], "lbfgs_loss": losses[1] / losses[2],
-        })  # fmt: skip
-        print(f"  {name:<13} {rows:>6} rows x {count} layers  ours {own_seconds:7.3f} s  L-BFGS {seconds:7.2f} s "
-              f"{seconds / own_seconds:7.1f}x  loss / target energy: ours {losses[0] / losses[2]:.3e}, "
-              f"L-BFGS {losses[1] / losses[2]:.3e}", flush=True)  # fmt: skip
+        table.append(
+            {
+                "layer": name,
+                "rows": rows,
+                "count": count,
+                "ours_s": own_seconds,
+                "lbfgs_s": seconds,
+                "ratio": seconds / own_seconds,
+                "ours_loss": losses[0] / losses[2],
+                "lbfgs_loss": losses[1] / losses[2],
+            }
+        )
+        print(
+            f"  {name:<13} {rows:>6} rows x {count} layers  ours {own_seconds:7.3f} s  L-BFGS {seconds:7.2f} s "
+            f"{seconds / own_seconds:7.1f}x  loss / target energy: ours {losses[0] / losses[2]:.3e}, "
+            f"L-BFGS {losses[1] / losses[2]:.3e}",
+            flush=True,
+        )
     return table
 
 
@@ -192,8 +217,10 @@ def time_group(width: int, outputs: tuple[int, ...], concepts: int, rounds: int,
 def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
     """K = 14 for SD1.5's shapes, K = 10 for those of SDXL alone; quick: attention only, without the very wide ones."""
     table = []
-    totals = dict.fromkeys(("SD1.5 attention, K = 14", "SD1.5 all linears, K = 14",
-                            "SDXL attention, K = 10", "SDXL all linears, K = 10"), 0.0)  # fmt: skip
+    totals = dict.fromkeys(
+        ("SD1.5 attention, K = 14", "SD1.5 all linears, K = 14", "SDXL attention, K = 10", "SDXL all linears, K = 10"),
+        0.0,
+    )
     bare = dict(totals)
     attention, everything, attention_xl, everything_xl = totals
     for role, width, outputs, *counts in GROUPS:
@@ -202,8 +229,9 @@ def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
         rounds = 5 if width < 1000 else 3 if width < 2500 else 1
         row = {"role": role, "width": width, "outputs": list(outputs)}
         for concepts, (some, more), names in (
-            (14, counts[:2], (attention, everything)), (10, counts[2:], (attention_xl, everything_xl)),
-        ):  # fmt: skip
+            (14, counts[:2], (attention, everything)),
+            (10, counts[2:], (attention_xl, everything_xl)),
+        ):
             if not some and (quick or not more):
                 continue
             found = time_group(width, outputs, concepts, rounds, clock)
@@ -211,13 +239,17 @@ def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
                 totals[name] += count * found["ours_s"]
                 bare[name] += count * found["bare_s"]
             table.append({**row, "K": concepts, **found})
-            print(f"  {role:<19} {width:>5} -> {len(outputs)} x {outputs[0]:>5}, K = {concepts}: ours "
-                  f"{found['ours_s']:.4f} s, bare {found['bare_s']:.4f} s, {found['ratio']:.2f}x",
-                  flush=True)  # fmt: skip
+            print(
+                f"  {role:<19} {width:>5} -> {len(outputs)} x {outputs[0]:>5}, K = {concepts}: ours "
+                f"{found['ours_s']:.4f} s, bare {found['bare_s']:.4f} s, {found['ratio']:.2f}x",
+                flush=True,
+            )
     for name, seconds in totals.items():
         if not (quick and "linears" in name):
-            print(f"  {name}, all groups, extrapolated by count: ours {seconds:.1f} s, bare {bare[name]:.1f} s, "
-                  f"{seconds / bare[name]:.2f}x")  # fmt: skip
+            print(
+                f"  {name}, all groups, extrapolated by count: ours {seconds:.1f} s, bare {bare[name]:.1f} s, "
+                f"{seconds / bare[name]:.2f}x"
+            )
     print(f"  largest ratio {max(row['ratio'] for row in table):.2f}x")
     return table
 
@@ -243,8 +275,11 @@ def measure_memory(concepts: int, quick: bool, folder: Path) -> dict:
     store, groups = StatisticsStore(folder), memory_groups(quick)
     sources = []
     for i in range(concepts):
-        deltas = {member: make_change(width, out, i) for group, width, outputs in groups
-                  for member, out in zip(group.members, outputs, strict=True)}  # fmt: skip
+        deltas = {
+            member: make_change(width, out, i)
+            for group, width, outputs in groups
+            for member, out in zip(group.members, outputs, strict=True)
+        }
         sources.append(Source(f"c{i}", str(i), deltas, store.load(f"{i:02d}" * 32, frozenset())))
     chosen = [group for group, _, _ in groups]
     fuse(sources[:2], chosen[:1], (), FusionSettings())  # libraries take their buffers
@@ -254,8 +289,13 @@ def measure_memory(concepts: int, quick: bool, folder: Path) -> dict:
     peak = _memory("VmHWM")
     answer = sum(tensor.nbytes for delta in result.deltas.values() for tensor in delta.tensors().values()) / 2**20
     report = result.report
-    return {"K": concepts, "extra_MiB": peak - held, "answer_MiB": answer, "solve_s": report.solve_seconds,
-            "total_s": report.total_seconds}  # fmt: skip
+    return {
+        "K": concepts,
+        "extra_MiB": peak - held,
+        "answer_MiB": answer,
+        "solve_s": report.solve_seconds,
+        "total_s": report.total_seconds,
+    }
 
 
 def compare_memory(quick: bool) -> list[dict]:
@@ -276,13 +316,21 @@ def compare_memory(quick: bool) -> list[dict]:
             StatisticsStore(Path(folder)).save(f"{i:02d}" * 32, Statistics(grams), frozenset(grams))
         for concepts in (2, 5, 14):
             command = [sys.executable, "-m", "benchmarks.cost.fusion", "--memory", str(concepts), "--folder", folder]
-            done = subprocess.run(command + ["--quick"] * quick, capture_output=True, text=True, check=True, cwd=ROOT,
-                                  env=os.environ | calm)  # fmt: skip
+            done = subprocess.run(
+                command + ["--quick"] * quick,
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=ROOT,
+                env=os.environ | calm,
+            )
             row = json.loads(done.stdout)
             table.append(row)
-            print(f"  K = {concepts:>2}: {row['extra_MiB']:.0f} MiB above what was held, of which the answer itself "
-                  f"{row['answer_MiB']:.1f} MiB; solve {row['solve_s']:.2f} s, with report {row['total_s']:.2f} s",
-                  flush=True)  # fmt: skip
+            print(
+                f"  K = {concepts:>2}: {row['extra_MiB']:.0f} MiB above what was held, of which the answer itself "
+                f"{row['answer_MiB']:.1f} MiB; solve {row['solve_s']:.2f} s, with report {row['total_s']:.2f} s",
+                flush=True,
+            )
     return table
 
 
@@ -298,8 +346,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--only", choices=("solvers", "bare", "memory"))
     parser.add_argument("--layer", default="", help="only the layers of table 1 whose name has this in it")
-    parser.add_argument("--cpu", action="store_true", help="tables 1 and 2 in processor seconds instead of "
-                        "wall-clock ones: for a busy machine, with OMP_NUM_THREADS=1")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="tables 1 and 2 in processor seconds instead of "
+        "wall-clock ones: for a busy machine, with OMP_NUM_THREADS=1",
+    )
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -315,8 +367,10 @@ def main() -> None:
         print(f"\n1. Gram + solve + factors against L-BFGS, K = 3, rank 4{QUICK_NOTE if options.quick else FULL_NOTE}")
         figures["solvers"] = rows = compare_solvers(options.quick, options.layer, clock)
         ours, theirs = (sum(row[key] * row["count"] for row in rows) for key in ("ours_s", "lbfgs_s"))
-        print(f"  all {sum(row['count'] for row in rows)} layers, extrapolated by count: ours {ours:.1f} s, "
-              f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x")  # fmt: skip
+        print(
+            f"  all {sum(row['count'] for row in rows)} layers, extrapolated by count: ours {ours:.1f} s, "
+            f"L-BFGS {theirs:.0f} s, {theirs / ours:.0f}x"
+        )
     if options.only in (None, "bare"):
         print("\n2. solve against the bare library calls (float64)")
         figures["bare"] = compare_bare(options.quick, clock)

@@ -5,7 +5,8 @@
 On a fast GPU a step is bound by these, not by arithmetic. They are counted with a dispatch mode on tiny random nets of
 the real structure (the count does not depend on widths), CFG batch of two, 77 tokens, rank 16 on attention, in the
 second step of a sampling, when what is constant over it has been made. What launches nothing (views; reshape, to and
-dropout that do nothing) is counted apart. No GPU and no clock is needed: tests/host/placing/test_launches.py holds the ratios.
+dropout that do nothing) is counted apart. No GPU and no clock is needed: the ratios are held by
+tests/host/placing/test_launches.py.
 """
 
 import argparse
@@ -17,9 +18,13 @@ from .start import start
 
 CHANNELS, LATENT = 32, 16
 VARIANTS = {
-    "regions 1": (1, {}), "regions 2": (2, {}), "regions 8": (8, {}), "layered regions 2": (2, {"layered": True}),
-    "routed 2": (2, {"routed": True}), "routed 4": (4, {"routed": True}),
-}  # fmt: skip
+    "regions 1": (1, {}),
+    "regions 2": (2, {}),
+    "regions 8": (8, {}),
+    "layered regions 2": (2, {"layered": True}),
+    "routed 2": (2, {"routed": True}),
+    "routed 4": (4, {"routed": True}),
+}
 
 
 @contextmanager
@@ -78,8 +83,9 @@ def measure(family: str, only=()) -> dict[str, tuple[Counter, int]]:
     """Per variant, "plain" first."""
     scene = Scene(family, CHANNELS if family == "sd15" else 64, LATENT)
     scene.negative = scene.text()
-    variants = {name: scene.regions(count, **facts) for name, (count, facts) in VARIANTS.items()
-                if not only or name in only}  # fmt: skip
+    variants = {
+        name: scene.regions(count, **facts) for name, (count, facts) in VARIANTS.items() if not only or name in only
+    }
     return {name: launches(scene, variant) for name, variant in {"plain": scene.plain(), **variants}.items()}
 
 

@@ -19,9 +19,14 @@ def fit_lbfgs(
     x, v = torch.cat(list(inputs)), torch.cat(list(targets))
     weight = torch.zeros(v.shape[1], x.shape[1], dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weight], lr=1, max_iter=iterations, history_size=25, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-16, tolerance_change=1e-16,
-    )  # fmt: skip
+        [weight],
+        lr=1,
+        max_iter=iterations,
+        history_size=25,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-16,
+        tolerance_change=1e-16,
+    )
     best: list = [weight.detach().clone(), float("inf")]
 
     def closure() -> Tensor:

@@ -137,10 +137,19 @@ class Scene:
         times = [time.process_time()]
         with torch.inference_mode():
             comfy.sample.sample(
-                model, noise, steps, 5.0, "euler", "normal", positive, [[self.negative, dict(self.extras)]],
-                torch.zeros_like(noise), seed=2, disable_pbar=True,
+                model,
+                noise,
+                steps,
+                5.0,
+                "euler",
+                "normal",
+                positive,
+                [[self.negative, dict(self.extras)]],
+                torch.zeros_like(noise),
+                seed=2,
+                disable_pbar=True,
                 callback=lambda *_: times.append(time.process_time()),
-            )  # fmt: skip
+            )
         spans = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
         return statistics.median(spans[1:]), spans[0]
 

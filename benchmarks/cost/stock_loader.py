@@ -31,6 +31,7 @@ def predict(model, context, noise, time, layered=None):
     comfy.model_management.load_models_gpu([model], force_patch_weights=True)
     unet, hooks = model.model.diffusion_model, []
     for layer in cross_attention_layers(unet) if layered is not None else ():
+
         def own_row(module, arguments, named, row=layered[layer.index][None]):
             return arguments, named | {"context": row.expand(noise.shape[0], -1, -1)}
 
@@ -66,8 +67,10 @@ def main(path: str) -> None:
         mean = predict(patched, mean_context, noise, time)
         none = predict(patched, patched_clip.encode_from_tokens(patched_clip.tokenize(plain)), noise, time)
         effect = (whole - bare).norm()
-        print(f"t={time:g}: lost with mean rows {float((mean - whole).norm() / effect):.0%}, "
-              f"lost without words {float((none - whole).norm() / effect):.0%}")  # fmt: skip
+        print(
+            f"t={time:g}: lost with mean rows {float((mean - whole).norm() / effect):.0%}, "
+            f"lost without words {float((none - whole).norm() / effect):.0%}"
+        )
 
 
 if __name__ == "__main__":

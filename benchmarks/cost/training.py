@@ -109,8 +109,16 @@ def run_ours(base, row: str, gate: Gate, ready: Callable[[int], None]) -> None:
             ready(sum(p.numel() for p in trainables.parameters()))
             gate.wait()
             if row == "ours":
-                loop.train(host, samples, trainables, optimizer, settings, 0, training_run.RunState(),
-                           lambda report: gate.wait())
+                loop.train(
+                    host,
+                    samples,
+                    trainables,
+                    optimizer,
+                    settings,
+                    0,
+                    training_run.RunState(),
+                    lambda report: gate.wait(),
+                )
             while True:
                 (bare if row == "bare" else text_only)()
                 gate.wait()
@@ -140,10 +148,23 @@ def run_host(base, gate: Gate, ready: Callable[[int], None]) -> None:
         # Two dicts: with one, this version of the host's trainer stops with an UnboundLocalError.
         latents = [{"samples": torch.randn(1, channels, 8, 8, generator=generator)} for _ in range(2)]
         cond = base.clip.encode_from_tokens_scheduled(base.clip.tokenize("a photo of zorbo"))
-        values = dict(model=base.model.clone(), positive=cond, batch_size=2, steps=count,
-                      grad_accumulation_steps=1, learning_rate=1e-4, rank=4, optimizer="AdamW", loss_function="MSE",
-                      seed=0, training_dtype="fp32", lora_dtype="fp32", algorithm="LoRA", gradient_checkpointing=False,
-                      existing_lora="[None]")  # fmt: skip
+        values = dict(
+            model=base.model.clone(),
+            positive=cond,
+            batch_size=2,
+            steps=count,
+            grad_accumulation_steps=1,
+            learning_rate=1e-4,
+            rank=4,
+            optimizer="AdamW",
+            loss_function="MSE",
+            seed=0,
+            training_dtype="fp32",
+            lora_dtype="fp32",
+            algorithm="LoRA",
+            gradient_checkpointing=False,
+            existing_lora="[None]",
+        )
         return nodes_train.TrainLoraNode.execute(latents=latents, **{key: [value] for key, value in values.items()})
 
     lora = run(1).result[1]
@@ -176,10 +197,14 @@ class Worker:
 
     def __init__(self, row: str, kind: str):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.cost.training", "--row", row, "--base", kind], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "benchmarks.cost.training", "--row", row, "--base", kind],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | PLAIN_HEAP,
-        )  # fmt: skip
+        )
         self.parameters, self.times, self.memory = self.answer()["parameters"], [], 0.0
         self.tell()
 
@@ -240,8 +265,10 @@ def compare(kind: str, rounds: int, minutes: float) -> None:
             time_told = "met" if middle >= fast else "open" if high >= fast else "missed"
             memory_told = "met" if ours.memory <= small * worker.memory else "missed"
             goal = f">= {fast:g}x {time_told}, <= {small:g}x {memory_told}"
-        print(f"{ROWS[row]:40}{statistics.median(kept[row]):8.3f}{f'{middle:.2f} [{low:.2f}, {high:.2f}]':>25}"
-              f"{worker.memory:7.0f}{f'{ours.memory / max(worker.memory, 1):.2f}x':>10}{worker.parameters:12}  {goal}")
+        print(
+            f"{ROWS[row]:40}{statistics.median(kept[row]):8.3f}{f'{middle:.2f} [{low:.2f}, {high:.2f}]':>25}"
+            f"{worker.memory:7.0f}{f'{ours.memory / max(worker.memory, 1):.2f}x':>10}{worker.parameters:12}  {goal}"
+        )
     print("A ratio of 1.2: our loop does 1.2 steps in the time of one. For the text part it is its share of our step.")
     print("open: the goal lies inside the interval; take more rounds, or a quieter machine.")
 
@@ -263,16 +290,22 @@ def count_operations() -> None:
         net = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
         labels = torch.zeros(batch, 2816, device="meta") if family == "sdxl" else None
         with FlopCounterMode(display=False) as net_count, torch.no_grad():
-            net(torch.zeros(batch, 4, side, side, device="meta"), torch.zeros(batch, device="meta"),
-                context=torch.zeros(batch, 77, config["context_dim"], device="meta"), y=labels,
-                transformer_options={"optimized_attention_override": plain_attention})
+            net(
+                torch.zeros(batch, 4, side, side, device="meta"),
+                torch.zeros(batch, device="meta"),
+                context=torch.zeros(batch, 77, config["context_dim"], device="meta"),
+                y=labels,
+                transformer_options={"optimized_attention_override": plain_attention},
+            )
         # Per position of a layer: four projections of width^2, two of 4 x width^2, and attention over 77 positions.
         text = sum(layers * 77 * 2 * (12 * width**2 + 2 * 77 * width) for width, layers in towers[family])
         for kind, count in rows[family].items():
             share = text * count * slots / (text * count * slots + net_count.get_total_flops())
-            print(f"{family} {side * 8} px, batch {batch}, {slots} captions, {kind:11} ({count:2} rows): "
-                  f"text {text * count * slots / 1e12:5.2f}, net {net_count.get_total_flops() / 1e12:5.2f} TFLOP, "
-                  f"text share {share:.0%}")
+            print(
+                f"{family} {side * 8} px, batch {batch}, {slots} captions, {kind:11} ({count:2} rows): "
+                f"text {text * count * slots / 1e12:5.2f}, net {net_count.get_total_flops() / 1e12:5.2f} TFLOP, "
+                f"text share {share:.0%}"
+            )
 
 
 def plain_attention(_, q, k, v, heads, *args, **kwargs):

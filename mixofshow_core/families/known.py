@@ -12,20 +12,43 @@ CLIP_G = TextEncoder("clip_g", "text_encoder_2", 1280, 32, "gelu")
 ENCODERS = {encoder.name: encoder for encoder in (CLIP_L, CLIP_G)}
 
 SD15 = Family(
-    name="sd15", title="SD1.5", encoders=(CLIP_L,), context_width=768, native_size=512, linear_projections=False,
+    name="sd15",
+    title="SD1.5",
+    encoders=(CLIP_L,),
+    context_width=768,
+    native_size=512,
+    linear_projections=False,
     layout=UNetLayout(((1, 1), (1, 1), (1, 1), (0, 0)), 1, ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))),
-    architecture="stable-diffusion-v1", base_version="sd_v1", batch=2,
-)  # fmt: skip
+    architecture="stable-diffusion-v1",
+    base_version="sd_v1",
+    batch=2,
+)
 SDXL = Family(
-    name="sdxl", title="SDXL", encoders=(CLIP_L, CLIP_G), context_width=2048, native_size=1024, linear_projections=True,
+    name="sdxl",
+    title="SDXL",
+    encoders=(CLIP_L, CLIP_G),
+    context_width=2048,
+    native_size=1024,
+    linear_projections=True,
     layout=UNetLayout(((0, 0), (2, 2), (10, 10)), 10, ((10, 10, 10), (2, 2, 2), (0, 0, 0))),
-    architecture="stable-diffusion-xl-v1-base", base_version="sdxl_base_v1-0", batch=1,
-)  # fmt: skip
+    architecture="stable-diffusion-xl-v1-base",
+    base_version="sdxl_base_v1-0",
+    batch=1,
+)
 # Its text encoder is not one of ours. Named like every net of unknown context: sd-<width>.
 SD2 = Family(
-    name="sd-1024", title="SD2", encoders=(), context_width=1024, native_size=512, linear_projections=True,
-    layout=SD15.layout, architecture="sd-1024", base_version="sd-1024", batch=2, runs=False,
-)  # fmt: skip
+    name="sd-1024",
+    title="SD2",
+    encoders=(),
+    context_width=1024,
+    native_size=512,
+    linear_projections=True,
+    layout=SD15.layout,
+    architecture="sd-1024",
+    base_version="sd-1024",
+    batch=2,
+    runs=False,
+)
 FAMILIES = (SD15, SDXL, SD2)
 
 

@@ -41,7 +41,9 @@ def _unet_table(tree: Mapping) -> dict[str, object]:
 
 
 def read_absolute(
-    tree: dict, file_name: str, base: BaseWeights | None = None,
+    tree: dict,
+    file_name: str,
+    base: BaseWeights | None = None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReadResult:
     """A Concept whose deltas are the file's weights minus those of `base` (layers that did not change are left out).
@@ -49,7 +51,7 @@ def read_absolute(
     `tree` is used up: its tensors become the differences, so that no file needs more than twice its size in memory.
     Raises MixOfShowError when whole weights are met without a base, or when their shapes differ. `step(done, total)` is
     called for every key.
-    """  # fmt: skip
+    """
     reading = Reading(file_name)
     table, words = _unet_table(tree), _read_words(tree, reading)
     width = next((_width(v) for k, v in table.items() if k.endswith(tuple(f"{s}.weight" for s in CROSS_KV))), None)

@@ -59,8 +59,10 @@ def describe_concept(concept: Concept) -> str:
 
 def describe_base(concept: Concept) -> str:
     base = concept.base
-    return (f"base: {base.family}, fingerprint {base.fingerprint or 'unknown'}, {base.layers or 'any number of'} "
-            "cross-attention layers")  # fmt: skip
+    return (
+        f"base: {base.family}, fingerprint {base.fingerprint or 'unknown'}, {base.layers or 'any number of'} "
+        "cross-attention layers"
+    )
 
 
 def describe_layers(concept: Concept) -> str:
@@ -120,8 +122,11 @@ def plot_norms(concept: Concept, title: str = "") -> Image.Image:
         x1 = MARGIN + (number + 1) * (right - MARGIN) / len(norms)
         draw.rectangle((x0, bottom - height * (size / top if top else 0), max(x0, x1 - 1), bottom), fill=COLOURS[role])
     draw.line((MARGIN, bottom, right, bottom), fill=(60, 60, 60))
-    draw.text((MARGIN, 8), f"{title or concept.name or 'LoRA'}: norm of the change per layer, largest {top:.3g}"[:120],
-              fill=(20, 20, 20))  # fmt: skip
+    draw.text(
+        (MARGIN, 8),
+        f"{title or concept.name or 'LoRA'}: norm of the change per layer, largest {top:.3g}"[:120],
+        fill=(20, 20, 20),
+    )
     x = MARGIN
     for role in dict.fromkeys(role for _, role in norms):
         draw.rectangle((x, bottom + 12, x + 10, bottom + 22), fill=COLOURS[role])

@@ -30,9 +30,12 @@ CHECKPOINT_PREFIXES = {
 }
 FUSED_PREFIX = "conditioner.embedders.1.model.transformer.resblocks."  # SDXL's second text encoder, in OpenCLIP's names
 FUSED_NAMES = {
-    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+    "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
-}  # fmt: skip
+}
 FUSED_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # rows of attn.in_proj_*, in this order
 CONCEPT_TABLE = "new_concept_cfg.json"
 MAX_TABLE = 2**20  # bytes of that JSON file
@@ -138,8 +141,10 @@ def read_fused_folder(
     """A Concept from a fused diffusers folder: weights minus `base`, word rows from the enlarged token table."""
     path = Path(path)
     if base is None:
-        raise MixOfShowError(f"{path.name} is a whole fused model: give the base model it was made from "
-                             "(connect MODEL and CLIP, or --base CHECKPOINT).")  # fmt: skip
+        raise MixOfShowError(
+            f"{path.name} is a whole fused model: give the base model it was made from "
+            "(connect MODEL and CLIP, or --base CHECKPOINT)."
+        )
     tree: dict[str, dict] = {}
     words: dict[str, dict[str, Tensor]] = {}
     for encoder, files in TEXT_PARTS.items():

@@ -41,7 +41,9 @@ def parse_size(size: str) -> int | str:
 
 
 def resize(
-    deltas: Mapping[str, Delta], size: str = "auto", low_rank_only: bool = False,
+    deltas: Mapping[str, Delta],
+    size: str = "auto",
+    low_rank_only: bool = False,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compressed:
     """Deltas at a size: ``exact`` keeps all, ``auto`` keeps low rank up to 128 as it is, a number is the largest rank.
@@ -49,7 +51,7 @@ def resize(
     What has to shrink at ``auto`` keeps 99 % of its squared norm, at most 128 ranks. `low_rank_only` turns full-rank
     changes into factors too, at ``exact`` with every singular value; otherwise 3x3 kernels stay as they are.
     `step(done, total)` is called for every layer.
-    """  # fmt: skip
+    """
     wanted = parse_size(size)
     limit = {"auto": MAX_AUTO_RANK, "exact": math.inf}.get(wanted, wanted)
     made: dict[str, Delta] = {}

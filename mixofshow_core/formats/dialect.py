@@ -59,8 +59,10 @@ class ReadResult:
         reasons: dict[str, list[str]] = {}
         for key, reason in self.skipped:
             reasons.setdefault(reason, []).append(key)
-        lines += [f"skipped {len(keys)}: {reason} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-                  for reason, keys in reasons.items()]  # fmt: skip
+        lines += [
+            f"skipped {len(keys)}: {reason} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for reason, keys in reasons.items()
+        ]
         return "\n".join([*lines, *self.notes])
 
 
@@ -155,8 +157,9 @@ def check_concept(concept: Concept, where: str) -> None:
     widths = {d.shape[1] for name, d in concept.deltas.items() if name.endswith(CROSS_KV)}
     words = {
         sum(rows.shape[1] for rows in embedding.rows.values())
-        for entry in concept.entries for embedding in entry.embeddings
-    }  # fmt: skip
+        for entry in concept.entries
+        for embedding in entry.embeddings
+    }
     if len(widths | words) > 1:
         raise MixOfShowError(
             f"{where}: cross-attention layers read a text context of width {sorted(widths)}, the words have width "

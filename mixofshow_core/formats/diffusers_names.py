@@ -75,8 +75,10 @@ def ranks_of(named: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[st
     """Rank by kohya's name of the module, for the kinds of PEFT whose scale is alpha / rank: LoRA, LoHa, LoKr."""
     return {
         name.removesuffix(end): tensors[key].shape[0]
-        for name, key in named.items() for end in RANKED if name.endswith(end) and tensors[key].dim()
-    }  # fmt: skip
+        for name, key in named.items()
+        for end in RANKED
+        if name.endswith(end) and tensors[key].dim()
+    }
 
 
 def peft_alphas(config: Mapping[str, object], named: Mapping[str, str], ranks: Mapping[str, int]) -> dict[str, Tensor]:

@@ -154,8 +154,10 @@ def edlora_tree(concept: Concept, names: NameTable, style: str = "main", where: 
         if isinstance(delta, Dense):
             raise MixOfShowError(f"{where}: layer {layer!r} has a full-rank change; choose a `size` to compress it.")
         if is_kernel(layer):
-            raise MixOfShowError(f"{where} changes {layer!r}, a 3x3 convolution; ED-LoRA files hold linear layers and "
-                                 "1x1 convolutions. Choose the format kohya, diffusers or concept.")  # fmt: skip
+            raise MixOfShowError(
+                f"{where} changes {layer!r}, a 3x3 convolution; ED-LoRA files hold linear layers and "
+                "1x1 convolutions. Choose the format kohya, diffusers or concept."
+            )
         for side, matrix in (("down", delta.down), ("up", delta.scaled(1.0).up)):
             key = row.path + meaning("ED-LoRA key style", style, STYLES).format(side)
             tree[row.part][key] = as_layer(layer, matrix, concept.base.family, side)
@@ -171,5 +173,3 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Tensor]:
         else:
             flat[prefix + key] = value
     return flat
-
-

@@ -69,8 +69,14 @@ class Format:
 
 
 def export(
-    concept: Concept, kind: str, target: Path, size: str = "auto", strength: float = 1.0,
-    base: BaseWeights | None = None, layout: UNetLayout | None = None, text_strength: float | None = None,
+    concept: Concept,
+    kind: str,
+    target: Path,
+    size: str = "auto",
+    strength: float = 1.0,
+    base: BaseWeights | None = None,
+    layout: UNetLayout | None = None,
+    text_strength: float | None = None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
     """Write `concept` as `kind` at `target` (a path without suffix; the format adds its own).
@@ -78,7 +84,7 @@ def export(
     `strength` is folded into the weights, `text_strength` into those of the text encoders where it is another one;
     `layout` (from a live model) wins over what the concept's names imply. `step(done, total)`: once per layer.
     Raises MixOfShowError for an unknown format, a missing base, and for what a format cannot hold at all.
-    """  # fmt: skip
+    """
     chosen = FORMATS.get(kind)
     if chosen is None:
         raise MixOfShowError(f"Format {kind!r} is unknown; use one of {', '.join(FORMATS)}.")
@@ -134,9 +140,11 @@ def _lost_words(concept: Concept) -> tuple[str, ...]:
 
 def _lost_layers(concept: Concept) -> tuple[str, ...]:
     layered = [
-        word.text for entry in concept.entries
-        for word, embedding in zip(entry.words, entry.embeddings, strict=True) if embedding.layers > 1
-    ]  # fmt: skip
+        word.text
+        for entry in concept.entries
+        for word, embedding in zip(entry.words, entry.embeddings, strict=True)
+        if embedding.layers > 1
+    ]
     return (f"the layers of {', '.join(layered)}: one mean row per word is kept",) if layered else ()
 
 

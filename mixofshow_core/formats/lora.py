@@ -86,12 +86,22 @@ def _peft_config(deltas: Mapping[str, LowRank]) -> dict:
     alphas = {path: delta.rank if delta.alpha is None else delta.alpha for path, delta in deltas.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return {
-        "peft_type": "LORA", "task_type": None, "inference_mode": True, "bias": "none", "lora_dropout": 0.0,
-        "fan_in_fan_out": False, "use_rslora": False, "use_dora": False, "init_lora_weights": True,
-        "base_model_name_or_path": None, "r": rank, "lora_alpha": alpha, "target_modules": sorted(deltas),
+        "peft_type": "LORA",
+        "task_type": None,
+        "inference_mode": True,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "base_model_name_or_path": None,
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted(deltas),
         "rank_pattern": {path: value for path, value in ranks.items() if value != rank},
         "alpha_pattern": {path: value for path, value in alphas.items() if value != alpha},
-    }  # fmt: skip
+    }
 
 
 def _low_rank(layer: str, delta: Delta, dialect: str) -> LowRank:

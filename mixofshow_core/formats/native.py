@@ -154,8 +154,13 @@ def _parse_entries(described: list, tensors: Mapping[str, Tensor], file_name: st
             number += 1
         entries.append(
             ConceptEntry(
-                str(item["id"]), str(item["name"]), str(item.get("class", "")), str(item["kind"]),
-                tuple(words), tuple(embeddings), bool(item.get("with_class", False)),
+                str(item["id"]),
+                str(item["name"]),
+                str(item.get("class", "")),
+                str(item["kind"]),
+                tuple(words),
+                tuple(embeddings),
+                bool(item.get("with_class", False)),
                 str(item.get("trigger", "")),
             )
         )

@@ -26,14 +26,31 @@ MAX_DEPTH = 8
 MAX_NODES = 4 * MAX_TENSORS
 STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool", "Untyped")
 ALLOWED = {
-    "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch Size",
-    "torch.storage UntypedStorage", *(f"torch {name}Storage" for name in STORAGES),
-}  # fmt: skip
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "torch.storage UntypedStorage",
+    *(f"torch {name}Storage" for name in STORAGES),
+}
 # What torch.load raises on damage that the checks before it cannot see.
 LOAD_ERRORS = (
-    RuntimeError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-    OSError, AssertionError, ImportError, MemoryError, OverflowError, NotImplementedError, zipfile.BadZipFile,
-)  # fmt: skip
+    RuntimeError,
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    OSError,
+    AssertionError,
+    ImportError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
 
 
 def is_archive(path: Path) -> bool:

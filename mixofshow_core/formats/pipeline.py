@@ -69,16 +69,30 @@ def write_pipeline(folder: Path, whole: Whole, entries: tuple[ConceptEntry, ...]
         save_safetensors(folder / "vae" / "diffusion_pytorch_model.safetensors", state, _PT)
         _write_json(folder / "vae" / "config.json", autoencoder_config(state, whole.latent_scale))
         index["vae"] = ["diffusers", "AutoencoderKL"]
-    _write_json(folder / "scheduler" / "scheduler_config.json", {
-        "_class_name": "DDIMScheduler", "_diffusers_version": WRITTEN_BY, "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "clip_sample": False, "set_alpha_to_one": False,
-        "steps_offset": 1, "prediction_type": whole.prediction,
-    })  # fmt: skip
+    _write_json(
+        folder / "scheduler" / "scheduler_config.json",
+        {
+            "_class_name": "DDIMScheduler",
+            "_diffusers_version": WRITTEN_BY,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000,
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+            "prediction_type": whole.prediction,
+        },
+    )
     if CLIP_G.part in index:
         index |= {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
     else:
-        index |= {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None],
-                  "feature_extractor": [None, None], "requires_safety_checker": False}  # fmt: skip
+        index |= {
+            "_class_name": "StableDiffusionPipeline",
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+        }
     _write_json(folder / "model_index.json", index | {"_diffusers_version": WRITTEN_BY})
     _write_json(folder / CONCEPT_TABLE, table)
     return lost
@@ -117,22 +131,36 @@ def unet_config(unet: nn.Module, layout: UNetLayout) -> dict:
     context = next(block.attn2.to_k.in_features for block in blocks.values())
     projection = unet.get_submodule(next(iter(blocks))).proj_in
     config = {
-        "_class_name": "UNet2DConditionModel", "_diffusers_version": WRITTEN_BY, "act_fn": "silu",
+        "_class_name": "UNet2DConditionModel",
+        "_diffusers_version": WRITTEN_BY,
+        "act_fn": "silu",
         "attention_head_dim": heads,  # diffusers means the number of heads by this name
-        "block_out_channels": widths, "center_input_sample": False, "cross_attention_dim": context,
+        "block_out_channels": widths,
+        "center_input_sample": False,
+        "cross_attention_dim": context,
         "down_block_types": ["CrossAttnDownBlock2D" if max(d) else "DownBlock2D" for d in layout.down],
         "up_block_types": ["CrossAttnUpBlock2D" if max(d) else "UpBlock2D" for d in layout.up],
-        "mid_block_type": "UNetMidBlock2DCrossAttn", "layers_per_block": [len(level) for level in layout.down],
-        "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1,
-        "norm_eps": 1e-5, "norm_num_groups": 32, "sample_size": 128 if _has_label(unet) else 64,
-        "in_channels": unet.input_blocks[0][0].in_channels, "out_channels": unet.out[-1].out_channels,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "layers_per_block": [len(level) for level in layout.down],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-5,
+        "norm_num_groups": 32,
+        "sample_size": 128 if _has_label(unet) else 64,
+        "in_channels": unet.input_blocks[0][0].in_channels,
+        "out_channels": unet.out[-1].out_channels,
         "use_linear_projection": isinstance(projection, nn.Linear),
         "transformer_layers_per_block": [depth or 1 for depth in depths],
-    }  # fmt: skip
+    }
     if _has_label(unet):
         label = unet.label_emb[0][0]
-        config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-                   "projection_class_embeddings_input_dim": label.in_features}  # fmt: skip
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": label.in_features,
+        }
     return config
 
 
@@ -147,13 +175,22 @@ def text_config(module: nn.Module, encoder: str, state: Mapping[str, Tensor], ki
     vocabulary_size, width = state[TOKEN_TABLE].shape
     projection = state.get("text_projection.weight")
     return {
-        "architectures": [kind], "model_type": "clip_text_model", "vocab_size": vocabulary_size, "hidden_size": width,
-        "intermediate_size": layers[0].mlp.fc1.out_features, "num_hidden_layers": len(layers),
-        "num_attention_heads": layers[0].self_attn.heads, "hidden_act": ENCODERS[encoder].activation,
+        "architectures": [kind],
+        "model_type": "clip_text_model",
+        "vocab_size": vocabulary_size,
+        "hidden_size": width,
+        "intermediate_size": layers[0].mlp.fc1.out_features,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": layers[0].self_attn.heads,
+        "hidden_act": ENCODERS[encoder].activation,
         "max_position_embeddings": state["text_model.embeddings.position_embedding.weight"].shape[0],
-        "layer_norm_eps": 1e-5, "attention_dropout": 0.0, "bos_token_id": 49406, "eos_token_id": 49407,
-        "pad_token_id": 1, "projection_dim": projection.shape[0] if projection is not None else width,
-    }  # fmt: skip
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 1,
+        "projection_dim": projection.shape[0] if projection is not None else width,
+    }
 
 
 def _text_state(
@@ -183,8 +220,9 @@ def concept_tokens(entries: tuple[ConceptEntry, ...], first: int) -> dict[str, d
         for word, embedding in zip(entry.words, entry.embeddings, strict=True):
             ids = range(number, number + embedding.layers)
             table[word.text] = {
-                "concept_token_ids": [first + n for n in ids], "concept_token_names": [f"<new{n}>" for n in ids],
-            }  # fmt: skip
+                "concept_token_ids": [first + n for n in ids],
+                "concept_token_names": [f"<new{n}>" for n in ids],
+            }
             number += embedding.layers
     return table
 
@@ -196,10 +234,14 @@ def autoencoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     def rename(key: str) -> str:
         key = re.sub(r"^encoder\.down\.(\d+)\.block\.(\d+)", r"encoder.down_blocks.\1.resnets.\2", key)
         key = re.sub(r"^encoder\.down\.(\d+)\.downsample", r"encoder.down_blocks.\1.downsamplers.0", key)
-        key = re.sub(r"^decoder\.up\.(\d+)\.block\.(\d+)",
-                     lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.resnets.{m[2]}", key)  # fmt: skip
-        key = re.sub(r"^decoder\.up\.(\d+)\.upsample",
-                     lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.upsamplers.0", key)  # fmt: skip
+        key = re.sub(
+            r"^decoder\.up\.(\d+)\.block\.(\d+)",
+            lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.resnets.{m[2]}",
+            key,
+        )
+        key = re.sub(
+            r"^decoder\.up\.(\d+)\.upsample", lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.upsamplers.0", key
+        )
         key = re.sub(r"\.mid\.block_(\d)", lambda m: f".mid_block.resnets.{int(m[1]) - 1}", key)
         key = re.sub(r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1.", key)
         key = key.replace(".mid.attn_1.proj_out.", ".mid_block.attentions.0.to_out.0.")
@@ -222,10 +264,17 @@ def autoencoder_config(state: Mapping[str, Tensor], latent_scale: float) -> dict
             blocks = max(blocks, int(match[2]) + 1)
     widths = [levels[n] for n in sorted(levels)]
     return {
-        "_class_name": "AutoencoderKL", "_diffusers_version": WRITTEN_BY, "act_fn": "silu", "norm_num_groups": 32,
+        "_class_name": "AutoencoderKL",
+        "_diffusers_version": WRITTEN_BY,
+        "act_fn": "silu",
+        "norm_num_groups": 32,
         "in_channels": state["encoder.conv_in.weight"].shape[1],
-        "out_channels": state["decoder.conv_out.weight"].shape[0], "block_out_channels": widths,
-        "latent_channels": state["decoder.conv_in.weight"].shape[1], "layers_per_block": blocks, "sample_size": 512,
-        "down_block_types": ["DownEncoderBlock2D"] * len(widths), "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "out_channels": state["decoder.conv_out.weight"].shape[0],
+        "block_out_channels": widths,
+        "latent_channels": state["decoder.conv_in.weight"].shape[1],
+        "layers_per_block": blocks,
+        "sample_size": 512,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "scaling_factor": latent_scale,
-    }  # fmt: skip
+    }

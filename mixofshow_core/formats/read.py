@@ -22,16 +22,35 @@ from .pickled import is_archive, load_pickled
 from .textual_inversion import is_textual_inversion, read_bundle, read_textual_inversion
 
 LORA_MARKS = (
-    ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.", ".lora.down.",
-    ".lora_linear_layer.", ".hada_w", ".lokr_w", ".dora_scale", ".lora_magnitude_vector", ".oft_", ".boft_",
-    ".lora_mid.", ".a1.weight", ".b1.weight", ".ia3_l", ".vera_lambda",
-)  # fmt: skip
+    ".lora_up.",
+    ".lora_down.",
+    ".lora_A.",
+    ".lora_B.",
+    "_lora.up.",
+    "_lora.down.",
+    ".lora.up.",
+    ".lora.down.",
+    ".lora_linear_layer.",
+    ".hada_w",
+    ".lokr_w",
+    ".dora_scale",
+    ".lora_magnitude_vector",
+    ".oft_",
+    ".boft_",
+    ".lora_mid.",
+    ".a1.weight",
+    ".b1.weight",
+    ".ia3_l",
+    ".vera_lambda",
+)
 LORA_ENDS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 CHECKPOINT_MARKS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 
 
 def read_any(
-    path: Path | str, base: BaseWeights | None = None, name: str = "",
+    path: Path | str,
+    base: BaseWeights | None = None,
+    name: str = "",
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReadResult:
     """Read a file (or a fused diffusers folder) of any dialect we know.
@@ -40,7 +59,7 @@ def read_any(
     (renaming.py). Kind "lora" means: a foreign LoRA, to be parsed by the host; its `concept` then holds only bundled
     embeddings, or is None. Raises MixOfShowError with the file, the key and the reason. `step(done, total)` is called
     for every key of files with whole weights.
-    """  # fmt: skip
+    """
     path = Path(path)
     if path.is_dir():
         if is_fused_folder(path):

@@ -42,9 +42,11 @@ def side_facts(path: Path, metadata: Mapping[str, str]) -> SideFacts:
     """Facts about a LoRA file from its neighbours and its header; the first place that names a trigger wins."""
     found: list[tuple[str, list[str]]] = []
     for suffix, read in (
-        (".metadata.json", _from_manager), (".civitai.info", _from_civitai), (".json", _from_a1111),
+        (".metadata.json", _from_manager),
+        (".civitai.info", _from_civitai),
+        (".json", _from_a1111),
         (".txt", _from_text),
-    ):  # fmt: skip
+    ):
         beside = path.with_name(f"{path.stem}{suffix}")
         phrases = [phrase for phrase in map(plain, read(beside)) if phrase] if beside.is_file() else []
         if phrases:

@@ -18,20 +18,31 @@ from .dialect import Reading, ReadResult, embedding_width, make_entries, safe_co
 MAX_VECTORS = 128  # more tokens than a prompt can hold are no embedding
 BUNDLE = re.compile(r"bundle_emb\.(?P<name>[^.]+(?:\.[^.]+)*?)\.(?P<slot>string_to_param\.\*|clip_[lg]|emb_params)")
 ENCODER_NAMES = {
-    "clip_l": "clip_l", "clip_g": "clip_g", "text_encoders_0": "clip_l", "text_encoders_1": "clip_g", "emb": "clip_l",
+    "clip_l": "clip_l",
+    "clip_g": "clip_g",
+    "text_encoders_0": "clip_l",
+    "text_encoders_1": "clip_g",
+    "emb": "clip_l",
     "emb2": "clip_g",
-}  # fmt: skip
+}
 
 
 def is_textual_inversion(tree: Mapping) -> bool:
     """True for a file that holds embedding vectors and nothing else."""
     if "string_to_param" in tree or "emb_params" in tree or (set(tree) and set(tree) <= set(ENCODER_NAMES)):
         return True
-    return bool(tree) and len(tree) <= 64 and all(
-        isinstance(value, Tensor) and value.dim() in (1, 2) and "." not in key and value.shape[-1] >= 8
-        and (value.dim() == 1 or value.shape[0] <= MAX_VECTORS)
-        for key, value in tree.items()
-    )  # fmt: skip
+    return (
+        bool(tree)
+        and len(tree) <= 64
+        and all(
+            isinstance(value, Tensor)
+            and value.dim() in (1, 2)
+            and "." not in key
+            and value.shape[-1] >= 8
+            and (value.dim() == 1 or value.shape[0] <= MAX_VECTORS)
+            for key, value in tree.items()
+        )
+    )
 
 
 def read_textual_inversion(tree: Mapping, file_name: str) -> ReadResult:

@@ -1,8 +1,8 @@
 """How much concepts will get into each other's way, told from statistics alone, before anything is solved.
 
-    disturbance_ij = E_i|D_j x|^2 / E_i|D_i x|^2     what j does to i's inputs, against what i does to them
-    overlap_ij     = <G_i, G_j> / (|G_i| |G_j|)       how alike their inputs are (1 = the same, so not separable)
-    conflict_ij    = disturbance_ij * overlap_ij      activation-weighted conflict
+disturbance_ij = E_i|D_j x|^2 / E_i|D_i x|^2     what j does to i's inputs, against what i does to them
+overlap_ij     = <G_i, G_j> / (|G_i| |G_j|)       how alike their inputs are (1 = the same, so not separable)
+conflict_ij    = disturbance_ij * overlap_ij      activation-weighted conflict
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
     energies, sketches = torch.zeros(count, count, dtype=torch.float64), {}
     metrics = {
         (j, member): delta.factors()[0].mT @ delta.factors()[0]
-        for j in range(count) for member, delta in problem.deltas[j].items() if isinstance(delta, LowRank)
-    }  # fmt: skip
+        for j in range(count)
+        for member, delta in problem.deltas[j].items()
+        if isinstance(delta, LowRank)
+    }
     for i in problem.present:
         gram = problem.grams[i].matrix
         generator = torch.Generator().manual_seed(gram.shape[0])
@@ -69,8 +71,10 @@ def summarise_conflicts(groups: Iterable[GroupConflict], labels: Sequence[str]) 
         table.fill_diagonal_(0)
         pairs = [
             (float(table[i, j]), labels[i], labels[j])
-            for i in range(len(labels)) for j in range(len(labels)) if table[i, j] > 0
-        ]  # fmt: skip
+            for i in range(len(labels))
+            for j in range(len(labels))
+            if table[i, j] > 0
+        ]
         roles[role] = {
             "total": [round(float(row.sum()), 6) for row in table],
             "pairs": [{"on": a, "from": b, "conflict": value} for value, a, b in sorted(pairs, reverse=True)[:3]],

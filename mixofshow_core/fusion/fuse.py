@@ -27,6 +27,7 @@ from .statistics import Gram, Statistics
 
 log = logging.getLogger("mixofshow")
 
+
 @dataclass(frozen=True)
 class Source:
     """One concept as fusion sees it: `deltas` at full strength (already scaled), its statistics, its objective weight.
@@ -142,9 +143,7 @@ def pose(group: LayerGroup, ordered: Sequence[Source], prior: Statistics | None)
     )
 
 
-def merge(
-    method: str, ordered: Sequence[Source], members: Iterable[str], settings: FusionSettings
-) -> dict[str, Delta]:
+def merge(method: str, ordered: Sequence[Source], members: Iterable[str], settings: FusionSettings) -> dict[str, Delta]:
     """A merge without statistics of some layers. sum takes every change whole, whatever the objective weights."""
     wanted = set(members)
     parts = [{name: d for name, d in source.deltas.items() if name in wanted} for source in ordered]
@@ -175,9 +174,7 @@ def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str,
     return made, (added, total)
 
 
-def preview(
-    sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None
-) -> dict:
+def preview(sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None) -> dict:
     """Conflicts foreseen per role, from statistics only (fusion/conflict.py)."""
     ordered = sorted(sources, key=lambda source: source.identity)
     found: list[GroupConflict] = []

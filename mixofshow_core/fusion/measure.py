@@ -79,9 +79,17 @@ def measure_group(
             energies[i] = _added(energies[i], changes[member].energies(gram, place))
     ranks = [max((delta.rank for delta in deltas.values()), default=0) for deltas in problem.deltas]
     return GroupReport(
-        problem.name, problem.role, width, rank, tuple(energies), (drift[0], drift[1]), ridge, condition, reason,
+        problem.name,
+        problem.role,
+        width,
+        rank,
+        tuple(energies),
+        (drift[0], drift[1]),
+        ridge,
+        condition,
+        reason,
         own_rank=sum(ranks),
-    )  # fmt: skip
+    )
 
 
 def _added(first: Energies, second: Energies) -> Energies:
@@ -127,9 +135,12 @@ class _Factors:
             single[1 + place] = 1
         added = torch.ones_like(fused) - fused
         return Energies(
-            energy(single), energy(fused - single), float(fused @ table @ single), energy(added - single),
+            energy(single),
+            energy(fused - single),
+            float(fused @ table @ single),
+            energy(added - single),
             energy(self._mean - single),
-        )  # fmt: skip
+        )
 
     def drift(self, gram: Tensor) -> tuple[float, float]:
         """(energy of the fused change, sum of the single ones')."""
@@ -152,9 +163,12 @@ class _Matrices:
         own = torch.zeros_like(self._fused) if place is None else self._own[place].matrix().float()
         seen = own @ gram
         return Energies(
-            float((seen * own).sum()), _energy(self._fused - own, gram), float((seen * self._fused).sum()),
-            _energy(self._sum - own, gram), _energy(self._mean - own, gram),
-        )  # fmt: skip
+            float((seen * own).sum()),
+            _energy(self._fused - own, gram),
+            float((seen * self._fused).sum()),
+            _energy(self._sum - own, gram),
+            _energy(self._mean - own, gram),
+        )
 
     def drift(self, gram: Tensor) -> tuple[float, float]:
         return _energy(self._fused, gram), sum(_energy(delta.matrix().float(), gram) for delta in self._own)

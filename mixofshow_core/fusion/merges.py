@@ -74,9 +74,7 @@ def shorten(delta: Delta, rank: int) -> Delta:
     return cut(delta, rank)[0] if isinstance(delta, LowRank) and delta.rank > rank else delta
 
 
-def merge_ties(
-    deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float], density: float
-) -> dict[str, Delta]:
+def merge_ties(deltas: Sequence[Mapping[str, Delta]], weights: Sequence[float], density: float) -> dict[str, Delta]:
     """TIES (arXiv 2306.01708): keep the largest `density` of each change's entries, elect a sign per entry by the
     summed values, and average the entries that agree with it."""
     merged: dict[str, Delta] = {}
@@ -105,8 +103,10 @@ def merge_dare(
     share = [weight / sum(weights) for weight in weights]
     for name, (own, shape) in _changes(deltas, share):
         chosen = [seed for seed, part in zip(seeds, deltas, strict=True) if name in part]
-        kept = (_drop(delta, density, seed + zlib.crc32(name.encode()))
-                for (delta, _), seed in zip(own, chosen, strict=True))  # fmt: skip
+        kept = (
+            _drop(delta, density, seed + zlib.crc32(name.encode()))
+            for (delta, _), seed in zip(own, chosen, strict=True)
+        )
         merged[name] = Dense(ordered_sum(kept, [weight for _, weight in own]).float().reshape(shape))
     return merged
 

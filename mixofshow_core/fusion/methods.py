@@ -62,26 +62,44 @@ class Method:
 METHODS: Mapping[str, Method] = {
     row.name: row
     for row in (
-        Method("exact", "the least-squares fusion, with ridge and prior",
-               recipe=lambda settings, role: Recipe(settings.ridge[role], settings.prior[role])),
+        Method(
+            "exact",
+            "the least-squares fusion, with ridge and prior",
+            recipe=lambda settings, role: Recipe(settings.ridge[role], settings.prior[role]),
+        ),
         Method("sum", "all changes added up", merge=lambda job: merge_sum(job.parts, job.whole)),
         Method("average", "their weighted mean", merge=lambda job: merge_average(job.parts, job.weights)),
-        Method("gradient", "exact without ridge and prior, the goal of Mix-of-Show's paper",
-               recipe=lambda settings, role: Recipe(0.0, 0.0)),
-        Method("regmean", "RegMean's closed form",
-               recipe=lambda settings, role: Recipe(0.0, 0.0, settings.off_diagonal)),
-        Method("constrained", "Custom Diffusion's merge",
-               recipe=lambda settings, role: Recipe(0.0, 0.0, constrained=True)),
-        Method("svd", "the sum, cut to the largest rank of one concept",
-               merge=lambda job: merge_svd(job.parts, job.whole)),
-        Method("ties", "large entries of one sign (TIES)",
-               merge=lambda job: merge_ties(job.parts, job.weights, job.settings.density)),
-        Method("dare", "random entries, enlarged (DARE)",
-               merge=lambda job: merge_dare(job.parts, job.weights, job.settings.density, job.seeds)),
-        Method("iso", "the sum with all its directions equally strong (Iso-C)",
-               merge=lambda job: merge_iso(job.parts, job.whole)),
+        Method(
+            "gradient",
+            "exact without ridge and prior, the goal of Mix-of-Show's paper",
+            recipe=lambda settings, role: Recipe(0.0, 0.0),
+        ),
+        Method(
+            "regmean", "RegMean's closed form", recipe=lambda settings, role: Recipe(0.0, 0.0, settings.off_diagonal)
+        ),
+        Method(
+            "constrained", "Custom Diffusion's merge", recipe=lambda settings, role: Recipe(0.0, 0.0, constrained=True)
+        ),
+        Method(
+            "svd", "the sum, cut to the largest rank of one concept", merge=lambda job: merge_svd(job.parts, job.whole)
+        ),
+        Method(
+            "ties",
+            "large entries of one sign (TIES)",
+            merge=lambda job: merge_ties(job.parts, job.weights, job.settings.density),
+        ),
+        Method(
+            "dare",
+            "random entries, enlarged (DARE)",
+            merge=lambda job: merge_dare(job.parts, job.weights, job.settings.density, job.seeds),
+        ),
+        Method(
+            "iso",
+            "the sum with all its directions equally strong (Iso-C)",
+            merge=lambda job: merge_iso(job.parts, job.whole),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def method_of(name: str) -> Method:

@@ -142,4 +142,3 @@ def prior_prompts(plan: CalibrationPlan, uses: Sequence[ConceptUse]) -> tuple[st
         for entry in use.concept.entries
     }
     return plan.generic + tuple(plan.templates[0].format(word) for word in sorted(classes))
-

@@ -28,8 +28,12 @@ def draw_report(summary: Mapping) -> Image.Image:
         draw.text((MARGIN, 40), note, fill="#222222", font=large)
         return image
     draw.text((MARGIN, 18), f"Fusion of {len(labels)} concepts: what each one loses", fill="#222222", font=large)
-    draw.text((MARGIN, 48), "residual energy on its own calibration inputs; 0 = kept exactly, 1 = lost",
-              fill="#666666", font=small)  # fmt: skip
+    draw.text(
+        (MARGIN, 48),
+        "residual energy on its own calibration inputs; 0 = kept exactly, 1 = lost",
+        fill="#666666",
+        font=small,
+    )
     x = MARGIN
     for key, colour in COLOURS.items():
         draw.rectangle((x, 76, x + 14, 90), fill=colour)
@@ -39,8 +43,12 @@ def draw_report(summary: Mapping) -> Image.Image:
     scale = (WIDTH - left - 110) / LIMIT
     for role, figures in roles.items():
         drift = "" if figures["drift"] is None else f", drift on generic text {figures['drift']:.2f}"
-        draw.text((MARGIN, y + 12), f"{ROLE_TITLES.get(role, role)} ({figures['groups']} groups{drift})",
-                  fill="#222222", font=small)  # fmt: skip
+        draw.text(
+            (MARGIN, y + 12),
+            f"{ROLE_TITLES.get(role, role)} ({figures['groups']} groups{drift})",
+            fill="#222222",
+            font=small,
+        )
         y += 44
         bottom = y + row * len(labels) - 8
         for mark in (0.0, 0.5, 1.0):

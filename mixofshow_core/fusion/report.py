@@ -160,8 +160,11 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
             f"layers); rule: {summary['unsolved']['rule']}. First: {first}"
         )
     lines += format_conflicts_of(summary.get("conflicts", {}))
-    told = [f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"
-            for kind, figures in summary.get("layers", {}).items() if figures["layers"]]  # fmt: skip
+    told = [
+        f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"
+        for kind, figures in summary.get("layers", {}).items()
+        if figures["layers"]
+    ]
     if told:
         lines.append("\nLayers: " + ", ".join(told))
     if "size" in summary:
@@ -176,8 +179,10 @@ def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
         spent = (f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items())
         lines.append("\n" + ", ".join(spent))
     if summary["measured"]:
-        lines.append("residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "
-                     "It is the least-squares objective, not picture quality.")  # fmt: skip
+        lines.append(
+            "residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "
+            "It is the least-squares objective, not picture quality."
+        )
     return "\n".join(lines)
 
 
@@ -186,11 +191,17 @@ def _in_words(summary: Mapping) -> list[str]:
     roles = summary["roles"] if summary["measured"] else {}
     lines = []
     for i, label in enumerate(summary["concepts"] if roles else ()):
-        left = [f"{ROLE_TITLES.get(role, role)} {max(1 - figures['residual'][i], 0):.0%}"
-                for role, figures in roles.items() if figures["residual"][i] is not None]  # fmt: skip
+        left = [
+            f"{ROLE_TITLES.get(role, role)} {max(1 - figures['residual'][i], 0):.0%}"
+            for role, figures in roles.items()
+            if figures["residual"][i] is not None
+        ]
         lines.append(f"  {label} keeps of what it does alone: {', '.join(left) or 'it changes nothing that is solved'}")
-    drifts = [f"{ROLE_TITLES.get(role, role)} {figures['drift']:.2f}" for role, figures in roles.items()
-              if figures["drift"] is not None]  # fmt: skip
+    drifts = [
+        f"{ROLE_TITLES.get(role, role)} {figures['drift']:.2f}"
+        for role, figures in roles.items()
+        if figures["drift"] is not None
+    ]
     if drifts:
         lines.append(f"  other text changes, against one concept alone (1 = as much): {', '.join(drifts)}")
     return ["\nIn plain words, on the inputs that were looked at:", *lines] if lines else []

@@ -64,8 +64,13 @@ class FusionSettings:
 
     def describe(self) -> dict:
         """Everything that changes the answer (memory does not)."""
-        facts = dict(vars(self), ridge=dict(self.ridge), prior=dict(self.prior), stages=sorted(self.stages),
-                     weights=dict(self.weights))  # fmt: skip
+        facts = dict(
+            vars(self),
+            ridge=dict(self.ridge),
+            prior=dict(self.prior),
+            stages=sorted(self.stages),
+            weights=dict(self.weights),
+        )
         del facts["memory_gb"]
         return facts
 
@@ -89,7 +94,7 @@ class FusionSettings:
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """"mara: 2, finn: 0.5" (or one per line) as numbers by name; empty text gives none."""
+    """ "mara: 2, finn: 0.5" (or one per line) as numbers by name; empty text gives none."""
     weights: dict[str, float] = {}
     for part in filter(None, (piece.strip() for piece in text.replace("\n", ",").split(","))):
         name, _, value = part.rpartition(":")

@@ -141,4 +141,3 @@ class StatisticsStore:
             used -= path.stat().st_size
             path.unlink(missing_ok=True)
             log.info("Removed old statistics %s.", path.name)
-

@@ -14,8 +14,10 @@ LEVELS = (32.0, 128.0, 224.0)  # its palette: 27 colours
 
 def _cosines(a: torch.Tensor, b: torch.Tensor, what: str) -> torch.Tensor:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not len(a) or not len(b):
-        raise MixOfShowError(f"{what}: features of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; "
-                             "both must be tables of the same width, made by the same evaluator.")  # fmt: skip
+        raise MixOfShowError(
+            f"{what}: features of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; "
+            "both must be tables of the same width, made by the same evaluator."
+        )
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise MixOfShowError(f"{what}: some features are not finite numbers. Check the pictures and the evaluator.")
     return F.normalize(a.double(), dim=1) @ F.normalize(b.double(), dim=1).T
@@ -44,8 +46,10 @@ def kernel_distance(features: torch.Tensor, references: torch.Tensor, *, paired:
     equation 5) and two equal sets are at 0.
     """
     if features.ndim != 2 or references.ndim != 2 or features.shape[1] != references.shape[1]:
-        raise MixOfShowError(f"Kernel distance: features of shape {tuple(features.shape)} and "
-                             f"{tuple(references.shape)} come from different evaluators.")  # fmt: skip
+        raise MixOfShowError(
+            f"Kernel distance: features of shape {tuple(features.shape)} and "
+            f"{tuple(references.shape)} come from different evaluators."
+        )
     n, m = len(features), len(references)
     if n < 2 or m < 2:
         raise MixOfShowError(f"A kernel distance needs at least two pictures on each side, not {n} and {m}.")
@@ -77,8 +81,10 @@ def plain_features(pictures: torch.Tensor) -> torch.Tensor:
     palette = torch.cartesian_prod(*(torch.tensor(LEVELS),) * 3)
     colours = colour_grid((pixels * 255).round().to(torch.uint8).movedim(1, -1), palette, CELLS)
     grey = pixels.mean(1, keepdim=True)
-    dx, dy = (F.pad(g, pad) for g, pad in ((grey[..., 1:] - grey[..., :-1], (0, 1)),
-                                           (grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1))))  # fmt: skip
+    dx, dy = (
+        F.pad(g, pad)
+        for g, pad in ((grey[..., 1:] - grey[..., :-1], (0, 1)), (grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1)))
+    )
     angle = torch.atan2(dy, dx).remainder(torch.pi) / torch.pi * DIRECTIONS
     strength = torch.hypot(dx, dy)
     sorted_in = torch.cat([strength * (angle.floor() == n) for n in range(DIRECTIONS)], 1)

@@ -1,4 +1,5 @@
 """Where which colours are: pictures as soft counts of a palette's colours on a coarse grid."""
+
 from __future__ import annotations
 
 import torch
@@ -14,8 +15,10 @@ def colour_grid(pixels: torch.Tensor, palette: torch.Tensor, grid: int = 4, widt
     features of a classifier know little of colour; a linear probe on these reads it well.
     """
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != torch.uint8:
-        raise MixOfShowError(f"A colour grid needs pictures [N, H, W, 3] of type uint8, not {tuple(pixels.shape)} of "
-                             f"type {pixels.dtype}.")
+        raise MixOfShowError(
+            f"A colour grid needs pictures [N, H, W, 3] of type uint8, not {tuple(pixels.shape)} of "
+            f"type {pixels.dtype}."
+        )
     rows = []
     for part in pixels.split(100):
         distance = torch.cdist(part.float().flatten(0, 2), palette.float()).pow(2)

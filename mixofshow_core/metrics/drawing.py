@@ -85,8 +85,7 @@ def grid_size(picture: tuple[int, int], pictures: int, rows: int, columns: int) 
     Known before anything is painted.
     """
     width, height = _shown_size(*picture)
-    size = (2 * MARGIN + LABELS + (width + GAP) * columns,
-            HEAD + 40 + _row_height(height, pictures) * rows + MARGIN)  # fmt: skip
+    size = (2 * MARGIN + LABELS + (width + GAP) * columns, HEAD + 40 + _row_height(height, pictures) * rows + MARGIN)
     if size[0] * size[1] > MAX_PIXELS:
         raise MixOfShowError(f"The grid would have {size[0]} x {size[1]} pixels: use fewer prompts, ways or pictures.")
     return size
@@ -97,13 +96,18 @@ def _row_height(height: int, pictures: int) -> int:
 
 
 def draw_grid(
-    cells: Mapping[tuple[int, int], Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[tuple[str, str]],
-    blanks: Mapping[tuple[int, int], str], title: str, facts: str, theme: Theme = LIGHT,
+    cells: Mapping[tuple[int, int], Sequence[np.ndarray]],
+    rows: Sequence[str],
+    columns: Sequence[tuple[str, str]],
+    blanks: Mapping[tuple[int, int], str],
+    title: str,
+    facts: str,
+    theme: Theme = LIGHT,
 ) -> Image.Image:
     """cells: (row, column) -> uint8 pictures [H, W, 3], one line each; columns: (label, kind); blanks: why not painted.
 
     Pictures on one line have the same noise.
-    """  # fmt: skip
+    """
     if not cells:
         raise MixOfShowError("A grid needs at least one painted cell.")
     first = next(iter(cells.values()))
@@ -123,8 +127,9 @@ def draw_grid(
         x = left + column * step
         draw.rectangle((x, top - STRIPE - 2, x + width - 1, top - 3), fill=theme.colour(kind))
         lines = textwrap.wrap(readable(label), max(8, width // 7))[:2]
-        draw.multiline_text((x, top - STRIPE - 6 - 15 * len(lines)), "\n".join(lines), fill=theme.ink, font=small,
-                            spacing=2)  # fmt: skip
+        draw.multiline_text(
+            (x, top - STRIPE - 6 - 15 * len(lines)), "\n".join(lines), fill=theme.ink, font=small, spacing=2
+        )
     for row, prompt in enumerate(rows):
         y = top + row * row_height
         draw.line((MARGIN, y - 1, size[0] - MARGIN, y - 1), fill=theme.line)
@@ -172,8 +177,9 @@ def draw_scores(panels: Sequence[Panel], title: str, facts: Sequence[str], theme
         for bar in panel.bars:
             colour, middle = theme.colour(bar.kind), y + line // 2
             mean, low, high = bar.interval
-            draw.text((MARGIN, middle), readable(textwrap.shorten(bar.label, 28)), fill=theme.ink, font=medium,
-                      anchor="lm")  # fmt: skip
+            draw.text(
+                (MARGIN, middle), readable(textwrap.shorten(bar.label, 28)), fill=theme.ink, font=medium, anchor="lm"
+            )
             for value in bar.values:
                 draw.line((place(value), middle + 8, place(value), middle + 14), fill=theme.faint)
             draw.rectangle((place(low), middle - 4, max(place(high), place(low) + 1), middle + 4), fill=colour)

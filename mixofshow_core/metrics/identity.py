@@ -1,4 +1,5 @@
 """Who is in the picture: nearest identity by cosine similarity of features, with a calibrated "none"."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ NONE = "none"
 
 def _checked(features: torch.Tensor, what: str) -> torch.Tensor:
     if features.ndim != 2 or not features.shape[0]:
-        raise MixOfShowError(f"{what}: features must be a table [pictures, width] with at least one row, "
-                             f"not a tensor of shape {tuple(features.shape)}.")
+        raise MixOfShowError(
+            f"{what}: features must be a table [pictures, width] with at least one row, "
+            f"not a tensor of shape {tuple(features.shape)}."
+        )
     features = features.float()
     if not torch.isfinite(features).all():
         raise MixOfShowError(f"{what}: some features are not finite numbers. Check the pictures they came from.")
@@ -34,8 +37,9 @@ class Gallery:
             raise MixOfShowError("An identity gallery needs at least one identity with reference pictures.")
         if NONE in self.references:
             raise MixOfShowError(f'"{NONE}" is the answer for strangers and cannot be the name of an identity.')
-        object.__setattr__(self, "references", {name: _checked(value, f'Identity "{name}"')
-                                                for name, value in self.references.items()})
+        object.__setattr__(
+            self, "references", {name: _checked(value, f'Identity "{name}"') for name, value in self.references.items()}
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,8 +62,10 @@ def similarities(features: torch.Tensor, gallery: Gallery, neighbours: int = 3) 
     columns = []
     for name, references in gallery.references.items():
         if references.shape[1] != query.shape[1]:
-            raise MixOfShowError(f'Identity "{name}" has features of width {references.shape[1]}, the pictures '
-                                 f"{query.shape[1]}: they come from different evaluators.")
+            raise MixOfShowError(
+                f'Identity "{name}" has features of width {references.shape[1]}, the pictures '
+                f"{query.shape[1]}: they come from different evaluators."
+            )
         cosine = query @ references.T
         columns.append(cosine.topk(min(neighbours, cosine.shape[1]), dim=1).values.mean(1))
     return torch.stack(columns, 1)
@@ -85,7 +91,7 @@ def calibrate_none(known: torch.Tensor, strangers: torch.Tensor) -> float:
     """
     known, strangers = known.flatten().float(), strangers.flatten().float()
     if not known.numel() or not strangers.numel():
-        raise MixOfShowError("Calibrating \"none\" needs pictures of known identities and of strangers.")
+        raise MixOfShowError('Calibrating "none" needs pictures of known identities and of strangers.')
     values = torch.cat([known, strangers]).sort().values
     cuts = torch.cat([values[:1] - 1e-3, (values[1:] + values[:-1]) / 2, values[-1:] + 1e-3])
     accepted = (known[None, :] >= cuts[:, None]).float().mean(1)
@@ -96,8 +102,9 @@ def calibrate_none(known: torch.Tensor, strangers: torch.Tensor) -> float:
     return float(best[len(best) // 2])
 
 
-def bootstrap_interval(values: Sequence[float] | torch.Tensor, level: float = 0.95, draws: int = 2000,
-                       seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_interval(
+    values: Sequence[float] | torch.Tensor, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """(mean, low, high) of a list of scores by the percentile bootstrap."""
     data = torch.as_tensor(values, dtype=torch.float64).flatten()
     if not data.numel():

@@ -1,4 +1,5 @@
 """Which of some named answers do features show: a linear probe (multinomial logistic regression)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,16 +23,24 @@ class LinearProbe:
 
     def __post_init__(self) -> None:
         count, width = self.weight.shape
-        if len(self.answers) != count or self.bias.shape != (count,) or self.mean.shape != (width,) \
-                or self.scale.shape != (width,):
-            raise MixOfShowError(f"A probe of {len(self.answers)} answers cannot have weights of shape "
-                                 f"{tuple(self.weight.shape)}: one row per answer is needed.")
+        if (
+            len(self.answers) != count
+            or self.bias.shape != (count,)
+            or self.mean.shape != (width,)
+            or self.scale.shape != (width,)
+        ):
+            raise MixOfShowError(
+                f"A probe of {len(self.answers)} answers cannot have weights of shape "
+                f"{tuple(self.weight.shape)}: one row per answer is needed."
+            )
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """[N, D] -> [N, C]."""
         if features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
-            raise MixOfShowError(f"This probe reads features of width {self.weight.shape[1]}, not a tensor of shape "
-                                 f"{tuple(features.shape)}: they come from another evaluator.")
+            raise MixOfShowError(
+                f"This probe reads features of width {self.weight.shape[1]}, not a tensor of shape "
+                f"{tuple(features.shape)}: they come from another evaluator."
+            )
         return (features.float() - self.mean) / self.scale @ self.weight.T + self.bias
 
     def answer(self, features: torch.Tensor) -> tuple[str, ...]:
@@ -42,8 +51,10 @@ class LinearProbe:
 def fit_probe(features: torch.Tensor, labels: Sequence[str], decay: float = 3e-3, steps: int = 60) -> LinearProbe:
     """Fit [N, D] against N words by L-BFGS on the cross entropy, averaged so that every answer weighs the same."""
     if features.ndim != 2 or len(features) != len(labels):
-        raise MixOfShowError(f"Fitting a probe needs one label per picture: {len(labels)} labels, features of shape "
-                             f"{tuple(features.shape)}.")
+        raise MixOfShowError(
+            f"Fitting a probe needs one label per picture: {len(labels)} labels, features of shape "
+            f"{tuple(features.shape)}."
+        )
     answers = tuple(sorted(set(labels)))
     if len(answers) < 2:
         raise MixOfShowError(f"Fitting a probe needs at least two different labels, not only {list(answers)}.")

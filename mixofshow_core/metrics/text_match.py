@@ -1,5 +1,6 @@
 """How well a picture fits a text: two linear maps into one space, fitted by contrast (InfoNCE, symmetric as in CLIP's
 paper, arXiv 2103.00020; nothing else of CLIP is in it)."""
+
 from __future__ import annotations
 
 import math
@@ -22,8 +23,10 @@ class Bridge:
     def scores(self, pictures: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosines [N, M] of picture features [N, D] and text features [M, T]."""
         if pictures.shape[1:] != self.picture.shape[:1] or texts.shape[1:] != self.text.shape[:1]:
-            raise MixOfShowError(f"This bridge reads pictures of width {len(self.picture)} and texts of width "
-                                 f"{len(self.text)}, not {tuple(pictures.shape)} and {tuple(texts.shape)}.")
+            raise MixOfShowError(
+                f"This bridge reads pictures of width {len(self.picture)} and texts of width "
+                f"{len(self.text)}, not {tuple(pictures.shape)} and {tuple(texts.shape)}."
+            )
         return _place(pictures.float() - self.mean, self.picture) @ _place(texts.float(), self.text).T
 
 
@@ -31,12 +34,21 @@ def _place(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.normalize(F.normalize(rows, dim=1) @ matrix, dim=1)
 
 
-def fit_bridge(pictures: torch.Tensor, texts: torch.Tensor, width: int = 128, steps: int = 400, batch: int = 256,
-               temperature: float = 0.05, seed: int = 0) -> Bridge:
+def fit_bridge(
+    pictures: torch.Tensor,
+    texts: torch.Tensor,
+    width: int = 128,
+    steps: int = 400,
+    batch: int = 256,
+    temperature: float = 0.05,
+    seed: int = 0,
+) -> Bridge:
     """Fit on matching rows: pictures [N, D] and texts [N, T]."""
     if pictures.ndim != 2 or texts.ndim != 2 or len(pictures) != len(texts) or len(pictures) < 2:
-        raise MixOfShowError(f"Fitting a bridge needs one text per picture, at least two: pictures "
-                             f"{tuple(pictures.shape)}, texts {tuple(texts.shape)}.")
+        raise MixOfShowError(
+            f"Fitting a bridge needs one text per picture, at least two: pictures "
+            f"{tuple(pictures.shape)}, texts {tuple(texts.shape)}."
+        )
     generator = torch.Generator().manual_seed(seed)
     mean = pictures.float().mean(0)
     maps = [torch.randn(rows.shape[1], width, generator=generator) for rows in (pictures, texts)]

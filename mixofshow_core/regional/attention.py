@@ -142,9 +142,10 @@ def attend_regions(query: Tensor, keys: Tensor, values: Tensor, plan: TokenPlan,
     if plan.regions != tuple(range(keys.shape[1])):
         keys, values = keys[:, list(plan.regions)], values[:, list(plan.regions)]
     found = attend(
-        query[:, rows].flatten(0, 1), keys.reshape(batch * count, *keys.shape[2:]),
+        query[:, rows].flatten(0, 1),
+        keys.reshape(batch * count, *keys.shape[2:]),
         values.reshape(batch * count, *values.shape[2:]),
-    ).view(batch, -1, channels)  # fmt: skip
+    ).view(batch, -1, channels)
     return mixed.index_add_(1, rows.view(-1), found * share.to(found))
 
 

@@ -85,7 +85,7 @@ def stack_factors(concepts: Sequence[Mapping[str, Delta]]) -> dict[str, Factors]
     return {
         name: _stack(found.get(name, ()), _rows(shifts.get(name, ()), len(concepts)))
         for name in dict.fromkeys((*found, *shifts))
-    }  # fmt: skip
+    }
 
 
 def _rows(vectors: Sequence[tuple[int, Tensor]], count: int) -> Tensor | None:

@@ -56,8 +56,9 @@ class RegionMap:
         return [
             f"{region.name!r} has no prompt and no concept: {what[bool(region.negative.strip())]}, and Place's prompt "
             "decides there. Say what is there, or delete it."
-            for region in self.regions.regions if not region.claims
-        ]  # fmt: skip
+            for region in self.regions.regions
+            if not region.claims
+        ]
 
 
 def make_map(regions: RegionSet, masks: Sequence[Tensor] = ()) -> RegionMap:

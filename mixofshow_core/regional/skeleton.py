@@ -10,19 +10,64 @@ from PIL import Image, ImageDraw
 # The 18 points in OpenPose's order; limbs join them by number. A point has the colour of its own number, a limb that of
 # its place in the list, darkened (Cao et al. 2019, and the drawing of the public pose ControlNets).
 POINTS = (
-    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
-    "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "right eye", "left eye",
-    "right ear", "left ear",
-)  # fmt: skip
+    "nose",
+    "neck",
+    "right shoulder",
+    "right elbow",
+    "right wrist",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+    "right hip",
+    "right knee",
+    "right ankle",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "right eye",
+    "left eye",
+    "right ear",
+    "left ear",
+)
 LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-    (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
+    (1, 2),
+    (1, 5),
+    (2, 3),
+    (3, 4),
+    (5, 6),
+    (6, 7),
+    (1, 8),
+    (8, 9),
+    (9, 10),
+    (1, 11),
+    (11, 12),
+    (12, 13),
+    (1, 0),
+    (0, 14),
+    (14, 16),
+    (0, 15),
+    (15, 17),
+)
 COLOURS = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
-    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255),
-    (255, 0, 255), (255, 0, 170), (255, 0, 85),
-)  # fmt: skip
+    (255, 0, 0),
+    (255, 85, 0),
+    (255, 170, 0),
+    (255, 255, 0),
+    (170, 255, 0),
+    (85, 255, 0),
+    (0, 255, 0),
+    (0, 255, 85),
+    (0, 255, 170),
+    (0, 255, 255),
+    (0, 170, 255),
+    (0, 85, 255),
+    (0, 0, 255),
+    (85, 0, 255),
+    (170, 0, 255),
+    (255, 0, 255),
+    (255, 0, 170),
+    (255, 0, 85),
+)
 SHADE = 0.6
 RADIUS = 4 / 512  # of a point and half of a limb's width, as a share of the picture's shorter side
 
@@ -49,5 +94,6 @@ def _spindle(one: tuple[float, float], other: tuple[float, float], radius: float
     length = math.hypot(dx, dy) or 1.0
     across = -dy / length * radius, dx / length * radius
     turns = [2 * math.pi * step / 24 for step in range(24)]
-    return [(x + dx * math.cos(t) + across[0] * math.sin(t), y + dy * math.cos(t) + across[1] * math.sin(t))
-            for t in turns]  # fmt: skip
+    return [
+        (x + dx * math.cos(t) + across[0] * math.sin(t), y + dy * math.cos(t) + across[1] * math.sin(t)) for t in turns
+    ]

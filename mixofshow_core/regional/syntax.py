@@ -19,5 +19,8 @@ def note_foreign_syntax(texts: Iterable[tuple[str, str]]) -> list[str]:
     """A line per piece of foreign syntax in `texts` (where, prompt), naming it, the place and the remedy."""
     return [
         f"WARNING: {found.group()!r} in the {where} means nothing here and is read as words; {remedy}."
-        for where, text in texts for pattern, remedy in FOREIGN for found in [pattern.search(text)] if found
-    ]  # fmt: skip
+        for where, text in texts
+        for pattern, remedy in FOREIGN
+        for found in [pattern.search(text)]
+        if found
+    ]

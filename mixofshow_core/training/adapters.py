@@ -132,7 +132,11 @@ class WordEmbeddings(nn.Module):
 
 
 def start_vectors(
-    class_vector: Tensor, words: int, norm: float, generator: torch.Generator, kind: str = "random+class",
+    class_vector: Tensor,
+    words: int,
+    norm: float,
+    generator: torch.Generator,
+    kind: str = "random+class",
     rare: Sequence[Tensor] = (),
 ) -> Tensor:
     """[words, D]: random words of the vocabulary's mean norm, the last one from the class word.
@@ -157,10 +161,16 @@ def start_vectors(
 
 def word_starts(words: int, class_word: str, kind: str) -> tuple[str, ...]:
     """How each word was started, as the file says it."""
-    return meaning("Training setting word_start", kind, {
-        "random": ("<rand>",) * words, "rare": ("<rare>",) * words, "class": (class_word,) * words,
-        "random+class": (*("<rand>",) * (words - 1), class_word)[:words],
-    })  # fmt: skip
+    return meaning(
+        "Training setting word_start",
+        kind,
+        {
+            "random": ("<rand>",) * words,
+            "rare": ("<rare>",) * words,
+            "class": (class_word,) * words,
+            "random+class": (*("<rand>",) * (words - 1), class_word)[:words],
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -196,9 +206,7 @@ class Trainables(nn.Module):
     ) -> None:
         """``shapes``: layer name -> (out, in)."""
         for name, (fan_out, fan_in) in shapes.items():
-            adapter = LowRankAdapter(
-                fan_in, fan_out, min(rank, fan_in, fan_out), scale, dropout, seeded(seed, name)
-            )
+            adapter = LowRankAdapter(fan_in, fan_out, min(rank, fan_in, fan_out), scale, dropout, seeded(seed, name))
             self.adapters[self._key(name)] = adapter
             self.layer_names.append(name)
 

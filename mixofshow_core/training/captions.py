@@ -41,6 +41,7 @@ def concept_words(name: str, count: int) -> tuple[str, ...]:
 
 def looks_like_tags(captions: Sequence[str]) -> bool:
     """Whether most captions are lists of short phrases, as booru sites write them, and not sentences."""
+
     def listed(caption: str) -> bool:
         parts = [part.split() for part in caption.replace("_", " ").split(",") if part.strip()]
         short = len(parts) >= 6 and sum(map(len, parts)) / len(parts) <= 2.5

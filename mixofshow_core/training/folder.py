@@ -22,19 +22,59 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp")
 CAPTION_ENDINGS = (".txt", ".caption")
 # Pictures that we do not open, and films: they are somebody's training pictures as well.
 FOREIGN = (
-    ".heic", ".heif", ".hif", ".avif", ".avifs", ".tif", ".tiff", ".gif", ".apng", ".jxl", ".jp2", ".j2k", ".jpf",
-    ".tga", ".psd", ".psb", ".xcf", ".kra", ".svg", ".ico", ".ppm", ".pgm", ".pnm", ".exr", ".hdr", ".dds", ".raw",
-    ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".mp4", ".mov", ".mkv", ".webm", ".avi",
-)  # fmt: skip
+    ".heic",
+    ".heif",
+    ".hif",
+    ".avif",
+    ".avifs",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".apng",
+    ".jxl",
+    ".jp2",
+    ".j2k",
+    ".jpf",
+    ".tga",
+    ".psd",
+    ".psb",
+    ".xcf",
+    ".kra",
+    ".svg",
+    ".ico",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+    ".exr",
+    ".hdr",
+    ".dds",
+    ".raw",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".dng",
+    ".orf",
+    ".rw2",
+    ".raf",
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+)
 FOREIGN_CAPTIONS = (".json", ".jsonl", ".csv", ".tags", ".cap", ".tag")
 MASK_NAME = re.compile(r"(.+)[._-]mask", re.IGNORECASE)
 MASK_FOLDERS = ("mask", "masks")
 KOHYA_FOLDER = re.compile(r"\d+_.+")  # repeats_name class
 SHOWN = 6  # names and problems in one message
 READS = {  # captions: whether caption files are read, and whether every picture needs one
-    "auto": (True, False), "files": (True, True), "templates": (False, False), "sentences": (True, False),
+    "auto": (True, False),
+    "files": (True, True),
+    "templates": (False, False),
+    "sentences": (True, False),
     "booru tags": (True, False),
-}  # fmt: skip
+}
 Result = TypeVar("Result")
 
 

@@ -138,7 +138,12 @@ def pick_batch(
         pictures = [first] + [rng.choice(alike) if alike else first for _ in range(share - 1)]
         concept = sample.concept
         text = vary(
-            sample.caption, concept.name, concept.kind, rng, settings.templates, settings.shuffle_captions,
+            sample.caption,
+            concept.name,
+            concept.kind,
+            rng,
+            settings.templates,
+            settings.shuffle_captions,
             concept.style,
         )
         if settings.caption_dropout and rng.random() < settings.caption_dropout:
@@ -175,7 +180,12 @@ def by_shape(picks: Sequence[Pick]) -> list[list[Pick]]:
 
 
 def batch_loss(
-    model: Denoiser, samples: Sequence[Sample], trainables: Trainables, settings: TrainSettings, seed: int, draw: int,
+    model: Denoiser,
+    samples: Sequence[Sample],
+    trainables: Trainables,
+    settings: TrainSettings,
+    seed: int,
+    draw: int,
     priors: Sequence[Sample] = (),
 ) -> Tensor:
     """The loss of one batch; ``draw`` counts batches from 0. With ``priors``, as many pictures of the class join it."""

@@ -40,8 +40,15 @@ def _placed_cells(training_set: TrainingSet) -> list[Image.Image]:
         for number in range(PLACED):
             picture = concept.pictures[number % len(concept.pictures)]
             placed = place(picture, CELL, settings, number)
-            caption = vary(picture.caption, concept.name, concept.kind, random.Random(number), settings.templates,
-                           settings.shuffle_captions, concept.style)
+            caption = vary(
+                picture.caption,
+                concept.name,
+                concept.kind,
+                random.Random(number),
+                settings.templates,
+                settings.shuffle_captions,
+                concept.style,
+            )
             mask = placed.valid if picture.mask is None else placed.valid * placed.subject
             pixels, seen = (np.round(array * 255.0).astype(np.uint8) for array in (placed.canvas, mask))
             cells.append(_cell(pixels, seen, caption))

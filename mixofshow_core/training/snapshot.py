@@ -59,8 +59,14 @@ def write_snapshot(
         tensors["losses"] = losses
     # Prodigy keeps its step size in the groups; the others keep nothing there that changes.
     groups = [{k: v for k, v in group.items() if type(v) in (int, float)} for group in optimizer.param_groups]
-    info = {"request": request, "step": state.step, "frozen": sorted(state.frozen), "groups": groups,
-            "loss_scale": state.loss_scale, "scale_age": state.scale_age}
+    info = {
+        "request": request,
+        "step": state.step,
+        "frozen": sorted(state.frozen),
+        "groups": groups,
+        "loss_scale": state.loss_scale,
+        "scale_age": state.scale_age,
+    }
     try:
         with replacing(path) as part:
             save_file(tensors, part, metadata={"mixofshow.run": json.dumps(info)})
@@ -103,8 +109,11 @@ def read_snapshot(
         group.update(kept)
     losses = stored.get("losses", torch.zeros(0)).tolist()
     return RunState(
-        int(info["step"]), [float(loss) for loss in losses], set(info["frozen"]),
-        float(info.get("loss_scale", FULL_SCALE)), int(info.get("scale_age", 0)),
+        int(info["step"]),
+        [float(loss) for loss in losses],
+        set(info["frozen"]),
+        float(info.get("loss_scale", FULL_SCALE)),
+        int(info.get("scale_age", 0)),
     )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 PACK = "mixofshow"
 # What takes long as shipped -> what is enough to see it run.
 SHORT = (
-    ("MixOfShowTrain", "steps", 2), ("MixOfShowTrainSettings", "prior_pictures", 1), ("KSampler", "steps", 2),
-    ("EmptyLatentImage", "batch_size", 1), ("MixOfShowFuse", "calibration", "quick"),
-    ("MixOfShowCompare", "calibration", "quick"), ("MixOfShowCompare", "steps", 1),
-)  # fmt: skip
+    ("MixOfShowTrain", "steps", 2),
+    ("MixOfShowTrainSettings", "prior_pictures", 1),
+    ("KSampler", "steps", 2),
+    ("EmptyLatentImage", "batch_size", 1),
+    ("MixOfShowFuse", "calibration", "quick"),
+    ("MixOfShowCompare", "calibration", "quick"),
+    ("MixOfShowCompare", "steps", 1),
+)
 CLOSE = "async () => { const all = window.app.extensionManager.workflow; await all.closeWorkflow(all.activeWorkflow) }"
 # [title, left, top, right, bottom] of every node on the canvas, title bars included.
 BOXES = """() => window.app.graph.nodes.map(node => {

@@ -25,10 +25,13 @@ def loras(server):
     for n, name in enumerate(("Alice (v1)", "bob")):
         prefix = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q"
         save_file(
-            {f"{prefix}.lora_up.weight": torch.ones(64, 2) * (n + 1), f"{prefix}.lora_down.weight": torch.ones(2, 64),
-             f"{prefix}.alpha": torch.tensor(2.0)},
+            {
+                f"{prefix}.lora_up.weight": torch.ones(64, 2) * (n + 1),
+                f"{prefix}.lora_down.weight": torch.ones(2, 64),
+                f"{prefix}.alpha": torch.tensor(2.0),
+            },
             str(folder / f"{name}.safetensors"),
-        )  # fmt: skip
+        )
     Image.new("RGB", (16, 16), "red").save(folder / "Alice (v1).preview.png")
     (folder / "Alice (v1).civitai.info").write_text(json.dumps({"trainedWords": ["blue haired girl"]}))
     return folder

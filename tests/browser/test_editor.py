@@ -172,14 +172,21 @@ def test_size_presets_backdrop_masks_and_names_after_a_run(mouse):
     sizes = mouse.run_js(f"() => {FIND}.widgets.slice(1).map(widget => widget.value)")
     assert sizes == [512, 512]
     graph = {
-        "1": {"class_type": "MixOfShowRegions", "inputs": {
-            "editor": document([{"id": "m", "shape": {"type": "input", "index": 0}}, rectangle("r", 0, 0, 0.2, 1)]),
-            "width": 256, "height": 192, "backdrop": ["4", 0], "masks": ["5", 0]}},
+        "1": {
+            "class_type": "MixOfShowRegions",
+            "inputs": {
+                "editor": document([{"id": "m", "shape": {"type": "input", "index": 0}}, rectangle("r", 0, 0, 0.2, 1)]),
+                "width": 256,
+                "height": 192,
+                "backdrop": ["4", 0],
+                "masks": ["5", 0],
+            },
+        },
         "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
         "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
         "4": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0x3366CC}},
         "5": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 48}},
-    }  # fmt: skip
+    }
     mouse.load_graph(graph)
     mouse.run()
     for _ in range(40):  # the pictures arrive some time after the run has ended
@@ -242,11 +249,14 @@ def test_pictures_for_the_docs(mouse, tmp_path):
             rectangle("lake", 0.02, 0.55, 0.96, 0.4, name="lake", prompt="a lake at sunset", feather=0.06),
             rectangle("mara", 0.08, 0.12, 0.36, 0.82, name="mara", prompt="mara in a red coat", concept="mara"),
             {
-                "id": "finn", "name": "finn", "prompt": "finn, waving", "concept": "finn",
+                "id": "finn",
+                "name": "finn",
+                "prompt": "finn, waving",
+                "concept": "finn",
                 "shape": {"type": "ellipse", "x": 0.55, "y": 0.15, "width": 0.37, "height": 0.75},
             },
         ]
-    )  # fmt: skip
+    )
     theme = "dark" if mouse.renderer == "classic" else "light"
     choose = "async (name) => { await window.app.extensionManager.setting.set('Comfy.ColorPalette', name) }"
     mouse.run_js(choose, theme)
@@ -262,11 +272,13 @@ def test_pictures_for_the_docs(mouse, tmp_path):
 
 def test_broken_and_hostile_values_are_shown_and_run_nowhere(mouse):
     hostile = [
-        "{", "[" * 20000 + "]" * 20000, '{"version": 99, "regions": 7}',
+        "{",
+        "[" * 20000 + "]" * 20000,
+        '{"version": 99, "regions": 7}',
         document([rectangle("a", 0, 0, 0.5, 1, **HOSTILE_TEXT)]),
         document([rectangle(f"r{n}", 0, 0, 0.5, 1) for n in range(1000)]),
         document([rectangle("a", 0, 0, 0, 1), rectangle("b", 1e9, 0, 1, 1)]).replace("0.0", "NaN"),
-    ]  # fmt: skip
+    ]
     mouse.load()
     for text in hostile:
         mouse.run_js(

@@ -32,15 +32,22 @@ def test_names_in_the_chosen_files_are_offered_before_any_run_and_unknown_ones_m
     loader = {"class_type": "MixOfShowLoadConcept", "_meta": {"title": "first"}}
     file = "mixofshow/known_{}.safetensors"
     drawn = document([rectangle("a", 0, 0, 0.5, 1, name="A", concept="finn", prompt="x")])
-    mouse.load_graph({
-        "1": {"class_type": "MixOfShowRegions", "inputs": {
-            "width": 256, "height": 192, "editor": drawn, "concepts": ["5", 0]}},
-        "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
-        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
-        "4": loader | {"inputs": {"file": file.format("mara")}},
-        "5": {"class_type": "MixOfShowLoadConcept", "_meta": {"title": "second"},
-              "inputs": {"file": file.format("finn"), "concepts": ["4", 0]}},
-    })  # fmt: skip
+    mouse.load_graph(
+        {
+            "1": {
+                "class_type": "MixOfShowRegions",
+                "inputs": {"width": 256, "height": 192, "editor": drawn, "concepts": ["5", 0]},
+            },
+            "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+            "4": loader | {"inputs": {"file": file.format("mara")}},
+            "5": {
+                "class_type": "MixOfShowLoadConcept",
+                "_meta": {"title": "second"},
+                "inputs": {"file": file.format("finn"), "concepts": ["4", 0]},
+            },
+        }
+    )
     row = mouse.root.locator(".mos-row").first
     mark = row.locator(".mos-warn[title^='No connected concept has this name']")
     mouse.click(0.25, 0.5)
@@ -109,15 +116,21 @@ TOAST = """() => [...document.querySelectorAll('.p-toast-message, [class*=pointe
 
 def test_an_error_is_read_in_a_toast_and_its_region_is_shown_in_the_editor(mouse):
     """The error is Place's; the region that it names is marked in the Regions node up the wire, until it is edited."""
-    boxes = [rectangle("a", 0, 0, 0.5, 1, name="left", prompt="a dog"),
-             rectangle("b", 0.5, 0, 0.5, 1, name="right", prompt="x", concept="zoe")]  # fmt: skip
-    mouse.load_graph({
-        "1": {"class_type": "MixOfShowRegions", "inputs": {"width": 256, "height": 192, "editor": document(boxes)}},
-        "2": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
-        "3": {"class_type": "MixOfShowPlace", "inputs": {
-            "model": ["2", 0], "clip": ["2", 1], "prompt": "two", "negative": "", "regions": ["1", 0]}},
-        "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
-    })  # fmt: skip
+    boxes = [
+        rectangle("a", 0, 0, 0.5, 1, name="left", prompt="a dog"),
+        rectangle("b", 0.5, 0, 0.5, 1, name="right", prompt="x", concept="zoe"),
+    ]
+    mouse.load_graph(
+        {
+            "1": {"class_type": "MixOfShowRegions", "inputs": {"width": 256, "height": 192, "editor": document(boxes)}},
+            "2": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
+            "3": {
+                "class_type": "MixOfShowPlace",
+                "inputs": {"model": ["2", 0], "clip": ["2", 1], "prompt": "two", "negative": "", "regions": ["1", 0]},
+            },
+            "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
+        }
+    )
     mouse.click(0.25, 0.5)
     mouse.command("Comfy.QueuePrompt")
     mouse.page.wait_for_function(f"() => ({TOAST})() !== undefined", timeout=60_000)

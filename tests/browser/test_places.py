@@ -27,13 +27,23 @@ GRAPH = {
     },
     "regions": {
         "class_type": "MixOfShowRegions",
-        "inputs": {"editor": json.dumps({"version": 1, "regions": []}), "width": 128, "height": 64,
-                   "concepts": ["finn", 0]},
+        "inputs": {
+            "editor": json.dumps({"version": 1, "regions": []}),
+            "width": 128,
+            "height": 64,
+            "concepts": ["finn", 0],
+        },
     },
     "place": {
         "class_type": "MixOfShowPlace",
-        "inputs": {"model": ["base", 0], "clip": ["base", 1], "prompt": "white background", "negative": "",
-                   "regions": ["regions", 0], "concepts": ["finn", 0]},
+        "inputs": {
+            "model": ["base", 0],
+            "clip": ["base", 1],
+            "prompt": "white background",
+            "negative": "",
+            "regions": ["regions", 0],
+            "concepts": ["finn", 0],
+        },
     },
     "latent": {
         "class_type": "EmptyLatentImage",
@@ -41,13 +51,22 @@ GRAPH = {
     },
     "sample": {
         "class_type": "KSampler",
-        "inputs": {"seed": 1, "steps": 12, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1,
-                   "model": ["place", 0], "positive": ["place", 1], "negative": ["place", 2],
-                   "latent_image": ["latent", 0]},
+        "inputs": {
+            "seed": 1,
+            "steps": 12,
+            "cfg": 3.0,
+            "sampler_name": "dpmpp_2m",
+            "scheduler": "normal",
+            "denoise": 1,
+            "model": ["place", 0],
+            "positive": ["place", 1],
+            "negative": ["place", 2],
+            "latent_image": ["latent", 0],
+        },
     },
     "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["base", 2]}},
     "save": {"class_type": "SaveImage", "inputs": {"filename_prefix": "places", "images": ["decode", 0]}},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=RENDERERS)
@@ -60,12 +79,15 @@ def test_two_concepts_end_in_the_places_drawn_for_them(desk):
     order = ("mara", "finn") if desk.renderer == "classic" else ("finn", "mara")
     numbered = {key: str(number) for number, key in enumerate(GRAPH, 1)}
     graph = {
-        numbered[key]: node | {"inputs": {
-            name: [numbered[value[0]], value[1]] if isinstance(value, list) else value
-            for name, value in node["inputs"].items()
-        }}
+        numbered[key]: node
+        | {
+            "inputs": {
+                name: [numbered[value[0]], value[1]] if isinstance(value, list) else value
+                for name, value in node["inputs"].items()
+            }
+        }
         for key, node in GRAPH.items()
-    }  # fmt: skip
+    }
     desk.load_graph(graph)
     for left, name in zip((0.05, 0.55), order, strict=True):
         desk.tool("rect")

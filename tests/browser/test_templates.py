@@ -120,8 +120,10 @@ def test_a_template_is_opened_run_and_run_again(desk, server, object_info, film,
 
 def check_outputs(server, name: str, graph: dict, outputs: dict) -> None:
     """What a workflow promises beyond a picture."""
-    said = {kind: [outputs[key]["text"][0] for key in nodes_of(graph, kind)]
-            for kind in ("MixOfShowTrain", "MixOfShowFuse", "MixOfShowCoverage", "MixOfShowScore")}  # fmt: skip
+    said = {
+        kind: [outputs[key]["text"][0] for key in nodes_of(graph, kind)]
+        for kind in ("MixOfShowTrain", "MixOfShowFuse", "MixOfShowCoverage", "MixOfShowScore")
+    }
     assert all("mara" in text for text in said["MixOfShowCoverage"])
     number = name[:2]
     if number in ("04", "05"):

@@ -1,7 +1,7 @@
 """Words on a stock sampler: shown where something is lost; the front end takes them away when the next run has none."""
 
 from mos_tests.browser.front_end import LOAD_API, empty_queue, wait_for_run
-from mos_tests.host.server.test_server import sampling_graph
+from mos_tests.host.pack.test_server import sampling_graph
 
 REGIONS = """{"version": 1, "regions": [{"id": "a", "prompt": "a dog",
     "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}}]}"""

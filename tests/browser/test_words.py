@@ -10,21 +10,40 @@ from mos_tests.host.training.test_train_nodes import graph as train_graph
 
 WORDS = """([type, name]) => (window.app.rootGraph ?? window.app.graph).nodes.find(node => node.type === type).widgets
     ?.find(widget => widget.name === name)?.value ?? ''"""
-EDITOR = json.dumps({"version": 1, "regions": [
-    {"id": "left", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}, "prompt": "a dog"},
-]})  # fmt: skip
+EDITOR = json.dumps(
+    {
+        "version": 1,
+        "regions": [
+            {"id": "left", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}, "prompt": "a dog"},
+        ],
+    }
+)
 PLACING = {
     "1": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0, "native_size": 0}},
-    "2": {"class_type": "MixOfShowPlace", "inputs": {
-        "model": ["1", 0], "clip": ["1", 1], "prompt": "a cat", "negative": "", "regions": ["8", 0]}},
+    "2": {
+        "class_type": "MixOfShowPlace",
+        "inputs": {"model": ["1", 0], "clip": ["1", 1], "prompt": "a cat", "negative": "", "regions": ["8", 0]},
+    },
     "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 192, "batch_size": 1}},
-    "5": {"class_type": "KSampler", "inputs": {
-        "model": ["2", 0], "positive": ["2", 1], "negative": ["2", 2], "latent_image": ["4", 0], "seed": 1, "steps": 2,
-        "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+    "5": {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": ["2", 0],
+            "positive": ["2", 1],
+            "negative": ["2", 2],
+            "latent_image": ["4", 0],
+            "seed": 1,
+            "steps": 2,
+            "cfg": 4.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "denoise": 1.0,
+        },
+    },
     "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
     "7": {"class_type": "PreviewImage", "inputs": {"images": ["6", 0]}},
     "8": {"class_type": "MixOfShowRegions", "inputs": {"editor": EDITOR, "width": 128, "height": 64}},
-}  # fmt: skip
+}
 RESULT, LINE = "mixofshow_result", "$$node-text-preview"
 
 
@@ -39,8 +58,10 @@ def load(desk, graph: dict) -> None:
 
 def wait_for_words(desk, kind: str, name: str, part: str, seconds: float) -> str:
     desk.page.wait_for_function(
-        f"([type, name, part]) => ({WORDS})([type, name]).includes(part)", arg=[kind, name, part],
-        timeout=seconds * 1000, polling=50,
+        f"([type, name, part]) => ({WORDS})([type, name]).includes(part)",
+        arg=[kind, name, part],
+        timeout=seconds * 1000,
+        polling=50,
     )
     return desk.run_js(WORDS, [kind, name])
 

@@ -102,10 +102,17 @@ class Server:
 
 @contextmanager
 def start_server(
-    host: Path, *, python: str = sys.executable, extra_nodes: tuple[Path, ...] = (HERE / "tiny.py",),
-    arguments: tuple[str, ...] = (), port: int | None = None, base: Path | None = None, pack: Path = ROOT,
-    device: tuple[str, ...] = ("--cpu",), timeout: float = 240,
-) -> Iterator[Server]:  # fmt: skip
+    host: Path,
+    *,
+    python: str = sys.executable,
+    extra_nodes: tuple[Path, ...] = (HERE / "tiny.py",),
+    arguments: tuple[str, ...] = (),
+    port: int | None = None,
+    base: Path | None = None,
+    pack: Path = ROOT,
+    device: tuple[str, ...] = ("--cpu",),
+    timeout: float = 240,
+) -> Iterator[Server]:
     """Runs the host's main.py with `pack` linked in.
 
     extra_nodes: node files or folders to link beside the pack. base: base directory to use and keep; without it a new
@@ -125,16 +132,32 @@ def start_server(
     port = port or free_port()
     log = base / "server.log"
     command = [
-        python, str(HERE / "launcher.py"), str(host), "--base-directory", str(base), "--port", str(port),
-        "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch", *device, *arguments,
-    ]  # fmt: skip
+        python,
+        str(HERE / "launcher.py"),
+        str(host),
+        "--base-directory",
+        str(base),
+        "--port",
+        str(port),
+        "--database-url",
+        "sqlite:///:memory:",
+        "--disable-api-nodes",
+        "--disable-auto-launch",
+        *device,
+        *arguments,
+    ]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     with open(log, "w") as stream:
         process = subprocess.Popen(
-            command, cwd=base, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
+            command,
+            cwd=base,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
             start_new_session=os.name != "nt",
-        )  # fmt: skip
+        )
     server = Server(f"http://127.0.0.1:{port}", base, log, process)
     try:
         _wait_until_up(server, timeout)

@@ -24,24 +24,44 @@ class TinyBase:
 
 def unet_config(family: str, real_width: bool = False) -> dict:
     common = {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "use_temporal_attention": False,
-        "use_temporal_resblock": False, "use_spatial_transformer": True, "legacy": False, "use_checkpoint": False,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 32,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "use_checkpoint": False,
         "dtype": torch.float32,
-    }  # fmt: skip
+    }
     if family == "sd15":
         return common | {
-            "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-            "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "num_heads": 4,
-            "num_head_channels": -1, "use_linear_in_transformer": False, "context_dim": 768 if real_width else 64,
+            "num_res_blocks": [2, 2, 2, 2],
+            "channel_mult": [1, 2, 4, 4],
+            "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+            "transformer_depth_middle": 1,
+            "transformer_depth_output": [1] * 9 + [0] * 3,
+            "num_heads": 4,
+            "num_head_channels": -1,
+            "use_linear_in_transformer": False,
+            "context_dim": 768 if real_width else 64,
             "adm_in_channels": None,
-        }  # fmt: skip
+        }
     if family == "sdxl":
         return common | {
-            "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
-            "transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "num_heads": -1,
-            "num_head_channels": 16, "use_linear_in_transformer": True, "context_dim": 2048 if real_width else 128,
-            "adm_in_channels": 2816 if real_width else 64 + 6 * 256, "num_classes": "sequential",
-        }  # fmt: skip
+            "num_res_blocks": [2, 2, 2],
+            "channel_mult": [1, 2, 4],
+            "transformer_depth": [0, 0, 2, 2, 10, 10],
+            "transformer_depth_middle": 10,
+            "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+            "num_heads": -1,
+            "num_head_channels": 16,
+            "use_linear_in_transformer": True,
+            "context_dim": 2048 if real_width else 128,
+            "adm_in_channels": 2816 if real_width else 64 + 6 * 256,
+            "num_classes": "sequential",
+        }
     raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
 
 
@@ -117,10 +137,18 @@ def tiny_vae(seed: int = 5):
     parameters = {
         "embed_dim": 4,
         "ddconfig": {
-            "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
-            "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+            "double_z": True,
+            "z_channels": 4,
+            "resolution": 64,
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": 32,
+            "ch_mult": [1, 1, 1, 1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+            "dropout": 0.0,
         },
-    }  # fmt: skip
+    }
     network = comfy.ldm.models.autoencoder.AutoencoderKL(**parameters)
     _randomise(network, seed)
     return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters}, dtype=torch.float32)

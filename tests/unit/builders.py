@@ -19,7 +19,11 @@ def make_entry(name="mara", words=2, layers=16, widths=None, seed=0, class_word=
         for _ in range(words)
     )
     return ConceptEntry(
-        f"{name}-id", name, class_word, kind, tuple(Word(f"<{name}-{n + 1}>", "rand-0.013") for n in range(words)),
+        f"{name}-id",
+        name,
+        class_word,
+        kind,
+        tuple(Word(f"<{name}-{n + 1}>", "rand-0.013") for n in range(words)),
         embeddings,
     )
 

@@ -7,6 +7,7 @@ subjects, one above the other. No base has been trained on them yet.
 "wide" and "wider" have two and three fields, and in each of them the one subject that the caption names: a region's own
 prompt says no place, so its text has to paint its subject wherever it is read, whatever stands beside it.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,8 +25,14 @@ from .sprites import CACHE, ensure, scaled
 
 COUNTS = {"single": (1, 56000), "double": (2, 16000), "triple": (3, 3000), "wide": (2, 6000), "wider": (3, 1500)}
 # No place said, both orders and above and below: several subjects need more canvases than when one sentence told them.
-COUNTS_2 = {"single": (1, 56000), "double": (2, 28000), "triple": (3, 6000), "tall": (2, 10000), "wide": (2, 6000),
-            "wider": (3, 1500)}
+COUNTS_2 = {
+    "single": (1, 56000),
+    "double": (2, 28000),
+    "triple": (3, 6000),
+    "tall": (2, 10000),
+    "wide": (2, 6000),
+    "wider": (3, 1500),
+}
 TEST = 512
 PEOPLE_SHARE = 0.5
 SIDES = {"person": (56, 64), "thing": (48, 54), "small": (30, 38), "big": (60, 64)}  # of a sprite, in pixels
@@ -104,12 +111,17 @@ def main() -> None:
         count, copies = scaled(trained, 200) + TEST, fields if label in ("wide", "wider") else 1
         stacked = label == "tall"
         seed = 10_000 * (10 * (copies - 1) + fields) + 5_000 * stacked
-        jobs = [(seed + i, min(portion, count - i), fields // copies, copies, grammar, stacked)
-                for i in range(0, count, portion)]
+        jobs = [
+            (seed + i, min(portion, count - i), fields // copies, copies, grammar, stacked)
+            for i in range(0, count, portion)
+        ]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)
-        np.savez(folder / f"{label}.npz", pixels=np.concatenate([p for p, _ in parts]),
-                 captions=np.array([c for _, part in parts for c in part]))
+        np.savez(
+            folder / f"{label}.npz",
+            pixels=np.concatenate([p for p, _ in parts]),
+            captions=np.array([c for _, part in parts for c in part]),
+        )
         print(label, count, file=sys.stderr)
 
 

@@ -4,6 +4,7 @@ Two grammars. 1 is what the shipped bases have read: subjects are named from lef
 whoever is named first on the left. 2 varies all that a caption may vary, for bases to come: places in both orders,
 above and below, next to each other, no place at all, sizes, attributes before or after.
 """
+
 from __future__ import annotations
 
 import random
@@ -12,33 +13,93 @@ from dataclasses import dataclass
 from .people import Person, describe, describe_freely, join_words
 
 EMOJI = {
-    "cat": "1f431", "dog": "1f436", "frog": "1f438", "panda": "1f43c", "penguin": "1f427", "car": "1f697",
-    "rocket": "1f680", "crown": "1f451", "guitar": "1f3b8", "apple": "1f34e", "pizza": "1f355", "house": "1f3e0",
-    "tree": "1f333", "robot": "1f916", "balloon": "1f388", "sunflower": "1f33b", "mushroom": "1f344", "ghost": "1f47b",
-    "fish": "1f41f", "cactus": "1f335", "bear": "1f43b", "fox": "1f98a", "lion": "1f981", "pig": "1f437",
-    "rabbit": "1f430", "monkey": "1f435", "chicken": "1f414", "turtle": "1f422", "butterfly": "1f98b",
-    "banana": "1f34c", "strawberry": "1f353", "cake": "1f382", "cup": "2615", "book": "1f4d5", "key": "1f511",
+    "cat": "1f431",
+    "dog": "1f436",
+    "frog": "1f438",
+    "panda": "1f43c",
+    "penguin": "1f427",
+    "car": "1f697",
+    "rocket": "1f680",
+    "crown": "1f451",
+    "guitar": "1f3b8",
+    "apple": "1f34e",
+    "pizza": "1f355",
+    "house": "1f3e0",
+    "tree": "1f333",
+    "robot": "1f916",
+    "balloon": "1f388",
+    "sunflower": "1f33b",
+    "mushroom": "1f344",
+    "ghost": "1f47b",
+    "fish": "1f41f",
+    "cactus": "1f335",
+    "bear": "1f43b",
+    "fox": "1f98a",
+    "lion": "1f981",
+    "pig": "1f437",
+    "rabbit": "1f430",
+    "monkey": "1f435",
+    "chicken": "1f414",
+    "turtle": "1f422",
+    "butterfly": "1f98b",
+    "banana": "1f34c",
+    "strawberry": "1f353",
+    "cake": "1f382",
+    "cup": "2615",
+    "book": "1f4d5",
+    "key": "1f511",
     "clock": "23f0",
-    "umbrella": "2602-fe0f", "star": "2b50", "moon": "1f319", "ball": "26bd", "bell": "1f514", "hat": "1f3a9",
+    "umbrella": "2602-fe0f",
+    "star": "2b50",
+    "moon": "1f319",
+    "ball": "26bd",
+    "bell": "1f514",
+    "hat": "1f3a9",
 }
 STYLES = {"soft": "google", "flat": "twitter", "3d": "fluent"}
-BACKGROUNDS = {"red": (217, 72, 66), "orange": (243, 156, 72), "yellow": (249, 222, 106), "green": (122, 190, 110),
-               "blue": (104, 158, 230), "purple": (160, 120, 205), "pink": (246, 178, 200), "white": (250, 250, 250),
-               "gray": (165, 170, 178), "brown": (150, 108, 78)}
+BACKGROUNDS = {
+    "red": (217, 72, 66),
+    "orange": (243, 156, 72),
+    "yellow": (249, 222, 106),
+    "green": (122, 190, 110),
+    "blue": (104, 158, 230),
+    "purple": (160, 120, 205),
+    "pink": (246, 178, 200),
+    "white": (250, 250, 250),
+    "gray": (165, 170, 178),
+    "brown": (150, 108, 78),
+}
 GRAMMARS = (1, 2)
 # a stands left of b, or above it. As many ways name a first as b.
-IN_A_ROW = ("{a} on the left and {b} on the right", "{b} on the right and {a} on the left",
-            "on the left {a}, on the right {b}", "on the right {b}, on the left {a}",
-            "{a} to the left of {b}", "{b} to the right of {a}", "{a} left of {b}", "{b} right of {a}")
-IN_A_STACK = ("{a} above {b}", "{b} below {a}", "{a} at the top and {b} at the bottom",
-              "{b} at the bottom and {a} at the top", "at the top {a}, at the bottom {b}",
-              "at the bottom {b}, at the top {a}")
+IN_A_ROW = (
+    "{a} on the left and {b} on the right",
+    "{b} on the right and {a} on the left",
+    "on the left {a}, on the right {b}",
+    "on the right {b}, on the left {a}",
+    "{a} to the left of {b}",
+    "{b} to the right of {a}",
+    "{a} left of {b}",
+    "{b} right of {a}",
+)
+IN_A_STACK = (
+    "{a} above {b}",
+    "{b} below {a}",
+    "{a} at the top and {b} at the bottom",
+    "{b} at the bottom and {a} at the top",
+    "at the top {a}, at the bottom {b}",
+    "at the bottom {b}, at the top {a}",
+)
 BESIDE = ("{a} next to {b}", "{a} beside {b}")
 PLACED = 0.6  # share of captions of several subjects that say who stands where
 BETWEEN = 0.1  # of those, with three subjects: the middle one is named first
 SMALL, BIG = 0.15, 0.1  # shares of sizes; people are never big: they fill their field as it is
-AROUND = ("{text}, {colour} background", "{colour} background, {text}", "{text} on {article} {colour} background",
-          "{text} in front of {article} {colour} background", "{article} {colour} background with {text}")
+AROUND = (
+    "{text}, {colour} background",
+    "{colour} background, {text}",
+    "{text} on {article} {colour} background",
+    "{text} in front of {article} {colour} background",
+    "{article} {colour} background with {text}",
+)
 TEMPLATES = ("", "", "", "a photo of ", "a picture of ", "an image of ")
 
 
@@ -100,14 +161,17 @@ def make_scene(subjects: tuple[Subject, ...], rng: random.Random, grammar: int =
     ``stacked`` is of the second grammar, for two subjects.
     """
     if grammar not in GRAMMARS or stacked and (grammar == 1 or len(subjects) != 2):
-        raise ValueError(f"grammar {grammar} has no caption for {len(subjects)} subjects, stacked {stacked}: "
-                         f"grammars are {GRAMMARS}, only two subjects of the second are stacked")
+        raise ValueError(
+            f"grammar {grammar} has no caption for {len(subjects)} subjects, stacked {stacked}: "
+            f"grammars are {GRAMMARS}, only two subjects of the second are stacked"
+        )
     background = rng.choice(list(BACKGROUNDS))
     keep = rng.choice((0.9, 0.9, 0.9, 0.5, 0.0))
     if grammar == 2:
         sizes = tuple(choose_size(s, rng) for s in subjects)
-        text = place_freely([name_freely(s, rng, keep, size) for s, size in zip(subjects, sizes, strict=True)],
-                            rng, stacked)
+        text = place_freely(
+            [name_freely(s, rng, keep, size) for s, size in zip(subjects, sizes, strict=True)], rng, stacked
+        )
         if rng.random() < 0.85:
             text = rng.choice(AROUND).format(text=text, colour=background, article=article(background))
         before = rng.choice(TEMPLATES) if text.startswith(("a ", "an ")) else ""

@@ -2,6 +2,7 @@
 
 A person is a `Person` of named attributes; `options` turns it into avataaars settings and `describe` into a caption.
 """
+
 from __future__ import annotations
 
 import random
@@ -20,17 +21,44 @@ HAIR_STYLES = {
     "a hat": ("hat",),
     "no hair": (),
 }
-HAIR_COLOURS = {"black": "2c1b18", "brown": "724133", "red": "c93305", "blonde": "e2b85c", "white": "ece8e1",
-                "pink": "f06aa8", "blue": "3d6fd9", "green": "3f9e4d", "purple": "8a4bc4"}
+HAIR_COLOURS = {
+    "black": "2c1b18",
+    "brown": "724133",
+    "red": "c93305",
+    "blonde": "e2b85c",
+    "white": "ece8e1",
+    "pink": "f06aa8",
+    "blue": "3d6fd9",
+    "green": "3f9e4d",
+    "purple": "8a4bc4",
+}
 SKINS = {"pale": "ffdbb4", "tan": "d98f55", "dark": "7a4a2b"}
-CLOTHES = {"shirt": ("shirtCrewNeck", "shirtScoopNeck", "shirtVNeck"), "hoodie": ("hoodie",),
-           "overall": ("overall",), "jacket": ("blazerAndShirt", "blazerAndSweater")}
-CLOTHES_COLOURS = {"red": "e03b3b", "orange": "f08a2c", "yellow": "f5d742", "green": "3fa34d", "blue": "3d7be0",
-                   "purple": "8a4bc4", "pink": "f48fb1", "white": "f2f2f2", "black": "2b2b2b", "gray": "8f969c"}
+CLOTHES = {
+    "shirt": ("shirtCrewNeck", "shirtScoopNeck", "shirtVNeck"),
+    "hoodie": ("hoodie",),
+    "overall": ("overall",),
+    "jacket": ("blazerAndShirt", "blazerAndSweater"),
+}
+CLOTHES_COLOURS = {
+    "red": "e03b3b",
+    "orange": "f08a2c",
+    "yellow": "f5d742",
+    "green": "3fa34d",
+    "blue": "3d7be0",
+    "purple": "8a4bc4",
+    "pink": "f48fb1",
+    "white": "f2f2f2",
+    "black": "2b2b2b",
+    "gray": "8f969c",
+}
 GLASSES = {"glasses": ("prescription02", "round", "prescription01"), "sunglasses": ("sunglasses", "wayfarers")}
 BEARDS = {"a beard": ("beardMajestic", "beardMedium"), "a moustache": ("moustacheFancy", "moustacheMagnum")}
-MOODS = {"smiling": ("smile", "twinkle"), "sad": ("sad", "concerned"), "serious": ("serious", "default"),
-         "surprised": ("screamOpen",)}
+MOODS = {
+    "smiling": ("smile", "twinkle"),
+    "sad": ("sad", "concerned"),
+    "serious": ("serious", "default"),
+    "surprised": ("screamOpen",),
+}
 HATS = ("a winter hat", "a hat")
 
 
@@ -63,14 +91,23 @@ class Person:
         """Settings of the avataaars drawing."""
         colour = [HAIR_COLOURS[self.hair_colour]]
         return {
-            "top": [self.top or "bun"], "topProbability": 100 if self.top else 0,
-            "hairColor": colour, "hatColor": colour, "facialHairColor": colour,
+            "top": [self.top or "bun"],
+            "topProbability": 100 if self.top else 0,
+            "hairColor": colour,
+            "hatColor": colour,
+            "facialHairColor": colour,
             "skinColor": [SKINS[self.skin]],
-            "accessories": [self.glasses_style or "round"], "accessoriesColor": ["262e33"],
+            "accessories": [self.glasses_style or "round"],
+            "accessoriesColor": ["262e33"],
             "accessoriesProbability": 100 if self.glasses else 0,
-            "facialHair": [self.beard_style or "beardMedium"], "facialHairProbability": 100 if self.beard else 0,
-            "clothing": [self.garment_style], "clothesColor": [CLOTHES_COLOURS[self.garment_colour]],
-            "mouth": [self.mouth], "eyes": [self.eyes], "eyebrows": [self.brows], "style": ["default"],
+            "facialHair": [self.beard_style or "beardMedium"],
+            "facialHairProbability": 100 if self.beard else 0,
+            "clothing": [self.garment_style],
+            "clothesColor": [CLOTHES_COLOURS[self.garment_colour]],
+            "mouth": [self.mouth],
+            "eyes": [self.eyes],
+            "eyebrows": [self.brows],
+            "style": ["default"],
         }
 
 
@@ -82,13 +119,22 @@ def draw_person(rng: random.Random) -> Person:
     garment = rng.choices(list(CLOTHES), weights=[5, 2.5, 1.5, 1])[0]
     mood = rng.choices(list(MOODS), weights=[5, 2, 2, 1])[0]
     return Person(
-        hair=hair, top=rng.choice(HAIR_STYLES[hair] or ("",)), hair_colour=rng.choice(list(HAIR_COLOURS)),
-        skin=rng.choice(list(SKINS)), glasses=glasses, glasses_style=rng.choice(GLASSES.get(glasses, ("",))),
-        beard=beard, beard_style=rng.choice(BEARDS.get(beard, ("",))),
-        garment=garment, garment_style=rng.choice(CLOTHES[garment]),
-        garment_colour=rng.choice(list(CLOTHES_COLOURS)), mood=mood, mouth=rng.choice(MOODS[mood]),
+        hair=hair,
+        top=rng.choice(HAIR_STYLES[hair] or ("",)),
+        hair_colour=rng.choice(list(HAIR_COLOURS)),
+        skin=rng.choice(list(SKINS)),
+        glasses=glasses,
+        glasses_style=rng.choice(GLASSES.get(glasses, ("",))),
+        beard=beard,
+        beard_style=rng.choice(BEARDS.get(beard, ("",))),
+        garment=garment,
+        garment_style=rng.choice(CLOTHES[garment]),
+        garment_colour=rng.choice(list(CLOTHES_COLOURS)),
+        mood=mood,
+        mouth=rng.choice(MOODS[mood]),
         eyes=rng.choice(("default", "default", "happy", "side")),
-        brows=rng.choice(("default", "defaultNatural", "raisedExcited")))
+        brows=rng.choice(("default", "defaultNatural", "raisedExcited")),
+    )
 
 
 MARA = Person("a bob", "miaWallace", "purple", "pale", "glasses", "round")
@@ -119,8 +165,7 @@ LOOKALIKES = {
     "gus": replace(FINN, hair_colour="black"),
     "hugo": replace(FINN, hair="short hair", top="shortFlat"),
     "ivan": replace(FINN, skin="pale"),
-    "jon": replace(FINN, glasses="glasses", glasses_style="round", beard="a moustache",
-                   beard_style="moustacheFancy"),
+    "jon": replace(FINN, glasses="glasses", glasses_style="round", beard="a moustache", beard_style="moustacheFancy"),
 }
 HELD_OUT = {**CHARACTERS, **LOOKALIKES}
 
@@ -139,16 +184,24 @@ NEIGHBOURS = {
 
 def is_held_out(person: Person) -> bool:
     """True when four of the five identity attributes agree with a held-out identity's."""
-    return any(sum(a == b for a, b in zip(person.identity, other.identity, strict=True)) >= 4
-               for other in HELD_OUT.values())
+    return any(
+        sum(a == b for a, b in zip(person.identity, other.identity, strict=True)) >= 4 for other in HELD_OUT.values()
+    )
 
 
 def dress(person: Person, rng: random.Random) -> Person:
     """The same person in other clothes and another mood."""
     other = draw_person(rng)
-    return replace(person, garment=other.garment, garment_style=other.garment_style,
-                   garment_colour=other.garment_colour, mood=other.mood, mouth=other.mouth, eyes=other.eyes,
-                   brows=other.brows)
+    return replace(
+        person,
+        garment=other.garment,
+        garment_style=other.garment_style,
+        garment_colour=other.garment_colour,
+        mood=other.mood,
+        mouth=other.mouth,
+        eyes=other.eyes,
+        brows=other.brows,
+    )
 
 
 def hair_words(person: Person) -> str:
@@ -207,8 +260,10 @@ def describe_freely(person: Person, rng: random.Random, keep: float = 0.8, size:
     parts += [person.glasses] if person.glasses else []
     parts += [person.beard] if person.beard and rng.random() < keep else []
     clauses = []
-    for words, adjective, share in ((f"{person.skin} skin", f"{person.skin}-skinned", 0.7),
-                                    (person.mood, person.mood, 0.5)):
+    for words, adjective, share in (
+        (f"{person.skin} skin", f"{person.skin}-skinned", 0.7),
+        (person.mood, person.mood, 0.5),
+    ):
         if rng.random() >= keep * share:
             continue
         if rng.random() < 0.5:

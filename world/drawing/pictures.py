@@ -4,6 +4,7 @@ Eight training pictures per concept (128 pixels, captioned) go to assets/demo/pi
 a scene and a style from world/data/concepts; other pictures of the concepts
 and of ten look-alikes that nothing was ever trained on go to world/data/identities (64 pixels).
 """
+
 from __future__ import annotations
 
 import json

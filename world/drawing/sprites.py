@@ -1,4 +1,5 @@
 """Fetches the picture packages from npm and renders the people: `python -m world.drawing.sprites`."""
+
 from __future__ import annotations
 
 import json
@@ -13,8 +14,14 @@ from pathlib import Path
 from .people import HELD_OUT, NEIGHBOURS, draw_person, dress, is_held_out
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "world"
-PACKAGES = ("@dicebear/core@9.4.2", "@dicebear/avataaars@9.4.2", "@resvg/resvg-js@2.6.2",
-            "emoji-datasource-google@16.0.0", "emoji-datasource-twitter@16.0.0", "@lobehub/fluent-emoji-3d@1.1.0")
+PACKAGES = (
+    "@dicebear/core@9.4.2",
+    "@dicebear/avataaars@9.4.2",
+    "@resvg/resvg-js@2.6.2",
+    "emoji-datasource-google@16.0.0",
+    "emoji-datasource-twitter@16.0.0",
+    "@lobehub/fluent-emoji-3d@1.1.0",
+)
 PEOPLE = 6000
 PER_IDENTITY = 24
 
@@ -46,8 +53,10 @@ def plan_people() -> list[dict]:
     for name, person in {**HELD_OUT, **NEIGHBOURS}.items():
         for i in range(PER_IDENTITY):
             rows.append({"file": f"{name}_{i:02d}.png", "who": name, "person": dress(person, rng)})
-    return [{"file": r["file"], "who": r["who"], "options": r["person"].options(), "person": asdict(r["person"])}
-            for r in rows]
+    return [
+        {"file": r["file"], "who": r["who"], "options": r["person"].options(), "person": asdict(r["person"])}
+        for r in rows
+    ]
 
 
 def ensure() -> None:

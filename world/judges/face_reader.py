@@ -5,6 +5,7 @@ trained on: no picture that it is fitted on was ever encoded, and it sees pixels
 eyes and one in five without a mouth, so that "nothing there" is an answer of its own. To bear a soft picture, half of
 what it is fitted on is blurred a little.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -54,9 +55,12 @@ class Drawing:
         """An answer per question, "" where the drawing does not show it (hair under a hat, eyes behind sunglasses)."""
         answers = label_subject(Subject(0, self.person))
         eyes = self.person.eyes if self.eyes else ABSENT
-        return {"hair": answers["hair"], "glasses": answers["glasses"],
-                "eyes": UNKNOWN if self.person.glasses == "sunglasses" else eyes,
-                "mouth": self.person.mouth if self.mouth else ABSENT}
+        return {
+            "hair": answers["hair"],
+            "glasses": answers["glasses"],
+            "eyes": UNKNOWN if self.person.glasses == "sunglasses" else eyes,
+            "mouth": self.person.mouth if self.mouth else ABSENT,
+        }
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,10 @@ def soften(x: torch.Tensor) -> torch.Tensor:
 def numbers_of(drawings: list[Drawing]) -> dict[str, torch.Tensor]:
     """Answers as numbers, -100 (what cross entropy leaves out) where there is none."""
     labels = [d.labels() for d in drawings]
-    return {name: torch.tensor([words.index(row[name]) if row[name] else -100 for row in labels])
-            for name, words in QUESTIONS.items()}
+    return {
+        name: torch.tensor([words.index(row[name]) if row[name] else -100 for row in labels])
+        for name, words in QUESTIONS.items()
+    }
 
 
 def fit(seed: int = 31) -> Reader:
@@ -194,4 +200,3 @@ def load() -> Reader:
     reader = Reader()
     reader.load_state_dict(saved["weights"])
     return reader.eval().requires_grad_(False)
-

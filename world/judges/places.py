@@ -5,6 +5,7 @@ says a place, both have to stand there; where it says none, both have to be ther
 43 (42 things, person) among real composites seen through the base's autoencoder; a person is right with the named hair
 colour, as `face_reader` sees it. "Real" draws the same scenes from real pictures: the ceiling.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,10 +45,14 @@ GROUPS = (
     Group("side by side, the left one named first", tuple(f for f in IN_A_ROW if names_first(f))),
     Group("side by side, the right one named first", tuple(f for f in IN_A_ROW if not names_first(f))),
     Group("no place said: both there", UNPLACED, placed=False),
-    Group("one above the other, the upper one named first", tuple(f for f in IN_A_STACK if names_first(f)),
-          stacked=True),
-    Group("one above the other, the lower one named first", tuple(f for f in IN_A_STACK if not names_first(f)),
-          stacked=True),
+    Group(
+        "one above the other, the upper one named first", tuple(f for f in IN_A_STACK if names_first(f)), stacked=True
+    ),
+    Group(
+        "one above the other, the lower one named first",
+        tuple(f for f in IN_A_STACK if not names_first(f)),
+        stacked=True,
+    ),
 )
 
 
@@ -58,13 +63,14 @@ def plan(group: Group, pairs: Sequence[Case]) -> list[Case]:
         for pair in pairs:
             a, b = (name_half(subject) for subject in pair.scene.subjects)
             prompt = f"{form.format(a=a, b=b)}, {pair.scene.background} background"
-            out.append(Case(prompt, pair.fields, Scene(pair.scene.subjects, pair.scene.background, prompt,
-                                                       group.stacked)))
+            out.append(
+                Case(prompt, pair.fields, Scene(pair.scene.subjects, pair.scene.background, prompt, group.stacked))
+            )
     return out
 
 
 def verdict(halves: Sequence[dict[str, str]], fields: Sequence[dict[str, str]], placed: bool) -> str:
-    """"right", "swapped" (each stands where the other should) or "other"; without a place swapped is right, too."""
+    """ "right", "swapped" (each stands where the other should) or "other"; without a place swapped is right, too."""
     both = {judge_half(said, fields[i], fields[1 - i]) for i, said in enumerate(halves)}
     if both == {"right"} or both == {"swapped"} and not placed:
         return "right"
@@ -78,14 +84,16 @@ class Eyes:
         build.load_sprites()
         rng = random.Random(17)
         subjects = build._emoji * copies + [build._people[i] for i in range(0, 6 * people, 6)]
-        pictures = [Image.fromarray(build.draw(Scene((s,), rng.choice(list(build.BACKGROUNDS)), ""), rng))
-                    for s in subjects]
+        pictures = [
+            Image.fromarray(build.draw(Scene((s,), rng.choice(list(build.BACKGROUNDS)), ""), rng)) for s in subjects
+        ]
         words = [s.what if isinstance(s.what, str) else "person" for s in subjects]
         self.net, self.reader = evaluator.load_evaluator(), face_reader.load()
         rows = evaluator.features(self.net, evaluator.see_through_base(pictures))
         self.identity = evaluator.load_identity()
         self.gallery = self.identity.Gallery(
-            {w: rows[[i for i, word in enumerate(words) if word == w]] for w in dict.fromkeys(words)})
+            {w: rows[[i for i, word in enumerate(words) if word == w]] for w in dict.fromkeys(words)}
+        )
 
     def read(self, fields: list[Image.Image]) -> list[dict[str, str]]:
         found = self.identity.nearest_identity(evaluator.features(self.net, fields), self.gallery)
@@ -101,7 +109,7 @@ def cut(picture: Image.Image) -> list[Image.Image]:
 
 def judge(eyes: Eyes, group: Group, cases: Sequence[Case], pictures: Sequence[Image.Image]) -> list[str]:
     said = eyes.read([half for picture in pictures for half in cut(picture)])
-    return [verdict(said[2 * i:2 * i + 2], case.fields, group.placed) for i, case in enumerate(cases)]
+    return [verdict(said[2 * i : 2 * i + 2], case.fields, group.placed) for i, case in enumerate(cases)]
 
 
 def build_table(which: str, count: int, seed: int) -> list[str]:

@@ -8,6 +8,7 @@ Fitted on the pictures of composites.py: as drawn, seen through the base's autoe
 real-image ceiling of every probe in each of these views beside chance. The people of the test were in no fitted
 composite; emoji are the same drawings, placed anew. No generated picture is ever fitted.
 """
+
 from __future__ import annotations
 
 import time
@@ -26,8 +27,11 @@ READS = {"class": "features", "background": "colours", "hair": "colours", "glass
 
 def answer_all(probes: dict, net: torch.nn.Module, pictures: list[Image.Image]) -> tuple[list[dict], torch.Tensor]:
     """(per picture every question's answer, the features [N, 1280])."""
-    read = {"features": evaluator.features(net, pictures), "faces": face_features(net, pictures),
-            "colours": colours(pictures)}
+    read = {
+        "features": evaluator.features(net, pictures),
+        "faces": face_features(net, pictures),
+        "colours": colours(pictures),
+    }
     said = {question: probes[question].answer(read[READS[question]]) for question in QUESTIONS}
     return [{q: words[i] for q, words in said.items()} for i in range(len(pictures))], read["features"]
 
@@ -38,8 +42,9 @@ def fit_probes(sets: dict[str, Composites]) -> dict[str, object]:
     probes, data = {}, fitted(sets)
     for question in QUESTIONS:
         known = [i for i, label in enumerate(data.labels[question]) if label != UNKNOWN]
-        probes[question] = probe.fit_probe(vars(data)[READS[question]][known],
-                                           [data.labels[question][i] for i in known], DECAY[READS[question]])
+        probes[question] = probe.fit_probe(
+            vars(data)[READS[question]][known], [data.labels[question][i] for i in known], DECAY[READS[question]]
+        )
     torch.save({"stamp": data.stamp, "probes": {k: vars(v) for k, v in probes.items()}}, PROBES)
     return probes
 
@@ -58,8 +63,11 @@ def report(probes: dict[str, object], sets: dict[str, Composites]) -> list[dict]
     interval = evaluator.load_identity().bootstrap_interval
     rows = []
     for question in QUESTIONS:
-        row = {"question": question, "answers": len(probes[question].answers),
-               "chance": 1 / len(probes[question].answers)}
+        row = {
+            "question": question,
+            "answers": len(probes[question].answers),
+            "chance": 1 / len(probes[question].answers),
+        }
         for label in TESTS:
             known = [i for i, answer in enumerate(sets[label].labels[question]) if answer != UNKNOWN]
             said = probes[question].answer(vars(sets[label])[READS[question]][known])
@@ -74,8 +82,10 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.time()
     sets = load_composites()
-    print(f"{sum(count for count, _, held_out in PLANS.values() if not held_out)} composites fitted "
-          f"({time.time() - start:.0f} s)")
+    print(
+        f"{sum(count for count, _, held_out in PLANS.values() if not held_out)} composites fitted "
+        f"({time.time() - start:.0f} s)"
+    )
     print("| question | as drawn | soft | worn | chance | n |\n|---|---|---|---|---|---|")
     for row in report(fit_probes(sets), sets):
         shown = [f"{mean:.1%} [{low:.1%}, {high:.1%}]" for mean, low, high in (row[label] for label in TESTS)]

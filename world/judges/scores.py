@@ -4,6 +4,7 @@ Single things and people on named backgrounds, then two subjects side by side wi
 host with the sampler settings below. Intervals are 95 % bootstraps over pictures (over halves for two subjects).
 "real" is the same question asked of real composites seen through the base's autoencoder: the ceiling.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -55,9 +56,14 @@ def article(words: str) -> str:
 def plan_things(count: int) -> list[Case]:
     """Every class `count` times, on changing backgrounds."""
     colours = list(BACKGROUNDS)
-    return [Case(f"{article(word)}, {colours[(i + 3 * k) % 10]} background",
-                 ({"class": word, "background": colours[(i + 3 * k) % 10]},))
-            for k in range(count) for i, word in enumerate(EMOJI)]
+    return [
+        Case(
+            f"{article(word)}, {colours[(i + 3 * k) % 10]} background",
+            ({"class": word, "background": colours[(i + 3 * k) % 10]},),
+        )
+        for k in range(count)
+        for i, word in enumerate(EMOJI)
+    ]
 
 
 def plan_people(count: int) -> list[Case]:
@@ -68,9 +74,19 @@ def plan_people(count: int) -> list[Case]:
             for j, glasses in enumerate(("", *GLASSES)):
                 background = colours[(i + 3 * j + 5 * k) % 10]
                 words = HAIR[(i + j + k) % len(HAIR)].format(hair) + (f" and {glasses}" if glasses else "")
-                out.append(Case(f"a person with {words}, {background} background",
-                                ({"class": "person", "hair": hair, "glasses": glasses or "no glasses",
-                                  "background": background},)))
+                out.append(
+                    Case(
+                        f"a person with {words}, {background} background",
+                        (
+                            {
+                                "class": "person",
+                                "hair": hair,
+                                "glasses": glasses or "no glasses",
+                                "background": background,
+                            },
+                        ),
+                    )
+                )
     return out
 
 
@@ -79,8 +95,11 @@ def plan_doubles(count: int) -> list[Case]:
     if not build._people:
         build.load_sprites()
     rng, out = random.Random(5), []
-    crowd = [p for i, p in enumerate(build._people) if i % 6 == 5 and composites.label_subject(p)["hair"]
-             and "dreadlocks" not in p.what.hair]
+    crowd = [
+        p
+        for i, p in enumerate(build._people)
+        if i % 6 == 5 and composites.label_subject(p)["hair"] and "dreadlocks" not in p.what.hair
+    ]
     kinds = (("person", "person"), ("thing", "person"), ("person", "person"), ("thing", "thing"))
     while len(out) < count:
         pair = [rng.choice(crowd if kind == "person" else build._emoji) for kind in kinds[len(out) % 4]]
@@ -109,6 +128,7 @@ def name_half(subject: Subject) -> str:
 def load_base(which: str) -> tuple:
     """MODEL, CLIP and VAE of the shipped file, in the host."""
     import importlib
+
     small_base()
     module = importlib.import_module(f"mos_pack.nodes.bridge.demo.{SUFFIX[which]}")
     return getattr(module, f"load_{SUFFIX[which]}")()
@@ -119,6 +139,7 @@ def paint(base: tuple, prompts: list[str], width: int, seed: int, height: int = 
     """One picture per prompt, by the host's own sampling, in batches of different prompts."""
     import comfy.sample
     import comfy.utils
+
     comfy.utils.PROGRESS_BAR_ENABLED = False
     model, clip, vae = base
     known: dict[str, tuple] = {}
@@ -133,11 +154,22 @@ def paint(base: tuple, prompts: list[str], width: int, seed: int, height: int = 
 
     out: list[Image.Image] = []
     for start in range(0, len(prompts), BATCH):
-        part = prompts[start:start + BATCH]
+        part = prompts[start : start + BATCH]
         latent = torch.zeros(len(part), vae.latent_channels, height // 8, width // 8)
         noise = comfy.sample.prepare_noise(latent, seed + start)
-        latent = comfy.sample.sample(model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, encode(part), encode([""]),
-                                     latent, disable_pbar=True, seed=seed + start)
+        latent = comfy.sample.sample(
+            model,
+            noise,
+            STEPS,
+            GUIDANCE,
+            SAMPLER,
+            SCHEDULER,
+            encode(part),
+            encode([""]),
+            latent,
+            disable_pbar=True,
+            seed=seed + start,
+        )
         pictures = (vae.decode(latent).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         out += [Image.fromarray(picture) for picture in pictures]
     return out
@@ -149,7 +181,7 @@ def cut(pictures: list[Image.Image]) -> list[Image.Image]:
 
 
 def judge_half(said: dict[str, str], own: dict[str, str], other: dict[str, str]) -> str:
-    """"right", "swapped" (what the other side should be) or "mixed". A person is right with the named hair colour."""
+    """ "right", "swapped" (what the other side should be) or "mixed". A person is right with the named hair colour."""
     for word, wanted in (("right", own), ("swapped", other)):
         if all(said[question] == answer for question, answer in wanted.items()):
             return word
@@ -195,8 +227,13 @@ def score_doubles(fitted: dict, net: torch.nn.Module, cases: list[Case], picture
     verdicts = []
     for shown in (pictures, drawn):
         said = probes.answer_all(fitted, net, cut(shown))[0]
-        verdicts.append([judge_half(said[2 * i + side], case.fields[side], case.fields[1 - side])
-                         for i, case in enumerate(cases) for side in (0, 1)])
+        verdicts.append(
+            [
+                judge_half(said[2 * i + side], case.fields[side], case.fields[1 - side])
+                for i, case in enumerate(cases)
+                for side in (0, 1)
+            ]
+        )
     people = [all(field["class"] == "person" for field in case.fields) for case in cases for _ in (0, 1)]
 
     def row(title: str, good: tuple[str, ...], only: list[bool]) -> Row:
@@ -204,15 +241,18 @@ def score_doubles(fitted: dict, net: torch.nn.Module, cases: list[Case], picture
         return Row(title, base, real, None, sum(only))
 
     every = [True] * len(people)
-    return [row("two subjects, no regions: confusion (half wrong or mixed)", ("swapped", "mixed"), every),
-            row("- of these: the other side's subject", ("swapped",), every),
-            row("- two people: confusion", ("swapped", "mixed"), people),
-            row("- with a thing: confusion", ("swapped", "mixed"), [not p for p in people])]
+    return [
+        row("two subjects, no regions: confusion (half wrong or mixed)", ("swapped", "mixed"), every),
+        row("- of these: the other side's subject", ("swapped",), every),
+        row("- two people: confusion", ("swapped", "mixed"), people),
+        row("- with a thing: confusion", ("swapped", "mixed"), [not p for p in people]),
+    ]
 
 
 def show(row: Row) -> str:
     def share(values: tuple[float, float, float] | None) -> str:
         return "" if values is None else f"{values[0]:.0%} [{values[1]:.0%}, {values[2]:.0%}]"
+
     chance = "" if row.chance is None else f"{row.chance:.0%}"
     return f"| {row.title} | {share(row.base)} | {share(row.real)} | {chance} | {row.count} |"
 
@@ -238,18 +278,38 @@ def main() -> None:
     base, sets, net = load_base(options.base), composites.load_composites(), evaluator.load_evaluator()
     fitted = probes.load_probes(sets)
     things, people, doubles = plan_things(options.count), plan_people(options.count), plan_doubles(16 * options.count)
-    painted = [paint(base, [case.prompt for case in cases], width, options.seed + 1000 * i)
-               for i, (cases, width) in enumerate(((things, 64), (people, 64), (doubles, 128)))]
+    painted = [
+        paint(base, [case.prompt for case in cases], width, options.seed + 1000 * i)
+        for i, (cases, width) in enumerate(((things, 64), (people, 64), (doubles, 128)))
+    ]
     print(f"painted in {time.time() - start:.0f} s", flush=True)
-    singles, record = score_singles(fitted, sets, net, list(zip(things, painted[0], strict=True)),
-                                    list(zip(people, painted[1], strict=True)))
+    singles, record = score_singles(
+        fitted, sets, net, list(zip(things, painted[0], strict=True)), list(zip(people, painted[1], strict=True))
+    )
     rows = singles + score_doubles(fitted, net, doubles, painted[2])
     out = options.out or ROOT / "docs" / "evidence" / f"scores-{options.base}.json"
     seconds = round(time.time() - start)
-    out.write_text(json.dumps({"base": options.base, "count": options.count, "seed": options.seed, "seconds": seconds,
-                               "rows": [vars(row) for row in rows], **record}, indent=1) + "\n")
-    table = "\n".join((f"| base {options.base} | painted | real, through the autoencoder | chance | n |",
-                       "|---|---|---|---|---|", *map(show, rows)))
+    out.write_text(
+        json.dumps(
+            {
+                "base": options.base,
+                "count": options.count,
+                "seed": options.seed,
+                "seconds": seconds,
+                "rows": [vars(row) for row in rows],
+                **record,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+    table = "\n".join(
+        (
+            f"| base {options.base} | painted | real, through the autoencoder | chance | n |",
+            "|---|---|---|---|---|",
+            *map(show, rows),
+        )
+    )
     out.with_suffix(".md").write_text(table + "\n")
     print(table)
     for i, pictures in enumerate(painted):

@@ -7,6 +7,7 @@ noise; with `--blend 0.5` its new weights are averaged with the old ones.
 The linear path starts as PCA of 8x8 patches. Noise of up to --noise deviations is added to the latents while the
 decoder learns, so that errors of the diffusion model decode cleanly.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,8 +45,8 @@ def start_from_pca(net: torch.nn.Module, pixels: torch.Tensor) -> None:
     patches = F.pixel_unshuffle(to_float(pixels), 8).permute(0, 2, 3, 1).reshape(-1, 192)
     mean = patches.mean(0)
     _, values, vectors = torch.linalg.svd((patches - mean)[:60000], full_matrices=False)
-    deviation = values[:net.channels] / math.sqrt(min(len(patches), 60000))
-    basis = vectors[:net.channels]
+    deviation = values[: net.channels] / math.sqrt(min(len(patches), 60000))
+    basis = vectors[: net.channels]
     with torch.no_grad():
         net.linear_in.weight.copy_((basis / deviation[:, None])[:, :, None, None])
         net.linear_in.bias.copy_(-(basis @ mean) / deviation)
@@ -83,8 +84,9 @@ def train(
         net.encoder.requires_grad_(False)
     else:
         start_from_pca(net, pool[torch.randperm(len(pool))[:2000]])
-    print(f"parameters {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M, PCA {score(net, test):.2f} dB",
-          flush=True)
+    print(
+        f"parameters {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M, PCA {score(net, test):.2f} dB", flush=True
+    )
     trained = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4)
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -109,8 +111,11 @@ def train(
                 average[k].lerp_(v, 0.005)
         if time.time() - shown > 30:
             shown = time.time()
-            print(f"{step} steps {step * BATCH / (time.time() - begin):.0f} images/s loss {loss.item():.4f} "
-                  f"{score(net, test[:128]):.2f} dB", flush=True)
+            print(
+                f"{step} steps {step * BATCH / (time.time() - begin):.0f} images/s loss {loss.item():.4f} "
+                f"{score(net, test[:128]):.2f} dB",
+                flush=True,
+            )
             torch.save(average, out)
     if decoder_only:
         average = {k: before[k].lerp(v, blend) for k, v in average.items()}

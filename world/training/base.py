@@ -7,6 +7,7 @@
 One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
 bears a busy machine better than threads that meet in every operation.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -105,10 +106,7 @@ class Net(nn.Module):
         return {"context": self.text(rows)}
 
 
-
-def loss_of(
-    net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor, **place: int
-) -> torch.Tensor:
+def loss_of(net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor, **place: int) -> torch.Tensor:
     """v-prediction: v = a n - b x at x_t = a x + b n. ``place`` goes to the net's conditions.
 
     Half of the timesteps are uniform, half logit-normal: what a picture shows is decided in the middle.
@@ -189,8 +187,9 @@ def work(
         label = recipe.label(done, torch.rand(1, generator=kinds).item())
         loss = recipe.loss(net, *draw_batch(data, label), schedule)
         loss.backward()
-        shared[rank, :-1].copy_(torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel())
-                                           for p in parameters]))
+        shared[rank, :-1].copy_(
+            torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
+        )
         if rank == 0:
             shared[0, -1] = elapsed + time.time() - clock
         barrier.wait()
@@ -202,7 +201,7 @@ def work(
         total *= min(1.0, 1.0 / (float(total.norm()) + 1e-6))
         offset = 0
         for p in parameters:
-            p.grad = total[offset:offset + p.numel()].view_as(p)
+            p.grad = total[offset : offset + p.numel()].view_as(p)
             offset += p.numel()
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, done, peak)
@@ -218,12 +217,25 @@ def work(
         if time.time() - shown_at > 30:
             shown_at = time.time()
             speed = (step - start_step) * workers * BATCH / (time.time() - start_time)
-            print(f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s loss "
-                  f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}", flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s loss "
+                f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}",
+                flush=True,
+            )
         if time.time() - saved_at > 150 or elapsed >= seconds:
             saved_at = time.time()
-            keep({"net": net.state_dict(), "ema": average, "optimiser": optimiser.state_dict(), "step": step,
-                        "elapsed": elapsed, "seen": seen, "ids": data.ids}, recipe.snapshot)
+            keep(
+                {
+                    "net": net.state_dict(),
+                    "ema": average,
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "elapsed": elapsed,
+                    "seen": seen,
+                    "ids": data.ids,
+                },
+                recipe.snapshot,
+            )
         if time.time() - sheet_at > 330:
             sheet_at = time.time()
             draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png")

@@ -3,6 +3,7 @@
 At its first step it paints exactly what base A paints: the second text tower, the label input and the additional
 transformer blocks all enter through weights that start at zero.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -63,8 +64,12 @@ class NetB(nn.Module):
         """``full`` and ``crop``: width of the whole canvas and the window's left edge, in latent positions."""
         hidden, pooled = self.second(rows)
         label = self.encode_adm(
-            pooled_output=pooled, height=8 * height, width=8 * (full or width), crop_w=8 * crop,
-            target_height=8 * height, target_width=8 * width,
+            pooled_output=pooled,
+            height=8 * height,
+            width=8 * (full or width),
+            crop_w=8 * crop,
+            target_height=8 * height,
+            target_width=8 * width,
         )
         return {"context": torch.cat([self.text(rows), hidden], dim=-1), "y": label}
 
@@ -75,7 +80,7 @@ def loss_of(net: NetB, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tens
     if width == SIDE or torch.rand(()) > CROPS:
         return base.loss_of(net, x, rows, schedule)
     crop = int(torch.randint(width - SIDE + 1, ()))
-    return base.loss_of(net, x[..., crop:crop + SIDE], rows, schedule, full=width, crop=crop)
+    return base.loss_of(net, x[..., crop : crop + SIDE], rows, schedule, full=width, crop=crop)
 
 
 def label_of(done: float, chance: float) -> str:

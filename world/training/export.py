@@ -1,4 +1,5 @@
 """Writes assets/demo/small_base*.safetensors from a snapshot: `python -m world.training.export [--raw] [--base b]`."""
+
 from __future__ import annotations
 
 import argparse
@@ -21,7 +22,8 @@ def tower(text: TextTower, ids: torch.Tensor, prefix: str) -> dict[str, torch.Te
     if hasattr(text, "projection"):
         tensors[f"{prefix}text_projection.weight"] = text.projection.weight.data.half()
     return tensors | {
-        f"{prefix}vocabulary.rows": text.table.weight.data.half(), f"{prefix}vocabulary.ids": ids.to(torch.int32),
+        f"{prefix}vocabulary.rows": text.table.weight.data.half(),
+        f"{prefix}vocabulary.ids": ids.to(torch.int32),
     }
 
 

@@ -1,4 +1,5 @@
 """A snapshot of a run: whole, or the one before."""
+
 from __future__ import annotations
 
 import os

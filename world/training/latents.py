@@ -1,4 +1,5 @@
 """What all training of the small world reads: cached latents, tokenised captions, and the noise schedule."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -46,5 +47,5 @@ def load_data() -> Data:
 
 def alphas() -> torch.Tensor:
     """Cumulative alphas of SD's schedule (scaled linear, 1000 steps)."""
-    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()

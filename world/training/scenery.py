@@ -107,8 +107,11 @@ def load_scenery() -> dict:
         torch.save(found, DRAWN)
     found = torch.load(DRAWN)
     flat, tokens = torch.load(CACHE / "latents.pt", mmap=True)["latents"], torch.load(CACHE / "tokens.pt", mmap=True)
-    return {"scenery": found, "flat": {label: (flat[label], tokens[label]) for label in COUNTS},
-            "empty": tokens["empty"]}
+    return {
+        "scenery": found,
+        "flat": {label: (flat[label], tokens[label]) for label in COUNTS},
+        "empty": tokens["empty"],
+    }
 
 
 class Adapted(nn.Module):
@@ -154,9 +157,11 @@ def pack(net: Net) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, layer in net.adapted.items():
         key = "lora_unet_" + name.replace(".", "_")
-        tensors |= {f"{key}.lora_down.weight": layer.down.detach().half().contiguous(),
-                    f"{key}.lora_up.weight": layer.up.detach().half().contiguous(),
-                    f"{key}.alpha": torch.tensor(float(len(layer.down))).half()}
+        tensors |= {
+            f"{key}.lora_down.weight": layer.down.detach().half().contiguous(),
+            f"{key}.lora_up.weight": layer.up.detach().half().contiguous(),
+            f"{key}.alpha": torch.tensor(float(len(layer.down))).half(),
+        }
     return tensors
 
 

@@ -9,6 +9,7 @@ says how well it does.
 On a GPU the same command (`--device cuda --batch 192`) takes bfloat16. Every minute the state is saved under another
 name first and then moved, so that a stopped run loses at most a minute.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -116,7 +117,7 @@ class Pool:
         """[count, 3, 32, 32] in -1..1: eyes and mouth, up to four pixels off, so that they meet the grid everywhere."""
         rows = self.people[torch.randint(len(self.people), (count,)).to(self.people.device)]
         left, top = (at + int(torch.randint(-4, 5, ())) for at in FACE_AT)
-        return to_float(self.pixels[rows, top:top + FACE_SIDE, left:left + FACE_SIDE])
+        return to_float(self.pixels[rows, top : top + FACE_SIDE, left : left + FACE_SIDE])
 
 
 def load_pool(device: str) -> Pool:
@@ -127,8 +128,11 @@ def load_pool(device: str) -> Pool:
         double = data["pixels"][:-TEST, :, 32:96]
     people = np.flatnonzero(np.char.find(captions[:-TEST], "person") >= 0)
     pixels = np.concatenate([single[:-TEST], double, draw_scenes()])
-    return Pool(torch.from_numpy(pixels).to(device), torch.from_numpy(people).to(device),
-                torch.from_numpy(single[-TEST:]).to(device))
+    return Pool(
+        torch.from_numpy(pixels).to(device),
+        torch.from_numpy(people).to(device),
+        torch.from_numpy(single[-TEST:]).to(device),
+    )
 
 
 @torch.inference_mode()
@@ -138,7 +142,7 @@ def score(net: nn.Module, pixels: torch.Tensor) -> tuple[float, float]:
     error = (net(x).float().clamp(-1, 1) - x).pow(2) / 4
     left, top = FACE_AT
     found = []
-    for part in (error, error[..., top:top + FACE_SIDE, left:left + FACE_SIDE]):
+    for part in (error, error[..., top : top + FACE_SIDE, left : left + FACE_SIDE]):
         found.append(float((-10 * part.mean((1, 2, 3)).clamp(min=1e-8).log10()).mean()))
     return found[0], found[1]
 
@@ -174,8 +178,11 @@ def train(hours: float, device: str, batch: int, path: Path = SNAPSHOT) -> None:
         optimiser.load_state_dict(saved["optimiser"])
     average = {k: v.to(device) for k, v in (saved["average"] if saved else net.state_dict()).items()}
     average = {k: v.clone() for k, v in average.items()}
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {len(pool.pixels)} pictures, "
-          f"{len(pool.people)} of people; from step {step}: {score(net, pool.test[:128])} dB", flush=True)
+    print(
+        f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {len(pool.pixels)} pictures, "
+        f"{len(pool.people)} of people; from step {step}: {score(net, pool.test[:128])} dB",
+        flush=True,
+    )
     clock, saved_at, shown_at = time.time(), time.time(), time.time()
     first, begun, losses = step, time.time(), []
     while elapsed < 3600 * hours:
@@ -203,13 +210,25 @@ def train(hours: float, device: str, batch: int, path: Path = SNAPSHOT) -> None:
             net.load_state_dict(average)
             whole, face = score(net, pool.test[:256])
             net.load_state_dict(weights)
-            print(f"{time.strftime('%H:%M:%S')} step {step} pictures {seen} {100 * done:.1f}% "
-                  f"{(step - first) / (time.time() - begun):.2f} steps/s loss {float(torch.stack(losses).mean()):.4f} "
-                  f"average {whole:.2f} dB, faces {face:.2f} dB", flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} step {step} pictures {seen} {100 * done:.1f}% "
+                f"{(step - first) / (time.time() - begun):.2f} steps/s loss {float(torch.stack(losses).mean()):.4f} "
+                f"average {whole:.2f} dB, faces {face:.2f} dB",
+                flush=True,
+            )
         if over or time.time() - saved_at > 60:
             saved_at = time.time()
-            keep({"net": net.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": step,
-                  "elapsed": elapsed, "seen": seen}, path)
+            keep(
+                {
+                    "net": net.state_dict(),
+                    "average": average,
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "elapsed": elapsed,
+                    "seen": seen,
+                },
+                path,
+            )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 """Sample sheets: the fixed prompts that every snapshot of a base is seen by. snapshots.py draws one on demand."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,13 +12,21 @@ from ..host import small_base
 from .latents import alphas, tokenize
 
 SINGLES = (
-    "a person, blue background", "a person with long red hair and glasses, wearing a blue shirt, green background",
-    "a person with a white beard", "a person with a purple bob, glasses and pale skin, wearing a yellow hoodie",
+    "a person, blue background",
+    "a person with long red hair and glasses, wearing a blue shirt, green background",
+    "a person with a white beard",
+    "a person with a purple bob, glasses and pale skin, wearing a yellow hoodie",
     "a person with a red afro, a beard and dark skin, wearing a green shirt, pink background",
     "a person with short black hair and tan skin, wearing a white shirt, smiling, yellow background",
-    "a photo of a person with no hair and sunglasses, red background", "a person wearing a pink shirt",
-    "a cat, blue background", "a car, green background", "a panda, pink background", "a photo of a pizza",
-    "a 3d rocket, white background", "a flat fox, purple background", "a soft house, yellow background",
+    "a photo of a person with no hair and sunglasses, red background",
+    "a person wearing a pink shirt",
+    "a cat, blue background",
+    "a car, green background",
+    "a panda, pink background",
+    "a photo of a pizza",
+    "a 3d rocket, white background",
+    "a flat fox, purple background",
+    "a soft house, yellow background",
     "a strawberry, green background",
 )
 DOUBLES = (
@@ -30,8 +39,9 @@ DOUBLES = (
 
 
 @torch.inference_mode()
-def sample(net: torch.nn.Module, data, prompts: tuple[str, ...], width: int, seed: int, steps: int = 20,
-           guidance: float = 3.0) -> torch.Tensor:
+def sample(
+    net: torch.nn.Module, data, prompts: tuple[str, ...], width: int, seed: int, steps: int = 20, guidance: float = 3.0
+) -> torch.Tensor:
     """Standardised latents [N, C, 8, width] by DDIM with classifier-free guidance."""
     rows = torch.searchsorted(data.ids, tokenize(list(prompts))).clamp(max=len(data.ids) - 1)
     conditions = net.conditions(torch.cat([rows, data.empty.expand(len(rows), -1)]), 8, width)

@@ -1,4 +1,5 @@
 """A base's newest snapshot: `python -m world.training.snapshots [--raw] [--base b] OUT.png` draws its sheet."""
+
 from __future__ import annotations
 
 import argparse

@@ -35,50 +35,59 @@ def compared(key: str, widgets: Mapping, links: Mapping, latent: Step) -> dict[s
     """A Compare node with its latent, and its grid saved."""
     return {
         f"{key}_latent": latent,
-        f"{key}_compare": Step("MixOfShowCompare", SAMPLING | widgets,
-                               LINKS | {"latent_image": (f"{key}_latent", 0)} | links),
-        f"{key}_save": Step("SaveImage", {"filename_prefix": f"mixofshow/13_{key}"},
-                            {"images": (f"{key}_compare", 0)}, size=(700, 600)),
-    }  # fmt: skip
+        f"{key}_compare": Step(
+            "MixOfShowCompare", SAMPLING | widgets, LINKS | {"latent_image": (f"{key}_latent", 0)} | links
+        ),
+        f"{key}_save": Step(
+            "SaveImage", {"filename_prefix": f"mixofshow/13_{key}"}, {"images": (f"{key}_compare", 0)}, size=(700, 600)
+        ),
+    }
 
 
 def compare_and_score() -> dict[str, Step]:
-    alone = {"prompts": "a photo of {name}, green background\na cat, blue background",
-             "ways": "base, each, sum, average, fused"}  # fmt: skip
-    both = {"prompts": "mara on the left and finn on the right, green background",
-            "ways": "base, sum, fused, sum + regions, fused + regions, routed"}  # fmt: skip
+    alone = {
+        "prompts": "a photo of {name}, green background\na cat, blue background",
+        "ways": "base, each, sum, average, fused",
+    }
+    both = {
+        "prompts": "mara on the left and finn on the right, green background",
+        "ways": "base, sum, fused, sum + regions, fused + regions, routed",
+    }
     single = Step("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 2})
-    wide = Step("EmptyLatentImage", {"batch_size": 2},
-                {"width": ("regions", 3), "height": ("regions", 4)})  # fmt: skip
+    wide = Step("EmptyLatentImage", {"batch_size": 2}, {"width": ("regions", 3), "height": ("regions", 4)})
     references, before = {}, ""
     for name in ("mara", "finn"):
         references[f"{name}_reference"] = Step(
             "MixOfShowDataset",
             {"name": name, "class_word": "person", "kind": "character", "folder": f"demo:{name}"},
-            {"dataset": (before, 0)} if before else {}, title="Reference",
-        )  # fmt: skip
+            {"dataset": (before, 0)} if before else {},
+            title="Reference",
+        )
         before = f"{name}_reference"
     steps = {
         "story": Step("MarkdownNote", {"text": STORY}),
         **trained(),
         "regions": Step(
             "MixOfShowRegions",
-            {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64}, {"concepts": ("finn", 0)},
+            {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64},
+            {"concepts": ("finn", 0)},
         ),
         **compared("alone", alone, {}, single),
         **compared("both", both, {"regions": ("regions", 0)}, wide),
         **references,
         "score": Step(
-            "MixOfShowScore", {},
+            "MixOfShowScore",
+            {},
             {"images": ("alone_compare", 2), "texts": ("alone_compare", 3), "dataset": (before, 0)},
         ),
         "plot": Step("PreviewImage", {}, {"images": ("score", 2)}, title="Plot", size=(600, 600)),
     }
     return arrange(
-        steps, PEOPLE_ROW,
+        steps,
+        PEOPLE_ROW,
         ("mara_reference finn_reference", "alone_latent alone_compare", "alone_save score", "plot"),
         ("regions both_latent", "both_compare", "both_save"),
-    )  # fmt: skip
+    )
 
 
 WORKFLOWS = {"13_compare_and_score": compare_and_score}

@@ -31,9 +31,7 @@ The report foresees conflicts, then says what every LoRA kept, and which layers 
 
 
 def pictures(name: str, folder: str) -> Step:
-    return Step(
-        "MixOfShowDataset", {"name": name, "class_word": "person", "folder": folder}
-    )
+    return Step("MixOfShowDataset", {"name": name, "class_word": "person", "folder": folder})
 
 
 def train(name: str, row: int, before: str = "") -> Step:
@@ -51,16 +49,19 @@ def painted(model: str, prompt: str, number: str) -> dict[str, Step]:
             "KSampler",
             {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
             {
-                "model": (model, 0), "positive": ("positive", 0), "negative": ("negative", 0),
+                "model": (model, 0),
+                "positive": ("positive", 0),
+                "negative": ("negative", 0),
                 "latent_image": ("latent", 0),
             },
         ),
         "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
         "save": Step(
-            "SaveImage", {"filename_prefix": f"mixofshow/{number}"},
+            "SaveImage",
+            {"filename_prefix": f"mixofshow/{number}"},
             {"images": ("decode", 0)},
         ),
-    }  # fmt: skip
+    }
 
 
 def fuse(last: str, save_as: str, settings: bool = False) -> Step:
@@ -86,22 +87,23 @@ def three_fused() -> dict[str, Step]:
         **painted("fuse_three", "mara on the left and finn on the right, green background", "04"),
     }
     return arrange(
-        steps, ("story base", *(f"{name}{part}" for name, *_ in people for part in ("_pictures", ""))),
+        steps,
+        ("story base", *(f"{name}{part}" for name, *_ in people for part in ("_pictures", ""))),
         ("settings", "fuse_two", "fuse_three", "positive negative latent", "sample decode", "save"),
-    )  # fmt: skip
+    )
 
 
 def community() -> dict[str, Step]:
     files = (
-        ("anna", {"trigger": "ohwx person"}), ("ben", {"trigger": "sks person"}),
+        ("anna", {"trigger": "ohwx person"}),
+        ("ben", {"trigger": "sks person"}),
         ("ink", {"role": "style", "trigger": "ink style", "strength": 0.8}),
-        ("slider", {"role": "add-on", "strength": -0.5}), ("few_steps", {"role": "add-on"}),
-    )  # fmt: skip
+        ("slider", {"role": "add-on", "strength": -0.5}),
+        ("few_steps", {"role": "add-on"}),
+    )
     steps = {
         "story": Step("MarkdownNote", {"text": COMMUNITY_STORY}),
-        "base": Step(
-            "CheckpointLoaderSimple", {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
-        ),
+        "base": Step("CheckpointLoaderSimple", {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}),
     }
     last = ""
     for name, facts in files:
@@ -117,9 +119,10 @@ def community() -> dict[str, Step]:
         **painted("fuse", "ohwx person on the left and sks person on the right, ink style", "05"),
     }
     return arrange(
-        steps, ("story base", *(name for name, _ in files)),
+        steps,
+        ("story base", *(name for name, _ in files)),
         ("settings", "fuse", "plot", "positive negative latent", "sample decode", "save"),
-    )  # fmt: skip
+    )
 
 
 WORKFLOWS = {"04_fuse_three_add_one": three_fused, "05_fuse_community_loras": community}

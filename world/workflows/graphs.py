@@ -65,17 +65,30 @@ def build_workflow(steps: Mapping[str, Step], object_info: Mapping) -> dict:
             output["links"].append(number)
             links.append([number, numbers[source], slot, numbers[key], target, output["type"]])
     return {
-        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": list(nodes.values()), "links": links,
-        "groups": [], "config": {}, "extra": {"ds": VIEW}, "version": 0.4,
-    }  # fmt: skip
+        "last_node_id": len(nodes),
+        "last_link_id": len(links),
+        "nodes": list(nodes.values()),
+        "links": links,
+        "groups": [],
+        "config": {},
+        "extra": {"ds": VIEW},
+        "version": 0.4,
+    }
 
 
 def _node(number: int, step: Step, object_info: Mapping) -> dict:
     node = {
-        "id": number, "type": step.type, "pos": list(step.pos), "size": list(step.size or (320, 120)), "flags": {},
-        "order": number - 1, "mode": 0,
-        "inputs": [], "outputs": [], "properties": {"Node name for S&R": step.type},
-    }  # fmt: skip
+        "id": number,
+        "type": step.type,
+        "pos": list(step.pos),
+        "size": list(step.size or (320, 120)),
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {"Node name for S&R": step.type},
+    }
     if step.title:
         node["title"] = step.title
     if step.type in NOTES:
@@ -86,7 +99,8 @@ def _node(number: int, step: Step, object_info: Mapping) -> dict:
     if unknown:
         raise KeyError(f"{step.type} has no widgets {sorted(unknown)}")
     node["inputs"] = [
-        {"name": name, "type": kind, "link": None} for name, (kind, options) in specs.items()
+        {"name": name, "type": kind, "link": None}
+        for name, (kind, options) in specs.items()
         if not is_widget(kind, options)
     ]
     values = []

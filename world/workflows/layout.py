@@ -14,16 +14,34 @@ ORIGIN = (40, 80)
 # (width, height) with room for what a node shows after a run: its words, its picture. The front end enlarges a node
 # that is too small for its widgets, over its neighbour; tests/browser/test_templates.py sees that.
 SIZES = {
-    "CLIPTextEncode": (360, 140), "CheckpointLoaderSimple": (360, 120), "EmptyLatentImage": (330, 120),
-    "ImageCompositeMasked": (300, 190), "ImageCrop": (300, 170), "KSampler": (330, 270), "MarkdownNote": (360, 420),
-    "PreviewImage": (330, 320), "SaveImage": (400, 440), "VAEDecode": (220, 60), "VAEEncode": (300, 60),
-    "MixOfShowCompare": (700, 900), "MixOfShowControlImage": (300, 120), "MixOfShowCoverage": (420, 420),
-    "MixOfShowDataset": (330, 560), "MixOfShowDemoControl": (300, 60), "MixOfShowDemoModel": (360, 100),
-    "MixOfShowFuse": (330, 460), "MixOfShowFusionSettings": (330, 640), "MixOfShowLoadConcept": (330, 460),
-    "MixOfShowPickRegion": (300, 420), "MixOfShowPlace": (330, 350), "MixOfShowRegionControl": (340, 240),
-    "MixOfShowRegions": (780, 760), "MixOfShowScore": (360, 460), "MixOfShowTrain": (330, 840),
+    "CLIPTextEncode": (360, 140),
+    "CheckpointLoaderSimple": (360, 120),
+    "EmptyLatentImage": (330, 120),
+    "ImageCompositeMasked": (300, 190),
+    "ImageCrop": (300, 170),
+    "KSampler": (330, 270),
+    "MarkdownNote": (360, 420),
+    "PreviewImage": (330, 320),
+    "SaveImage": (400, 440),
+    "VAEDecode": (220, 60),
+    "VAEEncode": (300, 60),
+    "MixOfShowCompare": (700, 900),
+    "MixOfShowControlImage": (300, 120),
+    "MixOfShowCoverage": (420, 420),
+    "MixOfShowDataset": (330, 560),
+    "MixOfShowDemoControl": (300, 60),
+    "MixOfShowDemoModel": (360, 100),
+    "MixOfShowFuse": (330, 460),
+    "MixOfShowFusionSettings": (330, 640),
+    "MixOfShowLoadConcept": (330, 460),
+    "MixOfShowPickRegion": (300, 420),
+    "MixOfShowPlace": (330, 350),
+    "MixOfShowRegionControl": (340, 240),
+    "MixOfShowRegions": (780, 760),
+    "MixOfShowScore": (360, 460),
+    "MixOfShowTrain": (330, 840),
     "MixOfShowTrainSettings": (330, 1060),
-}  # fmt: skip
+}
 
 
 def size_of(step: Step) -> tuple[int, int]:

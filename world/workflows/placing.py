@@ -68,8 +68,12 @@ def region(identifier: str, x: float, width: float, top: float = 0, **more) -> d
 PEOPLE = {"mara": ("person", "character"), "finn": ("person", "character")}
 PEOPLE_ROW = ("story base", "mara_pictures", "mara", "finn_pictures", "finn")
 ROUTED_ROW = ("coverage", "regions", "place sample", "latent decode save")
-SCENE = {"mara": ("person", "character"), "olmo": ("snowman", "object"), "finn": ("person", "character"),
-         "lagun": ("beach", "scene")}  # fmt: skip
+SCENE = {
+    "mara": ("person", "character"),
+    "olmo": ("snowman", "object"),
+    "finn": ("person", "character"),
+    "lagun": ("beach", "scene"),
+}
 
 
 def trained(cast: dict[str, tuple[str, str]] = PEOPLE, base: str = "", mark: str = "") -> dict[str, Step]:
@@ -82,12 +86,13 @@ def trained(cast: dict[str, tuple[str, str]] = PEOPLE, base: str = "", mark: str
         steps[f"{name}_pictures"] = Step(
             "MixOfShowDataset",
             {"name": name, "class_word": word, "kind": kind, "folder": f"demo:{name}"},
-        )  # fmt: skip
+        )
         chain = {"concepts": (before, 0)} if before else {}
         steps[name] = Step(
-            "MixOfShowTrain", {"save_as": name + mark},
+            "MixOfShowTrain",
+            {"save_as": name + mark},
             BASE | {"dataset": (f"{name}_pictures", 0)} | chain,
-        )  # fmt: skip
+        )
         before = name
     return steps
 
@@ -97,22 +102,23 @@ def placed(document: dict, width: int, prompt: str, batch: int, concepts: str = 
     return {
         "regions": Step(
             "MixOfShowRegions",
-            {"editor": json.dumps(document, indent=1), "width": width, "height": SIDE}, {"concepts": (concepts, 0)},
+            {"editor": json.dumps(document, indent=1), "width": width, "height": SIDE},
+            {"concepts": (concepts, 0)},
         ),
-        "coverage": Step(
-            "MixOfShowCoverage", {}, {"regions": ("regions", 0), "model": ("base", 0)}
-        ),
+        "coverage": Step("MixOfShowCoverage", {}, {"regions": ("regions", 0), "model": ("base", 0)}),
         "place": Step(
-            "MixOfShowPlace", {"prompt": prompt, "negative": ""},
+            "MixOfShowPlace",
+            {"prompt": prompt, "negative": ""},
             {"model": ("base", 0), "clip": ("base", 1), "regions": ("regions", 0), "concepts": (concepts, 0)},
         ),
         "latent": Step(
-            "EmptyLatentImage", {"batch_size": batch},
+            "EmptyLatentImage",
+            {"batch_size": batch},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
         "sample": sampler("place", ("latent", 0)),
         "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
-    }  # fmt: skip
+    }
 
 
 def sampler(place: str, latent: tuple[str, int], denoise: float = 1.0) -> Step:
@@ -120,7 +126,7 @@ def sampler(place: str, latent: tuple[str, int], denoise: float = 1.0) -> Step:
         "KSampler",
         {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": denoise},
         {"model": (place, 0), "positive": (place, 1), "negative": (place, 2), "latent_image": latent},
-    )  # fmt: skip
+    )
 
 
 def two_routed() -> dict[str, Step]:
@@ -148,31 +154,31 @@ def saved(number: str, picture: tuple[str, int]) -> Step:
 def detail(name: str, x: int, picture: tuple[str, int]) -> dict[str, Step]:
     """Crop a person's box out of ``picture``, paint it again with its own text, paste it back."""
     return {
-        f"pick_{name}": Step(
-            "MixOfShowPickRegion", {"region": name}, {"regions": ("regions", 0)}
-        ),
+        f"pick_{name}": Step("MixOfShowPickRegion", {"region": name}, {"regions": ("regions", 0)}),
         f"crop_{name}": Step(
-            "ImageCrop", {"width": SIDE, "height": SIDE, "x": x, "y": 0},
+            "ImageCrop",
+            {"width": SIDE, "height": SIDE, "x": x, "y": 0},
             {"image": picture},
         ),
-        f"encode_{name}": Step(
-            "VAEEncode", {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}
-        ),
+        f"encode_{name}": Step("VAEEncode", {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}),
         f"place_{name}": Step(
-            "MixOfShowPlace", {"prompt": f"a photo of {name}", "negative": ""},
+            "MixOfShowPlace",
+            {"prompt": f"a photo of {name}", "negative": ""},
             {
-                "model": ("base", 0), "clip": ("base", 1), "regions": (f"pick_{name}", 0), "concepts": ("finn", 0),
+                "model": ("base", 0),
+                "clip": ("base", 1),
+                "regions": (f"pick_{name}", 0),
+                "concepts": ("finn", 0),
             },
         ),
         f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.5),
-        f"decode_{name}": Step(
-            "VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}
-        ),
+        f"decode_{name}": Step("VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}),
         f"paste_{name}": Step(
-            "ImageCompositeMasked", {"x": x, "y": 0, "resize_source": False},
+            "ImageCompositeMasked",
+            {"x": x, "y": 0, "resize_source": False},
             {"destination": picture, "source": (f"decode_{name}", 0)},
         ),
-    }  # fmt: skip
+    }
 
 
 def three_with_detail() -> dict[str, Step]:
@@ -195,10 +201,18 @@ def three_with_detail() -> dict[str, Step]:
         "save": saved("03", ("paste_finn", 0)),
     }
     return arrange(
-        steps, PEOPLE_ROW, ("coverage", "regions", "place sample", "latent decode before"),
-        ("pick_mara crop_mara encode_mara", "place_mara sample_mara", "decode_mara paste_mara",
-         "pick_finn crop_finn encode_finn", "place_finn sample_finn", "decode_finn paste_finn save"),
-    )  # fmt: skip
+        steps,
+        PEOPLE_ROW,
+        ("coverage", "regions", "place sample", "latent decode before"),
+        (
+            "pick_mara crop_mara encode_mara",
+            "place_mara sample_mara",
+            "decode_mara paste_mara",
+            "pick_finn crop_finn encode_finn",
+            "place_finn sample_finn",
+            "decode_finn paste_finn save",
+        ),
+    )
 
 
 def sketched() -> dict[str, Step]:
@@ -218,45 +232,50 @@ def sketched() -> dict[str, Step]:
     text = "a person with an afro on the left and a person with long hair on the right, white background"
     steps |= {
         "strangers_text": Step(
-            "MixOfShowPlace", {"prompt": text, "negative": ""},
+            "MixOfShowPlace",
+            {"prompt": text, "negative": ""},
             {"model": ("base", 0), "clip": ("base", 1)},
         ),
         "one": Step(
-            "EmptyLatentImage", {"batch_size": 1},
+            "EmptyLatentImage",
+            {"batch_size": 1},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
         "strangers_sample": sampler("strangers_text", ("one", 0)),
-        "strangers": Step(
-            "VAEDecode", {}, {"samples": ("strangers_sample", 0), "vae": ("base", 2)}
-        ),
-        "strangers_shown": Step(
-            "PreviewImage", {}, {"images": ("strangers", 0)}, title="Strangers"
-        ),
+        "strangers": Step("VAEDecode", {}, {"samples": ("strangers_sample", 0), "vae": ("base", 2)}),
+        "strangers_shown": Step("PreviewImage", {}, {"images": ("strangers", 0)}, title="Strangers"),
         "lines": Step("MixOfShowControlImage", {}, {"image": ("strangers", 0)}),
         "lines_shown": Step("PreviewImage", {}, {"images": ("lines", 0)}, title="Sketch"),
         "adapter": Step("MixOfShowDemoControl"),
         "control": Step(
-            "MixOfShowRegionControl", {"outside": 0.0},
+            "MixOfShowRegionControl",
+            {"outside": 0.0},
             {
-                "positive": ("place", 1), "negative": ("place", 2), "control_net": ("adapter", 0),
-                "image": ("lines", 0), "regions": ("regions", 0),
+                "positive": ("place", 1),
+                "negative": ("place", 2),
+                "control_net": ("adapter", 0),
+                "image": ("lines", 0),
+                "regions": ("regions", 0),
             },
         ),
-    }  # fmt: skip
+    }
     guided = {"model": ("place", 0), "positive": ("control", 0), "negative": ("control", 1)}
     sample = steps["sample"]
     steps["sample"] = replace(sample, links={**sample.links, **guided})
     return arrange(
-        steps | {"save": saved("06", ("decode", 0))}, PEOPLE_ROW,
+        steps | {"save": saved("06", ("decode", 0))},
+        PEOPLE_ROW,
         ("coverage", "regions", "place latent", "strangers_text one", "strangers_sample strangers"),
         ("strangers_shown", "lines adapter", "lines_shown", "control", "sample decode", "save"),
-    )  # fmt: skip
+    )
 
 
 def in_a_scene() -> dict[str, Step]:
     names = ("mara", "olmo", "finn")
-    regions = [region(name, n / 3, 1 / 3, concept=name, prompt=f"a photo of {name} in a background")
-               for n, name in enumerate(names)]  # fmt: skip
+    regions = [
+        region(name, n / 3, 1 / 3, concept=name, prompt=f"a photo of {name} in a background")
+        for n, name in enumerate(names)
+    ]
     for entry in regions:
         entry["shape"]["type"] = "ellipse"
     document = {"version": 1, "background": {"concept": "lagun"}, "regions": regions}
@@ -267,9 +286,10 @@ def in_a_scene() -> dict[str, Step]:
         "save": saved("07", ("decode", 0)),
     }
     return arrange(
-        steps, ("story base", "mara_pictures", "mara", "olmo_pictures", "olmo", "finn_pictures", "finn"),
+        steps,
+        ("story base", "mara_pictures", "mara", "olmo_pictures", "olmo", "finn_pictures", "finn"),
         ("lagun_pictures", "lagun", "regions", "place sample", "latent decode coverage", "save"),
-    )  # fmt: skip
+    )
 
 
 def two_routed_xl() -> dict[str, Step]:

@@ -62,7 +62,7 @@ def trained(
             "MixOfShowDataset",
             {"name": name, "class_word": word, "kind": kind, "folder": f"demo:{name}"},
             {"dataset": (before, 0)} if before else {},
-        )  # fmt: skip
+        )
         before = name
     links = BASE | {"dataset": (before, 0)}
     if settings:
@@ -72,11 +72,12 @@ def trained(
         "train": Step("MixOfShowTrain", {"save_as": save_as, **widgets}, links),
         "loss": Step("PreviewImage", {}, {"images": ("train", 4)}, title="Loss"),
         "apply": Step(
-            "MixOfShowFuse", {},
+            "MixOfShowFuse",
+            {},
             {"model": ("base", 0), "clip": ("base", 1), "concepts": ("train", 0)},
         ),
         "latent": Step("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 4}),
-    }  # fmt: skip
+    }
 
 
 def painted(number: str, prompts: Mapping[str, str]) -> dict[str, Step]:
@@ -85,25 +86,27 @@ def painted(number: str, prompts: Mapping[str, str]) -> dict[str, Step]:
     for key, prompt in prompts.items():
         steps |= {
             f"{key}_place": Step(
-                "MixOfShowPlace", {"prompt": prompt, "negative": ""},
+                "MixOfShowPlace",
+                {"prompt": prompt, "negative": ""},
                 {"model": ("apply", 0), "clip": ("apply", 1)},
             ),
             f"{key}_sample": Step(
                 "KSampler",
                 {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"},
                 {
-                    "model": (f"{key}_place", 0), "positive": (f"{key}_place", 1), "negative": (f"{key}_place", 2),
+                    "model": (f"{key}_place", 0),
+                    "positive": (f"{key}_place", 1),
+                    "negative": (f"{key}_place", 2),
                     "latent_image": ("latent", 0),
                 },
             ),
-            f"{key}_decode": Step(
-                "VAEDecode", {}, {"samples": (f"{key}_sample", 0), "vae": ("base", 2)}
-            ),
+            f"{key}_decode": Step("VAEDecode", {}, {"samples": (f"{key}_sample", 0), "vae": ("base", 2)}),
             f"{key}_save": Step(
-                "SaveImage", {"filename_prefix": f"mixofshow/{number}_{key}"},
+                "SaveImage",
+                {"filename_prefix": f"mixofshow/{number}_{key}"},
                 {"images": (f"{key}_decode", 0)},
             ),
-        }  # fmt: skip
+        }
     return steps
 
 
@@ -130,9 +133,7 @@ def style() -> dict[str, Step]:
 
 def custom_diffusion() -> dict[str, Step]:
     settings = {"prior_weight": 1.0, "prior_pictures": 24, "validate_every": 100}
-    steps = trained(
-        CUSTOM_STORY, {"mara": ("person", "character")}, "mara_custom", settings, preset="Custom Diffusion"
-    )
+    steps = trained(CUSTOM_STORY, {"mara": ("person", "character")}, "mara_custom", settings, preset="Custom Diffusion")
     prompts = {"mara": "a photo of mara, green background", "person": "a photo of a person, green background"}
     return in_rows(steps, "11", prompts, "mara", "settings")
 
@@ -144,6 +145,8 @@ def two_in_one_run() -> dict[str, Step]:
 
 
 WORKFLOWS = {
-    "09_object_with_masks": object_with_masks, "10_style": style, "11_custom_diffusion": custom_diffusion,
+    "09_object_with_masks": object_with_masks,
+    "10_style": style,
+    "11_custom_diffusion": custom_diffusion,
     "12_two_in_one_run": two_in_one_run,
-}  # fmt: skip
+}

@@ -60,6 +60,11 @@ def alone(graph: Graph, name: str, prompt: str, prefix: str, seed: int, batch: i
     latent = {"width": regions["width"] // 2, "height": regions["height"]}
     place = {"regions": None, "prompt": prompt}
     return sampling_graph(
-        graph, prefix, seed, batch,
-        MixOfShowFuse={"concepts": [train, 0]}, EmptyLatentImage=latent, MixOfShowPlace=place,
-    )  # fmt: skip
+        graph,
+        prefix,
+        seed,
+        batch,
+        MixOfShowFuse={"concepts": [train, 0]},
+        EmptyLatentImage=latent,
+        MixOfShowPlace=place,
+    )

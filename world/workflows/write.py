@@ -24,15 +24,21 @@ REGIONS = {
     "suffix": "green background",
     "regions": [
         {
-            "id": "left", "name": "mara", "concept": "mara", "prompt": "a photo of mara",
+            "id": "left",
+            "name": "mara",
+            "concept": "mara",
+            "prompt": "a photo of mara",
             "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1},
         },
         {
-            "id": "right", "name": "finn", "concept": "finn", "prompt": "a photo of finn",
+            "id": "right",
+            "name": "finn",
+            "concept": "finn",
+            "prompt": "a photo of finn",
             "shape": {"type": "rect", "x": 0.5, "y": 0, "width": 0.5, "height": 1},
         },
     ],
-}  # fmt: skip
+}
 
 STORY = """## Two people of your own in one picture
 
@@ -53,12 +59,14 @@ def first_picture() -> dict[str, Step]:
         "story": Step("MarkdownNote", {"text": STORY}),
         **placing_workflows.trained(),
         "fuse": Step(
-            "MixOfShowFuse", {},
+            "MixOfShowFuse",
+            {},
             {"model": ("base", 0), "clip": ("base", 1), "concepts": ("finn", 0)},
         ),
         "regions": Step(
             "MixOfShowRegions",
-            {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64}, {"concepts": ("finn", 0)},
+            {"editor": json.dumps(REGIONS, indent=1), "width": 128, "height": 64},
+            {"concepts": ("finn", 0)},
         ),
         "place": Step(
             "MixOfShowPlace",
@@ -66,7 +74,8 @@ def first_picture() -> dict[str, Step]:
             {"model": ("fuse", 0), "clip": ("fuse", 1), "regions": ("regions", 0)},
         ),
         "latent": Step(
-            "EmptyLatentImage", {"batch_size": 4},
+            "EmptyLatentImage",
+            {"batch_size": 4},
             {"width": ("regions", 3), "height": ("regions", 4)},
         ),
         "sample": Step(
@@ -75,19 +84,18 @@ def first_picture() -> dict[str, Step]:
             {"model": ("place", 0), "positive": ("place", 1), "negative": ("place", 2), "latent_image": ("latent", 0)},
         ),
         "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
-        "save": Step(
-            "SaveImage", {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}
-        ),
-    }  # fmt: skip
-    return arrange(
-        steps, placing_workflows.PEOPLE_ROW, ("fuse", "regions", "place sample", "latent decode save")
-    )
+        "save": Step("SaveImage", {"filename_prefix": "mixofshow/01"}, {"images": ("decode", 0)}),
+    }
+    return arrange(steps, placing_workflows.PEOPLE_ROW, ("fuse", "regions", "place sample", "latent decode save"))
 
 
 WORKFLOWS = {
-    "01_train_fuse_place": first_picture, **placing_workflows.WORKFLOWS, **fusing_workflows.WORKFLOWS,
-    **training_workflows.WORKFLOWS, **evaluation_workflows.WORKFLOWS,
-}  # fmt: skip
+    "01_train_fuse_place": first_picture,
+    **placing_workflows.WORKFLOWS,
+    **fusing_workflows.WORKFLOWS,
+    **training_workflows.WORKFLOWS,
+    **evaluation_workflows.WORKFLOWS,
+}
 
 
 def main() -> None:

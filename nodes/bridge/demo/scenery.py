@@ -27,6 +27,8 @@ def load_small_base_with_scenery(
     patched, clip = comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
     layers = sum(key.endswith(".lora_up.weight") for key in tensors)
     if not layers or len(patched.patches) != layers:
-        raise MixOfShowError(f"The scenery add-on {path} does not fit the small base: {len(patched.patches)} of "
-                             f"{layers} layers. Reinstall the pack.")  # fmt: skip
+        raise MixOfShowError(
+            f"The scenery add-on {path} does not fit the small base: {len(patched.patches)} of "
+            f"{layers} layers. Reinstall the pack."
+        )
     return patched, clip, vae

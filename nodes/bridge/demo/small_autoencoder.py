@@ -2,6 +2,7 @@
 
 A linear path (started from PCA by the recipe) carries most of the picture; two small convolutional paths add the rest.
 """
+
 from __future__ import annotations
 
 import torch
@@ -29,14 +30,32 @@ class SmallAutoencoder(nn.Module):
         self.channels = channels
         self.linear_in = nn.Conv2d(192, channels, 1)
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, 64, 3, padding=1), _Residual(64), nn.PixelUnshuffle(2),
-            nn.Conv2d(256, 96, 1), _Residual(96), nn.SiLU(), nn.Conv2d(96, channels, 1))
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, 64, 3, padding=1),
+            _Residual(64),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(256, 96, 1),
+            _Residual(96),
+            nn.SiLU(),
+            nn.Conv2d(96, channels, 1),
+        )
         self.linear_out = nn.Conv2d(channels, 192, 1)
         self.decoder = nn.Sequential(
-            nn.Conv2d(channels, 112, 3, padding=1), _Residual(112), _Residual(112), _Residual(112),
-            nn.Conv2d(112, 4 * 64, 1), nn.PixelShuffle(2), _Residual(64), _Residual(64),
-            nn.Conv2d(64, 4 * 32, 1), nn.PixelShuffle(2), _Residual(32), nn.SiLU(),
-            nn.Conv2d(32, 12, 3, padding=1), nn.PixelShuffle(2))
+            nn.Conv2d(channels, 112, 3, padding=1),
+            _Residual(112),
+            _Residual(112),
+            _Residual(112),
+            nn.Conv2d(112, 4 * 64, 1),
+            nn.PixelShuffle(2),
+            _Residual(64),
+            _Residual(64),
+            nn.Conv2d(64, 4 * 32, 1),
+            nn.PixelShuffle(2),
+            _Residual(32),
+            nn.SiLU(),
+            nn.Conv2d(32, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
         for last in (self.encoder[-1], self.decoder[-2]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

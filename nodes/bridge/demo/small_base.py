@@ -1,5 +1,6 @@
 """The small base model that ships with the pack: ComfyUI's own UNet and CLIP classes with a lean configuration,
 and a small autoencoder with downscale 8. It draws flat avatars and emoji at 64 pixels; see `world/README.md`."""
+
 from __future__ import annotations
 
 import json
@@ -29,14 +30,29 @@ LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
 SCALE = ".scale"
 UNET = {
-    "image_size": 8, "in_channels": LATENT_CHANNELS, "out_channels": LATENT_CHANNELS, "model_channels": 64,
-    "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1],
-    "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1, "context_dim": TEXT_WIDTH,
-    "use_linear_in_transformer": False, "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None,
-    "use_checkpoint": False, "use_temporal_attention": False, "use_temporal_resblock": False,
+    "image_size": 8,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "context_dim": TEXT_WIDTH,
+    "use_linear_in_transformer": False,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "adm_in_channels": None,
+    "use_checkpoint": False,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
 }
 TEXT = {
-    "hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": 4 * TEXT_WIDTH,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
 }
 
 
@@ -81,9 +97,11 @@ class _RowWatch:
         strange = ids[~self.trained[ids]]
         if strange.numel():
             self.warned = True
-            logger.warning("The small base model does not know every word of the prompt (token ids %s): unknown words "
-                           "count as an average word. Its words are listed in world/README.md.",
-                           strange.unique().tolist()[:8])
+            logger.warning(
+                "The small base model does not know every word of the prompt (token ids %s): unknown words "
+                "count as an average word. Its words are listed in world/README.md.",
+                strange.unique().tolist()[:8],
+            )
 
 
 def build_unet() -> comfy.model_base.BaseModel:
@@ -104,9 +122,21 @@ def build_clip() -> comfy.sd.CLIP:
 
 def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
     """A host VAE object around our autoencoder. The host builds a tiny stand-in first, as it knows no other way in."""
-    stand_in = {"embed_dim": 4, "ddconfig": {
-        "double_z": True, "z_channels": 4, "resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1],
-        "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}}
+    stand_in = {
+        "embed_dim": 4,
+        "ddconfig": {
+            "double_z": True,
+            "z_channels": 4,
+            "resolution": 8,
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": 32,
+            "ch_mult": [1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+            "dropout": 0.0,
+        },
+    }
     weights = comfy.ldm.models.autoencoder.AutoencoderKL(**stand_in).state_dict()
     vae = comfy.sd.VAE(sd=weights, config={"params": stand_in}, dtype=torch.float32)
     vae.first_stage_model = autoencoder.eval()
@@ -115,7 +145,8 @@ def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
     vae.memory_used_encode = lambda shape, dtype: 600 * shape[2] * shape[3]
     vae.memory_used_decode = lambda shape, dtype: 600 * shape[2] * shape[3] * 64
     vae.patcher = comfy.model_patcher.ModelPatcher(
-        autoencoder, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device())
+        autoencoder, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
     vae.size = None
     vae.model_size()
     return vae
@@ -123,16 +154,19 @@ def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not path.is_file():
-        raise MixOfShowError(f"The small base model's weights are missing: {path}. Reinstall the pack or fetch its "
-                             "complete archive; the folder assets/demo belongs to it.")
+        raise MixOfShowError(
+            f"The small base model's weights are missing: {path}. Reinstall the pack or fetch its "
+            "complete archive; the folder assets/demo belongs to it."
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = dict(file.metadata() or {})
     except Exception as error:
-        raise MixOfShowError(f"The small base model's file {path} cannot be read ({error}). It may be cut off: "
-                             "reinstall the pack.") from error
+        raise MixOfShowError(
+            f"The small base model's file {path} cannot be read ({error}). It may be cut off: reinstall the pack."
+        ) from error
     return unpack(tensors), metadata
 
 
@@ -151,7 +185,7 @@ def pack(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def load_text(transformer: torch.nn.Module, own: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -191,8 +225,9 @@ def assemble(
         model.diffusion_model.load_state_dict(_part(tensors, "unet."))
         autoencoder.load_state_dict(_part(tensors, "vae."))
     except RuntimeError as error:
-        raise MixOfShowError(f"The small base model's file {path} does not fit this version of the pack: "
-                             f"{error}. Reinstall the pack.") from error
+        raise MixOfShowError(
+            f"The small base model's file {path} does not fit this version of the pack: {error}. Reinstall the pack."
+        ) from error
     trained = [load_text(transformer, _part(tensors, prefix)) for prefix, transformer in towers.items()]
     first = next(iter(towers.values()))  # one tower is enough to notice a word that none of them knows
     first.get_input_embeddings().register_forward_pre_hook(_RowWatch(trained[0]))
@@ -207,5 +242,6 @@ def assemble(
     logger.info("Small base model: %s", json.loads(metadata.get("mixofshow.small_base", "{}")))
     device = comfy.model_management.get_torch_device()
     patcher = comfy.model_patcher.ModelPatcher(
-        model, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+        model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
+    )
     return patcher, clip, build_vae(autoencoder)

@@ -1,5 +1,6 @@
 """The small base of SDXL's kind: two text towers, pooled text and picture sizes as the UNet's label input, and several
 transformer blocks per level. It draws what the base of SD1.5's kind draws; see `world/README.md`."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,12 +20,18 @@ WEIGHTS = small_base.WEIGHTS.parent / "small_base_xl.safetensors"
 SECOND_WIDTH = 160
 SIZE_WIDTH = 6 * 256  # the host embeds height, width, crop and target of the picture, 256 values each
 UNET = small_base.UNET | {
-    "transformer_depth": [1, 2], "transformer_depth_output": [1, 1, 2, 2], "transformer_depth_middle": 2,
-    "context_dim": small_base.TEXT_WIDTH + SECOND_WIDTH, "use_linear_in_transformer": True,
-    "adm_in_channels": SECOND_WIDTH + SIZE_WIDTH, "num_classes": "sequential",
+    "transformer_depth": [1, 2],
+    "transformer_depth_output": [1, 1, 2, 2],
+    "transformer_depth_middle": 2,
+    "context_dim": small_base.TEXT_WIDTH + SECOND_WIDTH,
+    "use_linear_in_transformer": True,
+    "adm_in_channels": SECOND_WIDTH + SIZE_WIDTH,
+    "num_classes": "sequential",
 }
 SECOND_TEXT = {
-    "hidden_size": SECOND_WIDTH, "intermediate_size": 4 * SECOND_WIDTH, "num_attention_heads": 5,
+    "hidden_size": SECOND_WIDTH,
+    "intermediate_size": 4 * SECOND_WIDTH,
+    "num_attention_heads": 5,
     "num_hidden_layers": 2,
 }
 
@@ -61,7 +68,9 @@ def build_clip() -> comfy.sd.CLIP:
     """The text side with uninitialised weights: the host's SDXL tokenizers and CLIP classes."""
     target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, SmallXLClip)
     options = {
-        "clip_l_model_config": dict(small_base.TEXT), "clip_g_model_config": dict(SECOND_TEXT), "dtype": torch.float32,
+        "clip_l_model_config": dict(small_base.TEXT),
+        "clip_g_model_config": dict(SECOND_TEXT),
+        "dtype": torch.float32,
     }
     return comfy.sd.CLIP(target, embedding_directory=None, model_options=options)
 

@@ -94,8 +94,9 @@ class Stage:
     def classes(self) -> dict[str, str]:
         return {
             entry.name: entry.class_word or CLASS_OF_KIND[entry.kind]
-            for use in self.uses for entry in use.concept.entries
-        }  # fmt: skip
+            for use in self.uses
+            for entry in use.concept.entries
+        }
 
     def names_of(self, column: Column) -> tuple[str, ...]:
         """Names that mean something in this column."""
@@ -122,8 +123,15 @@ class Stage:
             use = self.uses[column.concept]
             model, clip = apply_deltas(self.model, self.clip, use.concept.deltas, use.strength, use.strength_of_text)
             return model, register_concepts(clip, (use,)), None
-        concept = fuse_uses(self.model, self.clip, self.uses, column.method, preset(self.calibration),
-                            self.settings or FusionSettings(), work_folder("cache")).concept  # fmt: skip
+        concept = fuse_uses(
+            self.model,
+            self.clip,
+            self.uses,
+            column.method,
+            preset(self.calibration),
+            self.settings or FusionSettings(),
+            work_folder("cache"),
+        ).concept
         model, clip = apply_deltas(self.model, self.clip, concept.deltas)
         return model, register_concepts(clip, (ConceptUse(concept),)), None
 
@@ -133,10 +141,20 @@ def sample_like_ksampler(model, positive, negative, latent: dict, how: Sampling,
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, how.seed, latent.get("batch_index"))
     return comfy.sample.sample(
-        model, noise, how.steps, how.cfg, how.sampler, how.scheduler, positive, negative, samples,
-        noise_mask=latent.get("noise_mask"), callback=lambda step, x0, x, total: tick(step, x0),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=how.seed,
-    )  # fmt: skip
+        model,
+        noise,
+        how.steps,
+        how.cfg,
+        how.sampler,
+        how.scheduler,
+        positive,
+        negative,
+        samples,
+        noise_mask=latent.get("noise_mask"),
+        callback=lambda step, x0, x, total: tick(step, x0),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=how.seed,
+    )
 
 
 def picture_size(vae, latent: dict) -> tuple[int, int]:
@@ -151,9 +169,11 @@ def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: 
     Column by column, so that a model is loaded once. Raises the host's interrupt within one step.
     """
     blanks = {
-        (r, c): reason for c, column in enumerate(columns) for r, row in enumerate(rows)
+        (r, c): reason
+        for c, column in enumerate(columns)
+        for r, row in enumerate(rows)
         if (reason := why_empty(row, column, stage.names_of(column)))
-    }  # fmt: skip
+    }
     total = len(rows) * len(columns) - len(blanks)
     if not total:
         raise MixOfShowError("Compare has nothing to paint: no prompt fits any of the ways.")

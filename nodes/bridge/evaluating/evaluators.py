@@ -100,9 +100,10 @@ def _from_folder(path: Path, name: str, crop: bool) -> Evaluator:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise MixOfShowError(f"`evaluator` {name!r} cannot be loaded: {error}") from error
     patcher = comfy.model_patcher.ModelPatcher(  # boxed, because the host wants to set `device` on what it holds
-        torch.nn.ModuleList([net.eval().requires_grad_(False)]), comfy.model_management.text_encoder_device(),
+        torch.nn.ModuleList([net.eval().requires_grad_(False)]),
+        comfy.model_management.text_encoder_device(),
         comfy.model_management.text_encoder_offload_device(),
-    )  # fmt: skip
+    )
     prepared = _preparation(path, getattr(config, "vision_config", config))
 
     def ready():

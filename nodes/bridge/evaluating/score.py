@@ -89,7 +89,10 @@ def _features(evaluator: Evaluator, batches: Sequence[Tensor], progress: Progres
 
 
 def score(
-    pictures: Sequence[Tensor], shown: Sequence[Shown], references: References, seer: Evaluator,
+    pictures: Sequence[Tensor],
+    shown: Sequence[Shown],
+    references: References,
+    seer: Evaluator,
     reader: Evaluator | None,
 ) -> dict:
     """JSON-able scores. pictures: batches of any sizes; seer: for likeness; reader: for texts, or None."""
@@ -107,9 +110,20 @@ def score(
             found.append(seer.features(row, progress, done))
             done += 1
         known[name] = torch.cat(found)
-    rows = [{"picture": n, "group": what.group, "kind": what.kind, "prompt": what.prompt, "text": what.text,
-             "names": list(what.names), "identity": None, "nearest": None, "text_match": None}
-            for n, what in enumerate(shown)]  # fmt: skip
+    rows = [
+        {
+            "picture": n,
+            "group": what.group,
+            "kind": what.kind,
+            "prompt": what.prompt,
+            "text": what.text,
+            "names": list(what.names),
+            "identity": None,
+            "nearest": None,
+            "text_match": None,
+        }
+        for n, what in enumerate(shown)
+    ]
     gallery = Gallery(known) if len(known) > 1 else None
     for n, what in enumerate(shown):
         if len(what.names) == 1:
@@ -128,16 +142,20 @@ def score(
         group = {"group": title, "kind": own[0]["kind"], "pictures": len(own)}
         for key in ("identity", "text_match"):
             group[key] = _interval([row[key] for row in own])
-        group["nearest_is_right"] = _interval([None if row["nearest"] is None else row["nearest"] == row["names"][0]
-                                               for row in own])  # fmt: skip
+        group["nearest_is_right"] = _interval(
+            [None if row["nearest"] is None else row["nearest"] == row["names"][0] for row in own]
+        )
         group["kernel_distance"] = _distances(own, features, known)
         groups.append(group)
     return {
-        "table": "mixofshow.scores", "version": 1, "evaluator": seer.title,
+        "table": "mixofshow.scores",
+        "version": 1,
+        "evaluator": seer.title,
         "text_evaluator": None if reader is None else reader.title,
         "references": {name or "references": len(rows) for name, rows in references.pictures.items()},
-        "groups": groups, "pictures": rows,
-    }  # fmt: skip
+        "groups": groups,
+        "pictures": rows,
+    }
 
 
 def _interval(values: Sequence[float | None]) -> dict | None:
@@ -172,8 +190,11 @@ def panels_of(scores: Mapping) -> tuple[Panel, ...]:
             if group[key] is None:
                 continue
             own = [row for row in scores["pictures"] if row["group"] == group["group"]]
-            values = [row["nearest"] == row["names"][0] if key == "nearest_is_right" else row[key] for row in own
-                      if row["nearest" if key == "nearest_is_right" else key] is not None]  # fmt: skip
+            values = [
+                row["nearest"] == row["names"][0] if key == "nearest_is_right" else row[key]
+                for row in own
+                if row["nearest" if key == "nearest_is_right" else key] is not None
+            ]
             interval = tuple(group[key][part] for part in ("mean", "low", "high"))
             bars.append(Bar(group["group"], group["kind"], [float(value) for value in values], interval))
         if bars:
@@ -191,10 +212,13 @@ def describe_scores(scores: Mapping) -> str:
     for group in scores["groups"]:
         parts = [
             f"{title} {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] (n = {found['n']})"
-            for title, key in (("identity", "identity"), ("nearest is right", "nearest_is_right"),
-                               ("text", "text_match"))
+            for title, key in (
+                ("identity", "identity"),
+                ("nearest is right", "nearest_is_right"),
+                ("text", "text_match"),
+            )
             if (found := group[key]) is not None
-        ]  # fmt: skip
+        ]
         parts += [f"kernel distance to {name} {value:.4f}" for name, value in group["kernel_distance"].items()]
         lines.append(f"{group['group']} ({group['pictures']} pictures): {'; '.join(parts) or 'nothing to score'}")
     left = sum(row["identity"] is None for row in scores["pictures"])

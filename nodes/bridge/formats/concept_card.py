@@ -10,8 +10,10 @@ from .foreign import ReadFile
 def describe_use(use: ConceptUse, found: ReadFile) -> str:
     """The card: names and words, base, layers by role and rank, what was left out, what to type."""
     concept = use.concept
-    lines = [f"{use.path or use.label}: {found.dialect}, role {use.resolved_role}, strength {use.strength:g}"
-             f"{'' if use.text_strength is None else f' (text {use.text_strength:g})'}"]
+    lines = [
+        f"{use.path or use.label}: {found.dialect}, role {use.resolved_role}, strength {use.strength:g}"
+        f"{'' if use.text_strength is None else f' (text {use.text_strength:g})'}"
+    ]
     for entry in concept.entries:
         encoders = sorted({encoder for embedding in entry.embeddings for encoder in embedding.rows})
         words = " ".join(word.text for word in entry.words) or "no words of its own"
@@ -22,8 +24,10 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
         class_word = f" ({entry.class_word})" if entry.class_word else ""
         lines.append(f"type `{entry.name}` in prompts: {entry.kind}{class_word}, words {words}{layers}")
     if use.is_uncalled and use.role == "auto":
-        lines.append("no trigger is known: Place keeps it where its name is written, Fuse adds it as it is unless you "
-                     "type its trigger words into `trigger`")
+        lines.append(
+            "no trigger is known: Place keeps it where its name is written, Fuse adds it as it is unless you "
+            "type its trigger words into `trigger`"
+        )
     if found.tags:
         lines.append(f"suggestions for `trigger`, from its training tags and side files: {', '.join(found.tags)}")
     lines += [describe_base(concept), describe_layers(concept)]

@@ -103,14 +103,25 @@ def _write_tokenizers(folder: Path, whole: Whole, concept: Concept) -> None:
     source = Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer"
     table = concept_tokens(concept.entries, vocabulary(whole))
     tokens = {
-        text: number for row in table.values()
+        text: number
+        for row in table.values()
         for text, number in zip(row["concept_token_names"], row["concept_token_ids"], strict=True)
-    }  # fmt: skip
+    }
     config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config |= {"model_max_length": 77, "added_tokens_decoder": {
-        str(number): {"content": text, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False,
-                      "special": False} for text, number in tokens.items()
-    }}  # fmt: skip
+    config |= {
+        "model_max_length": 77,
+        "added_tokens_decoder": {
+            str(number): {
+                "content": text,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "single_word": False,
+                "special": False,
+            }
+            for text, number in tokens.items()
+        },
+    }
     for encoder in whole.texts:
         target = folder / ("tokenizer_2" if encoder == "clip_g" else "tokenizer")
         target.mkdir(parents=True, exist_ok=True)

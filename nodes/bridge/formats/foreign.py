@@ -63,7 +63,7 @@ REFUSED = {
     ".oft_R": "belongs to an OFT in PEFT's layout, which ComfyUI does not know. Merge it in PEFT, or get it in the "
     "layout of LyCORIS (oft_blocks).",
     ".vera_lambda": "belongs to a VeRA adapter, whose matrices are not in the file. Merge it in PEFT.",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class ReadFile:
 
 
 def read_any(
-    path: Path, name: str = "", base: Mapping[str, Tensor] | None = None,
+    path: Path,
+    name: str = "",
+    base: Mapping[str, Tensor] | None = None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReadFile:
     """Read a file of any dialect, or a PEFT adapter's folder.
@@ -102,7 +104,7 @@ def read_any(
     `base` gives weights by layer name for files that hold whole weights (fused nets, Custom Diffusion) or changes
     that depend on them (DoRA, OFT, BOFT, GLoRA). A live base also tells how foreign names map to its own layers.
     `step(done, total)` is called for every layer.
-    """  # fmt: skip
+    """
     found = _read(path, base, step)
     return replace(found, concept=renamed(found.concept, name))
 
@@ -132,8 +134,13 @@ def _joined(parts: list[ReadFile]) -> ReadFile:
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(OTHER_PARTS)))
     family = next((p.concept.base for p in parts if p.concept.base.family != UNKNOWN), first.concept.base)
     share = max(part.skipped_share for part in parts)
-    return replace(first, concept=replace(first.concept, deltas=deltas, base=family), skipped=skipped, notes=notes,
-                   skipped_share=share)  # fmt: skip
+    return replace(
+        first,
+        concept=replace(first.concept, deltas=deltas, base=family),
+        skipped=skipped,
+        notes=notes,
+        skipped_share=share,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +157,12 @@ class _Lora:
 
 
 def _read_foreign(
-    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], base: Mapping[str, Tensor] | None,
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: Mapping[str, str],
+    base: Mapping[str, Tensor] | None,
     step: Callable[[int, int], None],
-) -> ReadFile:  # fmt: skip
+) -> ReadFile:
     for mark, why in REFUSED.items():
         if key := next((key for key in tensors if mark in key), None):
             raise MixOfShowError(f"{path.name}: {key!r} {why}")
@@ -249,8 +259,9 @@ def _parse(
     concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), about)
     everything = _norm(lora.tensors.values()) or 1.0
     left_out = _norm(value for key, value in lora.tensors.items() if lora.key(key) in set(skipped))
-    found = ReadFile(concept, COMMUNITY, tuple(skipped), facts.suggestions, left_out / everything, facts.source,
-                     lora.notes)  # fmt: skip
+    found = ReadFile(
+        concept, COMMUNITY, tuple(skipped), facts.suggestions, left_out / everything, facts.source, lora.notes
+    )
     for line in found.warning().splitlines():
         log.warning("%s: %s", lora.path.name, line)
     return found
@@ -280,8 +291,9 @@ def _who_counts(fetched: Iterable[str], patches: Mapping[str, object], names: Ke
         claims.setdefault(target, []).append(((place[prefix], LATER_WINS.get(end, 0)), key))
     return {
         target: [key for order, key in found if order == max(order for order, _ in found)]
-        for target, found in claims.items() if target in patches
-    }  # fmt: skip
+        for target, found in claims.items()
+        if target in patches
+    }
 
 
 def _check_networks(lora: _Lora, counted: set[str], skipped: list[str]) -> None:

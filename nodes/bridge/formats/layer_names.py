@@ -30,8 +30,7 @@ from .live import LiveWeights
 
 @dataclass(frozen=True, eq=False)
 class KeyMap:
-    """``keys``: LoRA name of a layer -> the host's weight key; ``shapes``: shapes by weight key, where they are known.
-    """
+    """``keys``: LoRA name of a layer -> the host's weight key; ``shapes``: shapes by weight key, where known."""
 
     keys: Mapping[str, str]
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
@@ -68,24 +67,51 @@ def key_map_of(base: LiveWeights) -> KeyMap:
 def family_key_map(family: str) -> KeyMap:
     """The names and shapes of ``sd15`` or ``sdxl``."""
     common = {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "use_temporal_attention": False,
-        "use_temporal_resblock": False, "use_spatial_transformer": True, "legacy": False, "use_checkpoint": False,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "use_checkpoint": False,
         "dtype": torch.float16,
-    }  # fmt: skip
+    }
     if family == SD15.name:
-        config = comfy.supported_models.SD15(common | {
-            "num_res_blocks": [2] * 4, "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0] * 2,
-            "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "num_heads": 8,
-            "num_head_channels": -1, "use_linear_in_transformer": False, "context_dim": 768, "adm_in_channels": None,
-        })  # fmt: skip
+        config = comfy.supported_models.SD15(
+            common
+            | {
+                "num_res_blocks": [2] * 4,
+                "channel_mult": [1, 2, 4, 4],
+                "transformer_depth": [1] * 6 + [0] * 2,
+                "transformer_depth_middle": 1,
+                "transformer_depth_output": [1] * 9 + [0] * 3,
+                "num_heads": 8,
+                "num_head_channels": -1,
+                "use_linear_in_transformer": False,
+                "context_dim": 768,
+                "adm_in_channels": None,
+            }
+        )
         model_class, text_class, row = comfy.model_base.BaseModel, comfy.sd1_clip.SD1ClipModel, SD15
     else:
-        config = comfy.supported_models.SDXL(common | {
-            "num_res_blocks": [2] * 3, "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
-            "transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3, "num_heads": -1,
-            "num_head_channels": 64, "use_linear_in_transformer": True, "context_dim": 2048, "adm_in_channels": 2816,
-            "num_classes": "sequential",
-        })  # fmt: skip
+        config = comfy.supported_models.SDXL(
+            common
+            | {
+                "num_res_blocks": [2] * 3,
+                "channel_mult": [1, 2, 4],
+                "transformer_depth": [0, 0, 2, 2, 10, 10],
+                "transformer_depth_middle": 10,
+                "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3,
+                "num_heads": -1,
+                "num_head_channels": 64,
+                "use_linear_in_transformer": True,
+                "context_dim": 2048,
+                "adm_in_channels": 2816,
+                "num_classes": "sequential",
+            }
+        )
         model_class, text_class, row = comfy.model_base.SDXL, comfy.sdxl_clip.SDXLClipModel, SDXL
     config.set_inference_dtype(torch.float16, None)
     model = model_class(config, device="meta")

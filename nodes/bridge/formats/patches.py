@@ -13,9 +13,10 @@ from ....mixofshow_core.delta import Delta, Dense, LowRank
 from ....mixofshow_core.errors import MixOfShowError
 
 TURNS_THE_WEIGHT = {
-    comfy.weight_adapter.OFTAdapter: "OFT", comfy.weight_adapter.BOFTAdapter: "BOFT",
+    comfy.weight_adapter.OFTAdapter: "OFT",
+    comfy.weight_adapter.BOFTAdapter: "BOFT",
     comfy.weight_adapter.GLoRAAdapter: "GLoRA",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

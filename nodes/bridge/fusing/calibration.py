@@ -62,9 +62,7 @@ def collect_text(
     """Grams of text-encoder groups (hidden states, all layer variants) and of K, V groups (each layer's contexts)."""
     layers = cross_attention_layers(unet_of(model))
     encoders = tuple(text_models_of(clip))
-    captures = {
-        encoder: Capture(_names(groups, ROLE_TEXT, f"{TEXT_PREFIX}{encoder}.")) for encoder in encoders
-    }
+    captures = {encoder: Capture(_names(groups, ROLE_TEXT, f"{TEXT_PREFIX}{encoder}.")) for encoder in encoders}
     modules = _group_modules(named_linears(None, clip), groups)
     names = {f"{UNET_PREFIX}{layer.path}": layer.index for layer in layers}
     kv = {group.name: names[group.members[0].rpartition(".")[0]] for group in groups if group.role == ROLE_CROSS_KV}
@@ -114,7 +112,11 @@ class _Contexts:
 
 
 def collect_spatial(
-    model, clip, groups: Sequence[LayerGroup], pictures: Sequence[str], plan: CalibrationPlan,
+    model,
+    clip,
+    groups: Sequence[LayerGroup],
+    pictures: Sequence[str],
+    plan: CalibrationPlan,
     tick: Callable[[str], None],
 ) -> dict[str, Gram]:
     """Sample `pictures` with the host's sampler and watch what the spatial layers read at conditional rows.
@@ -132,10 +134,19 @@ def collect_spatial(
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(plan.seed + number))
         with blaming(model):
             comfy.sample.sample(
-                watched, noise, plan.steps, plan.cfg, plan.sampler, plan.scheduler,
-                [[text.context, dict(text.extras)]], [[negative.context, dict(negative.extras)]], latent,
-                callback=lambda *_: tick(PICTURES), disable_pbar=True, seed=plan.seed + number,
-            )  # fmt: skip
+                watched,
+                noise,
+                plan.steps,
+                plan.cfg,
+                plan.sampler,
+                plan.scheduler,
+                [[text.context, dict(text.extras)]],
+                [[negative.context, dict(negative.extras)]],
+                latent,
+                callback=lambda *_: tick(PICTURES),
+                disable_pbar=True,
+                seed=plan.seed + number,
+            )
     return capture.finish()
 
 
@@ -191,8 +202,10 @@ def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contex
         index = {(layer.block, layer.block_index): layer.index for layer in layers}
 
         def layer_context(n, context, value, options):
-            return n, *[_with_layer(part, contexts[index[options["block"][:2], options["block_index"]]], options)
-                        for part in (context, value)]  # fmt: skip
+            return n, *[
+                _with_layer(part, contexts[index[options["block"][:2], options["block_index"]]], options)
+                for part in (context, value)
+            ]
 
         clone.set_model_attn2_patch(layer_context)
     return clone

@@ -95,8 +95,18 @@ def fuse_uses(
     base = models_key(base_model, base_clip)  # add-ons are patches on them
     plan = plan.sized(native_size(model))
     described = [use_identity(use) for use in solved]
-    key = hash_of([FUSION_VERSION, base, described, [e.id for e in entries], method, plan.content_hash,
-                   settings.describe(), torch.__version__])  # fmt: skip
+    key = hash_of(
+        [
+            FUSION_VERSION,
+            base,
+            described,
+            [e.id for e in entries],
+            method,
+            plan.content_hash,
+            settings.describe(),
+            torch.__version__,
+        ]
+    )
     kept = folder / "fusions" / f"{key[:32]}.safetensors"
     if (found := _load_finished(kept)) is not None:
         concept = replace(found, entries=entries)
@@ -104,8 +114,20 @@ def fuse_uses(
         return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames))
 
     store = StatisticsStore(folder / "statistics")
-    job = Job(base_model, base_clip, base, tuple(solved), tuple(parts), groups, tuple(unsolved), plan, settings,
-              method, store, weights)  # fmt: skip
+    job = Job(
+        base_model,
+        base_clip,
+        base,
+        tuple(solved),
+        tuple(parts),
+        groups,
+        tuple(unsolved),
+        plan,
+        settings,
+        method,
+        store,
+        weights,
+    )
     fusion, facts, told = job.run()
     summary = fusion.report.summary() | facts | {"strengths": [use.strength for use in solved]}
     deltas = merge_sum([fusion.deltas, added], [1.0, 1.0])
@@ -165,8 +187,10 @@ def _notes(solved, add_ons, groups, store: StatisticsStore, summary: Mapping) ->
         lines.append(f"add-ons, added as they are: {', '.join(f'{u.label} ({u.strength:g})' for u in add_ons)}")
     if width:
         lines.append("total rank / layer width: " + ", ".join(f"{role} {share:.3f}" for role, share in width.items()))
-    lines.append(f"{len(groups)} groups of layers; statistics in {store.folder} use {store.size() / 1e6:.1f} MB "
-                 f"of {store.limit / 1e9:g} GB (safe to delete)")  # fmt: skip
+    lines.append(
+        f"{len(groups)} groups of layers; statistics in {store.folder} use {store.size() / 1e6:.1f} MB "
+        f"of {store.limit / 1e9:g} GB (safe to delete)"
+    )
     return lines
 
 

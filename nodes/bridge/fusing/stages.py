@@ -109,8 +109,12 @@ class Job:
             sources, prior = self._look(stage, ticker, notes)
             fusion = self._solve(sources, self.groups, self.unsolved, prior, ticker)
             residuals.append(_mean_residual(fusion))
-        facts = {"conflicts": conflicts, "mode": self.settings.mode, "refine": self.settings.refine,
-                 "residuals": residuals}  # fmt: skip
+        facts = {
+            "conflicts": conflicts,
+            "mode": self.settings.mode,
+            "refine": self.settings.refine,
+            "residuals": residuals,
+        }
         return fusion, facts, tuple(sorted(set(notes)))
 
     def _look(self, stage: Stage, ticker: _Ticker, notes: list[str]) -> tuple[list[Source], Statistics]:
@@ -152,26 +156,47 @@ class Job:
         return {TEXTS: prompts, PICTURES: sampled * rounds, SOLVING: solve * rounds}
 
     def _statistics(
-        self, label: str, stage: Stage, own: Mapping[str, Delta], uses: tuple[ConceptUse, ...], prompts: Sequence[str],
-        pictures: Sequence[str], ticker: _Ticker, notes: list[str],
-    ) -> Statistics:  # fmt: skip
+        self,
+        label: str,
+        stage: Stage,
+        own: Mapping[str, Delta],
+        uses: tuple[ConceptUse, ...],
+        prompts: Sequence[str],
+        pictures: Sequence[str],
+        ticker: _Ticker,
+        notes: list[str],
+    ) -> Statistics:
         """Statistics of one model, base + fixed + own changes: found in the store or collected now."""
         asked = frozenset(group.name for group in stage.groups)
         spatial = any(group.role == ROLE_SPATIAL for group in stage.groups)
         prompts = prompts if any(group.role != ROLE_SPATIAL for group in stage.groups) else ()
         pictures = pictures if spatial else ()
         manifest = {
-            "base": self.base, "concepts": [use_identity(use) for use in uses], "prompts": list(prompts),
-            "pictures": list(pictures), "plan": self.plan.content_hash, "mode": stage.name,
-            "fixed": _hash_deltas(stage.fixed), "torch": torch.__version__, "threads": torch.get_num_threads(),
-        }  # fmt: skip
+            "base": self.base,
+            "concepts": [use_identity(use) for use in uses],
+            "prompts": list(prompts),
+            "pictures": list(pictures),
+            "plan": self.plan.content_hash,
+            "mode": stage.name,
+            "fixed": _hash_deltas(stage.fixed),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
         identity = hash_of(manifest)
         if (found := self.store.load(identity, asked)) is not None:
             ticker(TEXTS, len(prompts), timed=False)
             ticker(PICTURES, len(pictures) * self.plan.steps, timed=False)
             return found
-        log.info("Calibrating %s (%s): %d prompts, %d pictures of %d steps at %dx%d", label, stage.name, len(prompts),
-                 len(pictures), self.plan.steps, self.plan.width, self.plan.height)  # fmt: skip
+        log.info(
+            "Calibrating %s (%s): %d prompts, %d pictures of %d steps at %dx%d",
+            label,
+            stage.name,
+            len(prompts),
+            len(pictures),
+            self.plan.steps,
+            self.plan.width,
+            self.plan.height,
+        )
         fixed = dict(stage.fixed)
         chosen = {name: delta for name, delta in own.items() if stage.keeps_own and name not in fixed}
         model, clip = apply_deltas(self.model, register_concepts(self.clip, uses), fixed | chosen)

@@ -47,19 +47,21 @@ def _is_same(delta: Delta, patch: object) -> bool:
         is_diff = isinstance(patch, tuple) and len(patch) == 2 and patch[0] == "diff"
         found, wanted = (tuple(patch[1])[:1] if is_diff else ()), (delta.diff,)
     return len(found) == len(wanted) and all(
-        isinstance(one, Tensor) and one.numel() == other.numel()
+        isinstance(one, Tensor)
+        and one.numel() == other.numel()
         and torch.equal(one.to(other).flatten().float(), other.flatten().float())
         for one, other in zip(found, wanted, strict=True)
-    )  # fmt: skip
+    )
 
 
 def check_unapplied(model, clip, uses: Sequence[ConceptUse], where: str) -> None:
     """Refuse concepts that MODEL or CLIP carries: they would act twice, and what is made of them would be wrong."""
     for use in uses:
         carrying = [
-            name for name, patcher in (("MODEL", model), ("CLIP", clip and clip.patcher))
+            name
+            for name, patcher in (("MODEL", model), ("CLIP", clip and clip.patcher))
             if patcher is not None and carries(patcher, use.concept)
-        ]  # fmt: skip
+        ]
         if carrying:
             raise MixOfShowError(
                 f"{where}: {use.label!r} is part of {' and '.join(carrying)} already (from Fuse, Place or a LoRA "
@@ -71,9 +73,12 @@ def check_unapplied(model, clip, uses: Sequence[ConceptUse], where: str) -> None
 def apply_once(model, clip, use: ConceptUse):
     """Clones of MODEL and CLIP with the use's changes; the one that carries them already stays as it is."""
     new_model, new_clip = apply_deltas(
-        None if carries(model, use.concept) else model, None if carries(clip.patcher, use.concept) else clip,
-        use.concept.deltas, use.strength, use.strength_of_text,
-    )  # fmt: skip
+        None if carries(model, use.concept) else model,
+        None if carries(clip.patcher, use.concept) else clip,
+        use.concept.deltas,
+        use.strength,
+        use.strength_of_text,
+    )
     model, clip = new_model or model.clone(), new_clip or clip.clone()
     mark_applied(model, clip, [use.concept])
     return model, clip

@@ -96,9 +96,12 @@ def list_concept_files() -> list[str]:
     words = [name.replace(os.sep, "/") for name in folder_paths.get_filename_list("embeddings")]
     words = sorted((name for name in words if name.lower().endswith(READABLE)), key=str.lower)
     return [
-        *ours, *(name for name in saved if name not in set(steps)), *(name for name in loras if name not in set(ours)),
-        *(f"{name}{EMBEDDING_MARK}" for name in words), *steps,
-    ]  # fmt: skip
+        *ours,
+        *(name for name in saved if name not in set(steps)),
+        *(name for name in loras if name not in set(ours)),
+        *(f"{name}{EMBEDDING_MARK}" for name in words),
+        *steps,
+    ]
 
 
 def resolve_concept_file(name: str) -> Path:

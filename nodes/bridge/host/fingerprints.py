@@ -29,9 +29,19 @@ SCALARS = (types.NoneType, bool, int, float, complex, str, bytes, torch.dtype, t
 OPAQUE = (types.ModuleType, torch.Generator, uuid.UUID, weakref.ref)  # what they are is all that is said of them
 # Of a patcher: all that makes two clones act differently. Its base weights are added by `weights_digest`.
 PATCHER_PARTS = (
-    "patches", "model_options", "object_patches", "weight_wrapper_patches", "attachments", "additional_models",
-    "callbacks", "wrappers", "injections", "hook_patches", "forced_hooks", "force_cast_weights",
-)  # fmt: skip
+    "patches",
+    "model_options",
+    "object_patches",
+    "weight_wrapper_patches",
+    "attachments",
+    "additional_models",
+    "callbacks",
+    "wrappers",
+    "injections",
+    "hook_patches",
+    "forced_hooks",
+    "force_cast_weights",
+)
 VAE_PARTS = ("process_input", "process_output", "downscale_ratio", "upscale_ratio", "vae_dtype", "crop_input")
 
 
@@ -40,11 +50,21 @@ def models_key(model, clip, vae=None) -> str:
     seen = Digests()
     sampling, latents = (model.get_model_object(name) for name in ("model_sampling", "latent_format"))
     facts = [
-        type(model.model), model.model.model_config.unet_config, native_size(model), sampling, latents,
-        weights_digest(model, "diffusion_model."), seen.patcher(model),
-        type(clip.cond_stage_model), clip.layer_idx, clip.tokenizer_options, clip.use_clip_schedule,
-        clip.apply_hooks_to_conds, vocabulary_of(clip).entries, clip.patcher,
-    ]  # fmt: skip
+        type(model.model),
+        model.model.model_config.unet_config,
+        native_size(model),
+        sampling,
+        latents,
+        weights_digest(model, "diffusion_model."),
+        seen.patcher(model),
+        type(clip.cond_stage_model),
+        clip.layer_idx,
+        clip.tokenizer_options,
+        clip.use_clip_schedule,
+        clip.apply_hooks_to_conds,
+        vocabulary_of(clip).entries,
+        clip.patcher,
+    ]
     if vae is not None:
         patcher = getattr(vae, "patcher", None)
         facts += [type(vae), [getattr(vae, part, None) for part in VAE_PARTS]]

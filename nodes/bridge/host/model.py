@@ -183,10 +183,13 @@ def foreign_patches(model) -> list[str]:
     options = model.model_options.get("transformer_options", {})
     found = {name: list(patches) for name, patches in options.get("patches", {}).items()}
     found |= {name: list(patches.values()) for name, patches in options.get("patches_replace", {}).items()}
-    return sorted({
-        f"{name} ({getattr(patch, '__module__', None) or type(patch).__module__})"
-        for name, patches in found.items() for patch in patches
-    })  # fmt: skip
+    return sorted(
+        {
+            f"{name} ({getattr(patch, '__module__', None) or type(patch).__module__})"
+            for name, patches in found.items()
+            for patch in patches
+        }
+    )
 
 
 def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:

@@ -19,8 +19,11 @@ def add_routes() -> None:
     server = host_server()
     if server is not None and not any(getattr(route, "path", "") == NAMES for route in server.routes):
         for address, answer in (
-            (NAMES, answer_names), (FACTS, answer_facts), (FILES, answer_files), (PICTURE, answer_picture),
-        ):  # fmt: skip
+            (NAMES, answer_names),
+            (FACTS, answer_facts),
+            (FILES, answer_files),
+            (PICTURE, answer_picture),
+        ):
             server.routes.get(address)(answer)
 
 
@@ -43,15 +46,20 @@ async def answer_facts(request):
     try:
         path = resolve_concept_file(request.query.get("file", ""))
     except MixOfShowError:
-        return web.json_response({"names": None, "trigger": "", "source": "", "suggestions": [], "picture": False,
-                                  "missing": True})  # fmt: skip
+        return web.json_response(
+            {"names": None, "trigger": "", "source": "", "suggestions": [], "picture": False, "missing": True}
+        )
 
     def look() -> dict:
         names, facts = names_in_file(path), side_facts(path, read_metadata(path))
         return {
-            "names": None if names is None else list(names), "trigger": facts.trigger, "source": facts.source,
-            "suggestions": list(facts.suggestions), "picture": facts.picture is not None, "missing": False,
-        }  # fmt: skip
+            "names": None if names is None else list(names),
+            "trigger": facts.trigger,
+            "source": facts.source,
+            "suggestions": list(facts.suggestions),
+            "picture": facts.picture is not None,
+            "missing": False,
+        }
 
     return web.json_response(await asyncio.to_thread(look))
 

@@ -253,7 +253,10 @@ def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> Lay
 
 def _concept_tokens(tokens: Mapping[str, list]) -> list[dict]:
     return [
-        token[0] for chunks in tokens.values() for chunk in chunks for token in chunk
+        token[0]
+        for chunks in tokens.values()
+        for chunk in chunks
+        for token in chunk
         if isinstance(token[0], dict) and "rows" in token[0]
     ]
 

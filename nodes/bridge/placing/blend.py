@@ -87,9 +87,13 @@ def _attend(reading: Reading):
 
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return host_attention.optimized_attention(
-            query, keys, values, module.heads, attn_precision=module.attn_precision,
+            query,
+            keys,
+            values,
+            module.heads,
+            attn_precision=module.attn_precision,
             transformer_options=reading.options,
-        )  # fmt: skip
+        )
 
     return attend
 

@@ -100,9 +100,16 @@ def _add(before: dict, own: dict) -> dict:
 
 
 def control_regions(
-    positive, negative, control_net, image: Tensor, placed: RegionMap, strength: float, outside: float,
-    start: float, end: float,
-):  # fmt: skip
+    positive,
+    negative,
+    control_net,
+    image: Tensor,
+    placed: RegionMap,
+    strength: float,
+    outside: float,
+    start: float,
+    end: float,
+):
     """(positive, negative) with a regional control; both get the same objects, or the host would run them apart."""
     if control_net is None:
         raise MixOfShowError("Region Control: CONTROL_NET is empty; the loader found no control model in its file.")

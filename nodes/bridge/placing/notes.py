@@ -27,8 +27,9 @@ def texts_as_written(prompt: str, negative: str, placed: RegionMap | None) -> li
     regions = placed.regions.regions if placed is not None else ()
     return [("prompt", prompt), ("negative prompt", negative)] + [
         (f"{what} of region {region.name!r}", text)
-        for region in regions for what, text in (("prompt", region.prompt), ("negative prompt", region.negative))
-    ]  # fmt: skip
+        for region in regions
+        for what, text in (("prompt", region.prompt), ("negative prompt", region.negative))
+    ]
 
 
 def note_texts(texts: Texts, vocabulary: Vocabulary) -> list[str]:
@@ -37,8 +38,9 @@ def note_texts(texts: Texts, vocabulary: Vocabulary) -> list[str]:
     known = [*vocabulary.names, *(word.text.strip("<>") for entry in vocabulary.entries for word in entry.words)]
     slips = [
         f"WARNING: {word!r} in the {where} is no concept and is read as a plain word; did you mean {name}?"
-        for where, text in texts for word, name in near_names(text, known, is_common_word)
-    ]  # fmt: skip
+        for where, text in texts
+        for word, name in near_names(text, known, is_common_word)
+    ]
     return note_foreign_syntax(texts) + slips
 
 
@@ -51,8 +53,9 @@ def note_regions(placed: RegionMap) -> list[str]:
     covered = cover(placed.masks[None].float() / 255, size, spec.edges)
     thin = [
         f"WARNING: Region {region.name!r} covers no whole 8 x 8 pixel token and has no effect; enlarge it."
-        for region, tokens in zip(spec.regions, covered[0], strict=True) if region.claims and not tokens.any()
-    ]  # fmt: skip
+        for region, tokens in zip(spec.regions, covered[0], strict=True)
+        if region.claims and not tokens.any()
+    ]
     return [*thin, *(f"WARNING: Region {note}" for note in placed.idle_notes())]
 
 
@@ -60,10 +63,15 @@ def note_routes(cast: Sequence[ConceptUse], owners, background, placed: RegionMa
     """A line per routed concept: where it acts, or that nothing calls it."""
     notes = []
     for number, use in enumerate(cast):
-        where = [] if placed is None else [
-            f"region {region.name!r}" for region, owner in zip(placed.regions.regions, owners, strict=True)
-            if owner == number
-        ]  # fmt: skip
+        where = (
+            []
+            if placed is None
+            else [
+                f"region {region.name!r}"
+                for region, owner in zip(placed.regions.regions, owners, strict=True)
+                if owner == number
+            ]
+        )
         where += [WHOLE if placed is None else "the background"] if background == number else []
         if where:
             notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
@@ -80,8 +88,10 @@ def note_whole(uses: Sequence[ConceptUse]) -> list[str]:
         if use.role == "auto" and use.is_community:
             entry = use.concept.entries[0]
             other = f" (or {entry.trigger!r})" if entry.trigger else ""
-            line = (f"WARNING: {line}, because no prompt calls it. To keep it in one place, write {entry.name}{other} "
-                    "in a region's prompt; for a speed, detail or style LoRA all is well: set its role to add-on.")
+            line = (
+                f"WARNING: {line}, because no prompt calls it. To keep it in one place, write {entry.name}{other} "
+                "in a region's prompt; for a speed, detail or style LoRA all is well: set its role to add-on."
+            )
         notes.append(line)
     return notes
 
@@ -99,13 +109,21 @@ def _strengths(use: ConceptUse) -> str:
 def note_names(entries: Sequence[ConceptEntry], base: str, regions: Sequence[str], placed: RegionMap | None):
     """Where each concept that CLIP knows is named; `base` and `regions` are the prompts as they are encoded."""
     lines, silent = [], []
-    own = [] if placed is None else [
-        (f"region {region.name!r}", text)
-        for region, text in zip(placed.regions.regions, regions, strict=True) if region.claims
-    ]  # fmt: skip
+    own = (
+        []
+        if placed is None
+        else [
+            (f"region {region.name!r}", text)
+            for region, text in zip(placed.regions.regions, regions, strict=True)
+            if region.claims
+        ]
+    )
     for entry in entries:
-        where = [name for name, text in [(WHOLE if placed is None else "the background", base), *own]
-                 if mentions(text, (entry,))]  # fmt: skip
+        where = [
+            name
+            for name, text in [(WHOLE if placed is None else "the background", base), *own]
+            if mentions(text, (entry,))
+        ]
         if where:
             lines.append(f"{entry.name}: {', '.join(where)}")
         else:

@@ -53,9 +53,14 @@ class Encoder:
 
 
 def place(
-    model, clip, prompt: str, negative: str, placed: RegionMap | None = None, concepts=None,
+    model,
+    clip,
+    prompt: str,
+    negative: str,
+    placed: RegionMap | None = None,
+    concepts=None,
     notes: list[str] | None = None,
-):  # fmt: skip
+):
     """(MODEL, positive, negative) for a sampler; what a person should know of it is added to `notes`.
 
     Without regions and concept words the result is what stock nodes give: the same model object and plain texts.
@@ -179,8 +184,11 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
             )
         owners.append(named[0] if named else None)
     if background is None and not scene.strip():
-        left = [number for number, use in enumerate(cast)
-                if number not in owners and mentions(prompts.base, use.concept.entries)]
+        left = [
+            number
+            for number, use in enumerate(cast)
+            if number not in owners and mentions(prompts.base, use.concept.entries)
+        ]
         if len(left) > 1:
             raise MixOfShowError(
                 f"Place: the prompt names {len(left)} unfused concepts that no region names "

@@ -19,10 +19,24 @@ INSTALL = "pip install mediapipe==0.10.14"  # has its models inside and takes nu
 SEEN = 0.5  # mediapipe's visibility from which a point is drawn
 # mediapipe's number of each point; the neck is the middle of the shoulders.
 NUMBERS = {
-    "nose": 0, "right shoulder": 12, "right elbow": 14, "right wrist": 16, "left shoulder": 11, "left elbow": 13,
-    "left wrist": 15, "right hip": 24, "right knee": 26, "right ankle": 28, "left hip": 23, "left knee": 25,
-    "left ankle": 27, "right eye": 5, "left eye": 2, "right ear": 8, "left ear": 7,
-}  # fmt: skip
+    "nose": 0,
+    "right shoulder": 12,
+    "right elbow": 14,
+    "right wrist": 16,
+    "left shoulder": 11,
+    "left elbow": 13,
+    "left wrist": 15,
+    "right hip": 24,
+    "right knee": 26,
+    "right ankle": 28,
+    "left hip": 23,
+    "left knee": 25,
+    "left ankle": 27,
+    "right eye": 5,
+    "left eye": 2,
+    "right ear": 8,
+    "left ear": 7,
+}
 
 
 def make_pose_detector() -> Callable[[Image.Image, tuple[int, int]], Image.Image]:
@@ -45,8 +59,11 @@ def make_pose_detector() -> Callable[[Image.Image, tuple[int, int]], Image.Image
 
 def _seen(landmarks) -> dict[str, tuple[float, float]]:
     marks = {name: landmarks[number] for name, number in NUMBERS.items()}
-    seen = {name: (mark.x, mark.y) for name, mark in marks.items()
-            if mark.visibility >= SEEN and 0 <= mark.x <= 1 and 0 <= mark.y <= 1}  # fmt: skip
+    seen = {
+        name: (mark.x, mark.y)
+        for name, mark in marks.items()
+        if mark.visibility >= SEEN and 0 <= mark.x <= 1 and 0 <= mark.y <= 1
+    }
     if "right shoulder" in seen and "left shoulder" in seen:
         (x, y), (u, v) = seen["right shoulder"], seen["left shoulder"]
         seen["neck"] = (x + u) / 2, (y + v) / 2

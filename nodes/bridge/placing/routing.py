@@ -95,10 +95,11 @@ def make_routes(
 def _routable(unet: nn.Module) -> dict[str, nn.Module]:
     """Layers that work on places of the picture, by path: convolutions, group norms, and all of the transformers."""
     return {
-        path: module for path, module in unet.named_modules()
+        path: module
+        for path, module in unet.named_modules()
         if isinstance(module, (nn.Conv2d, nn.GroupNorm))
         or (isinstance(module, (nn.Linear, nn.LayerNorm)) and has_places(path))
-    }  # fmt: skip
+    }
 
 
 @contextmanager

@@ -61,8 +61,14 @@ def fingerprint(folder: str) -> str:
 
 
 def build(
-    name: str, class_word: str, kind: str, folder: str, captions: str, images: Sequence[Tensor] = (),
-    masks: Sequence[Tensor] = (), chained: Sequence[TrainingSet] = (),
+    name: str,
+    class_word: str,
+    kind: str,
+    folder: str,
+    captions: str,
+    images: Sequence[Tensor] = (),
+    masks: Sequence[Tensor] = (),
+    chained: Sequence[TrainingSet] = (),
 ) -> tuple[TrainingSet, str]:
     """The dataset and a report for people. Raises MixOfShowError for anything that could not be trained.
 
@@ -91,8 +97,9 @@ def build(
         )
     warnings += [
         f"{picture.source}: {word!r} in the caption is not the name {near}, and is learned as a plain word"
-        for picture in pictures for word, near in near_names(picture.caption, [name], is_common_word)
-    ]  # fmt: skip
+        for picture in pictures
+        for word, near in near_names(picture.caption, [name], is_common_word)
+    ]
     for warning in warnings:
         log.warning("Dataset %s: %s.", name, warning)
     sizes = sorted({f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in pictures})

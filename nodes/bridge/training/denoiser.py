@@ -172,9 +172,11 @@ def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, .
     distinct = sorted(set(widths))
     one = (0,) * len(layers)
     kinds = {
-        "layers": tuple(range(len(layers))), "resolutions": tuple(distinct.index(width) for width in widths),
-        "one": one, "none": one,
-    }  # fmt: skip
+        "layers": tuple(range(len(layers))),
+        "resolutions": tuple(distinct.index(width) for width in widths),
+        "one": one,
+        "none": one,
+    }
     return meaning("Training setting embedding_rows", rows, kinds)
 
 
@@ -249,10 +251,12 @@ class HostDenoiser:
                 for row in kinds:
                     sections += [[self._fill(token, vectors, row) for token in chunk] for chunk in chunks]
             hidden, final = self._run_encoder(module, sections)
-            parts.append([
-                hidden[start : start + rows * chunks].reshape(rows, -1, hidden.shape[-1]).expand(self.rows, -1, -1)
-                for start, rows, chunks in spans
-            ])
+            parts.append(
+                [
+                    hidden[start : start + rows * chunks].reshape(rows, -1, hidden.shape[-1]).expand(self.rows, -1, -1)
+                    for start, rows, chunks in spans
+                ]
+            )
             if with_pooled:
                 pooled = final[pooled_at]
         contexts = [torch.cat(slices, dim=-1) for slices in zip(*parts, strict=True)]
@@ -311,8 +315,11 @@ class HostDenoiser:
             options[RECORDING] = self._recording = Recording(text.words[which])
         with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
             return self.model.diffusion_model(
-                noisy, self.sampling.timestep(self.schedule.sigmas[timesteps]).float(), context=contexts[0],
-                transformer_options=options, **extra,
+                noisy,
+                self.sampling.timestep(self.schedule.sigmas[timesteps]).float(),
+                context=contexts[0],
+                transformer_options=options,
+                **extra,
             ).float()
 
     def stay_loaded(self) -> None:

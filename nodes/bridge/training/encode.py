@@ -65,9 +65,8 @@ def cell_masks(placed: Placed, rows: int, columns: int, kind: str) -> tuple[np.n
 
 def ordinary(sample: Sample) -> Sample:
     """The sample with tensors that may take part in a gradient, whatever mode they were made in."""
+
     def copied(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.clone()
 
-    return replace(
-        sample, latents=sample.latents.clone(), masks=sample.masks.clone(), subjects=copied(sample.subjects)
-    )
+    return replace(sample, latents=sample.latents.clone(), masks=sample.masks.clone(), subjects=copied(sample.subjects))

@@ -52,7 +52,8 @@ def trained_modules(model, clip) -> dict[str, nn.Module]:
     """Every module that an adapter can be hooked onto, by layer name."""
     convolutions = {
         UNET_PREFIX + path: module
-        for path, module in bridge_model.unet_of(model).named_modules() if isinstance(module, nn.Conv2d)
+        for path, module in bridge_model.unet_of(model).named_modules()
+        if isinstance(module, nn.Conv2d)
     }
     return convolutions | bridge_model.named_linears(model, clip)
 
@@ -89,8 +90,10 @@ def count_trained(request: TrainRequest) -> int:
     full, low = changed_layers(request)
     settings, count = request.settings, 0
     if settings.trains_embeddings:
-        widths = (m.transformer.get_input_embeddings().weight.shape[1]
-                  for m in bridge_model.text_models_of(request.clip).values())
+        widths = (
+            m.transformer.get_input_embeddings().weight.shape[1]
+            for m in bridge_model.text_models_of(request.clip).values()
+        )
         count = len(request.plans) * settings.words * (max(request.index) + 1) * sum(widths)
     count += sum(math.prod(shape) for shape in full.values())
     return count + sum(min(settings.rank, *shape) * sum(shape) for shape in low.values())

@@ -66,8 +66,14 @@ class TrainRequest:
         settings = {key: value for key, value in self.settings.to_json().items() if key not in UNHASHED}
         captions = [picture.caption for concept in self.data.concepts for picture in concept.pictures]
         facts = [
-            TRAINER_VERSION, settings, self.seed, self.data.content_hash, self.base.family, self.base.layers,
-            models_key(self.model, self.clip, self.vae), tokens_key(self.clip, captions),
+            TRAINER_VERSION,
+            settings,
+            self.seed,
+            self.data.content_hash,
+            self.base.family,
+            self.base.layers,
+            models_key(self.model, self.clip, self.vae),
+            tokens_key(self.clip, captions),
             class_folder_fingerprint(self.settings),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -71,7 +71,10 @@ def prepare(
     size = bridge_model.native_size(model)
     norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
     facts = ModelFacts(
-        base.family, size, sum(norms) / len(norms), str(model.load_device.type),
+        base.family,
+        size,
+        sum(norms) / len(norms),
+        str(model.load_device.type),
         comfy.model_management.should_use_bf16(model.load_device),
     )
     chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
@@ -280,7 +283,9 @@ def save_stopped(request: TrainRequest, state: RunState, save, reason: BaseExcep
 
 def used_concepts(result: TrainResult) -> tuple[ConceptUse, ...]:
     """The value of the CONCEPTS wire."""
-    triggers = [] if any(entry.words for entry in result.concept.entries) else [
-        f"{entry.name} {entry.class_word}" for entry in result.concept.entries
-    ]
+    triggers = (
+        []
+        if any(entry.words for entry in result.concept.entries)
+        else [f"{entry.name} {entry.class_word}" for entry in result.concept.entries]
+    )
     return (ConceptUse(result.concept, trigger=", ".join(triggers), path=str(result.path)),)

@@ -27,9 +27,17 @@ def sample_latents(model, clip, prompt: str, seed: int, count: int, use: Concept
     channels, cells = model.model.latent_format.latent_channels, bridge_model.native_cells(model)
     latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, channels, cells, cells))
     return comfy.sample.sample(
-        with_layers(model, positive.layers), comfy.sample.prepare_noise(latent, seed), STEPS,
-        4.0 if size < 256 else 7.0, SAMPLER, SCHEDULER, [[positive.context, dict(positive.extras)]],
-        [[negative.context, dict(negative.extras)]], latent, seed=seed, disable_pbar=True,
+        with_layers(model, positive.layers),
+        comfy.sample.prepare_noise(latent, seed),
+        STEPS,
+        4.0 if size < 256 else 7.0,
+        SAMPLER,
+        SCHEDULER,
+        [[positive.context, dict(positive.extras)]],
+        [[negative.context, dict(negative.extras)]],
+        latent,
+        seed=seed,
+        disable_pbar=True,
     )
 
 

@@ -34,9 +34,12 @@ def check_captions(request: TrainRequest) -> None:
         for picture in concept.pictures:
             tokens = clip.tokenize(picture.caption, disable_weights=True)
             found = {
-                id(token[0]["rows"]) for chunks in tokens.values() for chunk in chunks for token in chunk
+                id(token[0]["rows"])
+                for chunks in tokens.values()
+                for chunk in chunks
+                for token in chunk
                 if isinstance(token[0], dict) and "rows" in token[0]
-            }  # fmt: skip
+            }
             if not wanted <= found or not names_in(picture.caption, [concept.name, f"<{concept.name}>"]):
                 wrong.append(f"{picture.source} ({picture.caption!r:.80})")
     if wrong:

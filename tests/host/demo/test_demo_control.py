@@ -74,8 +74,11 @@ def test_the_sketch_holds_where_its_weight_is_one_and_frees_the_rest(load, drawi
 def test_features_reach_the_last_block_of_each_level(drawing):
     found = load_sketch_adapter().t2i_model(drawing[..., :1].movedim(-1, 1))
     assert [None if part is None else tuple(part.shape) for part in reversed(found["input"])] == [
-        None, (4, 64, 8, 16), None, (4, 128, 4, 8),
-    ]  # fmt: skip
+        None,
+        (4, 64, 8, 16),
+        None,
+        (4, 128, 4, 8),
+    ]
 
 
 def test_a_missing_and_a_strange_file_are_named(tmp_path):

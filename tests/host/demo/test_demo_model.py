@@ -75,8 +75,10 @@ def test_survives_clone_and_stock_lora(base) -> None:
     model, clip, _ = base
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k"
     weight = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.weight
-    lora = {f"{key}.lora_up.weight": torch.randn(weight.shape[0], 2),
-            f"{key}.lora_down.weight": torch.randn(2, weight.shape[1])}  # fmt: skip
+    lora = {
+        f"{key}.lora_up.weight": torch.randn(weight.shape[0], 2),
+        f"{key}.lora_down.weight": torch.randn(2, weight.shape[1]),
+    }
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
     assert f"{key}.weight" in patched.patches and not model.patches
     assert patched.model.native_size == 64

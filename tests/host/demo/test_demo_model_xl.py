@@ -15,9 +15,9 @@ from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_tests.host.runtime import ROOT
 from mos_tests.host.demo.test_demo_model import sample
 from mos_tests.host.placing.test_place import regions
+from mos_tests.host.runtime import ROOT
 from mos_tests.host.tiny import TinyBase
 from mos_world.training import base as recipe_a
 from mos_world.training import base_b as recipe_b
@@ -50,8 +50,12 @@ def net(ids):
 def path(net, ids, tmp_path_factory) -> Path:
     vae = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS).state_dict()
     channels = small_base.LATENT_CHANNELS
-    latent = {"mean": torch.zeros(channels), "std": torch.ones(channels), "rgb": torch.zeros(channels, 3),
-              "rgb_bias": torch.zeros(3)}  # fmt: skip
+    latent = {
+        "mean": torch.zeros(channels),
+        "std": torch.ones(channels),
+        "rgb": torch.zeros(channels, 3),
+        "rgb_bias": torch.zeros(3),
+    }
     tensors = net_tensors(net, ids) | {f"vae.{k}": v for k, v in vae.items()}
     file = tmp_path_factory.mktemp("base") / "small_base_xl.safetensors"
     save_file({k: v.contiguous() for k, v in (tensors | {f"latent.{k}": v for k, v in latent.items()}).items()}, file)

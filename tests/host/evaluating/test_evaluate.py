@@ -40,9 +40,17 @@ def compare(base, uses, ways, prompts="a photo of {name}\nmara and finn", **chan
     from mos_pack.nodes.evaluate import MixOfShowCompare
 
     values = {
-        "prompts": prompts, "negative": "bad", "ways": ways, "calibration": "quick", "seed": 5, "steps": 2, "cfg": 3.0,
-        "sampler_name": "euler", "scheduler": "normal", "latent_image": latent(),
-    } | changes  # fmt: skip
+        "prompts": prompts,
+        "negative": "bad",
+        "ways": ways,
+        "calibration": "quick",
+        "seed": 5,
+        "steps": 2,
+        "cfg": 3.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "latent_image": latent(),
+    } | changes
     with torch.inference_mode():
         node = MixOfShowCompare.execute(base.model, base.clip, base.vae, uses, **values)
     grid, dark, pictures, table = node.result
@@ -70,8 +78,15 @@ def test_every_cell_is_what_ksampler_paints(base, uses, tiny_calibration):
     from mos_pack.nodes.bridge.placing.place import place
     from mos_tests.host.builders import tiny_plan
 
-    shapes = [{"id": name, "concept": name, "prompt": "smiling", "shape": {"type": "rect", "x": n / 2, "y": 0,
-               "width": 0.5, "height": 1}} for n, name in enumerate(("mara", "finn"))]  # fmt: skip
+    shapes = [
+        {
+            "id": name,
+            "concept": name,
+            "prompt": "smiling",
+            "shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1},
+        }
+        for n, name in enumerate(("mara", "finn"))
+    ]
     regions = make_map(parse_regions(json.dumps({"version": 1, "regions": shapes}), 64, 64))
     ways = "base, each, sum, fused, fused + regions, routed"
     grid, dark, pictures, table = compare(base, uses, ways, regions=regions)
@@ -103,10 +118,14 @@ def test_every_cell_is_what_ksampler_paints(base, uses, tiny_calibration):
         for key, placed in wanted.items():
             assert torch.equal(painted[key], by_ksampler(base, placed)), key
     assert set(painted) - set(wanted) == {
-        ("base", "a photo of finn"), ("mara alone", "a photo of mara"), ("mara alone", "mara and finn"),
-        ("sum", "a photo of finn"), ("sum", "mara and finn"), ("fused", "a photo of mara"),
+        ("base", "a photo of finn"),
+        ("mara alone", "a photo of mara"),
+        ("mara alone", "mara and finn"),
+        ("sum", "a photo of finn"),
+        ("sum", "mara and finn"),
+        ("fused", "a photo of mara"),
         ("fused", "a photo of finn"),
-    }  # fmt: skip
+    }
     assert grid.shape == dark.shape and grid.shape[0] == 1 and not torch.equal(grid, dark)
     assert [cell["picture"] for cell in table["cells"]] == list(range(len(pictures)))
     different = {key: found for key, found in painted.items() if key[1] == "mara and finn"}
@@ -117,8 +136,9 @@ def test_another_model_is_one_more_column(base, uses):
     from mos_pack.nodes.bridge.host.text import register_concepts
 
     clip = register_concepts(base.clip, uses)
-    _, _, pictures, table = compare(base, uses, "base", "mara", other_model=base.model, other_clip=clip,
-                                    latent_image=latent(1))  # fmt: skip
+    _, _, pictures, table = compare(
+        base, uses, "base", "mara", other_model=base.model, other_clip=clip, latent_image=latent(1)
+    )
     assert [cell["column"] for cell in table["cells"]] == ["base", "connected"]
     assert not torch.equal(pictures[0], pictures[1])
 
@@ -179,10 +199,17 @@ def tiny_vision():
     import comfy.clip_vision
 
     config = {
-        "hidden_act": "quick_gelu", "hidden_size": 32, "image_size": 28, "intermediate_size": 64, "patch_size": 14,
-        "num_attention_heads": 4, "num_channels": 3, "num_hidden_layers": 3, "projection_dim": 16,
+        "hidden_act": "quick_gelu",
+        "hidden_size": 32,
+        "image_size": 28,
+        "intermediate_size": 64,
+        "patch_size": 14,
+        "num_attention_heads": 4,
+        "num_channels": 3,
+        "num_hidden_layers": 3,
+        "projection_dim": 16,
         "model_type": "clip_vision_model",
-    }  # fmt: skip
+    }
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config, file)
         file.flush()
@@ -234,10 +261,14 @@ def test_a_data_set_is_matched_by_the_names_in_the_texts():
 
     pictures = {"mara": noise(3, 5, 64), "finn": noise(2, 6, 80)}
     sets = [
-        ConceptPictures(name, "person", "character", tuple(
-            Picture(f"{name}{n}", (p * 255).round().to(torch.uint8).numpy(), name) for n, p in enumerate(rows)))
+        ConceptPictures(
+            name,
+            "person",
+            "character",
+            tuple(Picture(f"{name}{n}", (p * 255).round().to(torch.uint8).numpy(), name) for n, p in enumerate(rows)),
+        )
         for name, rows in pictures.items()
-    ]  # fmt: skip
+    ]
     images = torch.cat([pictures["mara"][:1], noise(3, 7, 64)])
     texts = "a photo of mara\nMara again\nfinn\nmara and finn"
     _, found = score(images, texts=texts, dataset=TrainingSet(tuple(sets)), clip_vision=tiny_vision())
@@ -254,8 +285,11 @@ def test_compare_feeds_score(base, uses):
     _, _, pictures, table = compare(base, uses, "base, each, sum", "a photo of {name}")
     report, found = score(pictures, texts=json.dumps(table), references=noise(3, 2), clip_vision=tiny_vision())
     assert [(group["group"], group["pictures"]) for group in found["groups"]] == [
-        ("base", 4), ("mara alone", 2), ("finn alone", 2), ("sum", 4),
-    ]  # fmt: skip
+        ("base", 4),
+        ("mara alone", 2),
+        ("finn alone", 2),
+        ("sum", 4),
+    ]
     assert "sum (4 pictures): identity" in report
     with pytest.raises(MixOfShowError, match="table in `texts` lists 12 pictures, `images` holds 2"):
         score(pictures[:2], texts=json.dumps(table), references=noise(3, 2))
@@ -272,10 +306,23 @@ def clip_folder():
     import transformers
 
     folder = Path(folder_paths.models_dir) / "evaluators" / "tiny-clip"
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
-            "eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 49407}  # fmt: skip
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
-              "image_size": 28, "patch_size": 14}  # fmt: skip
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "eos_token_id": 49407,
+        "bos_token_id": 49406,
+        "pad_token_id": 49407,
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     torch.manual_seed(0)
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
     net = transformers.CLIPModel(config).eval()
@@ -300,8 +347,13 @@ def test_a_clip_folder_scores_likeness_and_text(clip_folder):
     assert [row["text_match"] for row in found["pictures"]] == pytest.approx(wanted.tolist(), abs=1e-5)
     assert all(row["identity"] is not None for row in found["pictures"])
     assert "texts read by: tiny-clip (clip)" in report
-    _, mixed = score(images, texts="\n".join(texts), references=noise(2, 9), evaluator="evaluators/tiny-clip",
-                     clip_vision=tiny_vision())  # fmt: skip
+    _, mixed = score(
+        images,
+        texts="\n".join(texts),
+        references=noise(2, 9),
+        evaluator="evaluators/tiny-clip",
+        clip_vision=tiny_vision(),
+    )
     assert mixed["evaluator"].startswith("CLIP_VISION") and mixed["text_evaluator"].startswith("tiny-clip")
     assert [r["text_match"] for r in mixed["pictures"]] == [r["text_match"] for r in found["pictures"]]
 
@@ -317,8 +369,9 @@ def test_a_dino_folder_scores_by_its_class_token():
 
     folder = Path(folder_paths.models_dir) / "evaluators" / "tiny-dino"
     torch.manual_seed(0)
-    config = transformers.ViTConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2,
-                                    image_size=32, patch_size=16)  # fmt: skip
+    config = transformers.ViTConfig(
+        hidden_size=32, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2, image_size=32, patch_size=16
+    )
     net = transformers.ViTModel(config, add_pooling_layer=False).eval()
     net.save_pretrained(folder)
     look = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
@@ -348,10 +401,14 @@ def test_what_could_run_code_or_lies_elsewhere_is_refused(tmp_path):
     for name in ("loose.safetensors", "face.pt", "face.ts.pth"):
         (root / "evaluators" / name).touch()
     for name, message in (
-        ("evaluators/face.pt", "can run code"), ("evaluators/face.ts.pth", "can run code"), ("../x", "lies outside"),
-        (str(tmp_path), "lies outside"), ("evaluators/none", "no such"), ("evaluators/empty", "needs config.json"),
+        ("evaluators/face.pt", "can run code"),
+        ("evaluators/face.ts.pth", "can run code"),
+        ("../x", "lies outside"),
+        (str(tmp_path), "lies outside"),
+        ("evaluators/none", "no such"),
+        ("evaluators/empty", "needs config.json"),
         ("evaluators/loose.safetensors", "Load CLIP Vision"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(MixOfShowError, match=message):
             score(noise(1, 1), references=noise(1, 2), evaluator=name)
     with pytest.raises(MixOfShowError, match="nothing to measure"):
@@ -371,10 +428,11 @@ def test_an_onnx_file_is_an_evaluator_where_the_runtime_is_there():
 
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])], "mean",
+        [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])],
+        "mean",
         [helper.make_tensor_value_info("x", kind, ["n", 3, 112, 112])],
         [helper.make_tensor_value_info("y", kind, ["n", 3])],
-    )  # fmt: skip
+    )
     path = Path(folder_paths.models_dir) / "evaluators" / "mean.onnx"
     path.parent.mkdir(exist_ok=True)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])

@@ -3,9 +3,9 @@
 import json
 
 from mos_tests.host.nodes.listening import listening
-from mos_tests.host.runtime import ROOT
-from mos_tests.host.placing.test_place import picture
 from mos_tests.host.nodes.test_words_on_nodes import assert_every_node_speaks
+from mos_tests.host.placing.test_place import picture
+from mos_tests.host.runtime import ROOT
 from mos_world.workflows.evaluation import WORKFLOWS
 from mos_world.workflows.graphs import build_workflow, to_api
 

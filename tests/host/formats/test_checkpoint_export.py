@@ -29,8 +29,15 @@ def base():
     import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
-    lean = {"model_channels": 320, "channel_mult": [1], "num_res_blocks": [1], "transformer_depth": [1],
-            "transformer_depth_middle": 1, "transformer_depth_output": [1, 1], "context_dim": 768}  # fmt: skip
+    lean = {
+        "model_channels": 320,
+        "channel_mult": [1],
+        "num_res_blocks": [1],
+        "transformer_depth": [1],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1],
+        "context_dim": 768,
+    }
     config = comfy.supported_models.SD15(unet_config("sd15") | lean | {"num_heads": 8})
     config.set_inference_dtype(torch.float32, None)
     model = comfy.model_base.BaseModel(config, device="cpu")
@@ -114,8 +121,10 @@ def test_the_command_line_merges_a_foreign_lora_into_a_pipeline_folder(base, con
 def test_the_command_line_in_a_process_of_its_own(tmp_path):
     """From a shell, with nothing of the host imported before."""
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    save_file({f"{name}.lora_up.weight": torch.randn(320, 2), f"{name}.lora_down.weight": torch.randn(2, 768)},
-              tmp_path / "foreign.safetensors")  # fmt: skip
+    save_file(
+        {f"{name}.lora_up.weight": torch.randn(320, 2), f"{name}.lora_down.weight": torch.randn(2, 768)},
+        tmp_path / "foreign.safetensors",
+    )
     command = [sys.executable, cli.__file__, "convert", str(tmp_path / "foreign.safetensors"), "--to", "peft"]
     done = subprocess.run([*command, "--out", str(tmp_path / "made")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -124,8 +133,11 @@ def test_the_command_line_in_a_process_of_its_own(tmp_path):
 
 def test_the_command_line_reads_foreign_loras(base, concept, tmp_path, folder, capsys):
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    tensors = {f"{name}.lora_up.weight": torch.randn(320, 2), f"{name}.lora_down.weight": torch.randn(2, 768),
-               f"{name}.alpha": torch.tensor(1.0)}  # fmt: skip
+    tensors = {
+        f"{name}.lora_up.weight": torch.randn(320, 2),
+        f"{name}.lora_down.weight": torch.randn(2, 768),
+        f"{name}.alpha": torch.tensor(1.0),
+    }
     save_file(tensors, tmp_path / "foreign.safetensors")
     out = str(tmp_path / "ours")
     assert cli.main(["convert", str(tmp_path / "foreign.safetensors"), "--to", "concept", "--out", out]) == 0

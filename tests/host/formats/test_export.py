@@ -83,8 +83,18 @@ def sample(model, context, layers):
 
     empty = torch.zeros(1, 4, 8, 8)
     conditioning = with_payload(context, {}, Payload(context.shape[1], layers))
-    return comfy.sample.sample(patch_model(model), comfy.sample.prepare_noise(empty, 3), 2, 1.0, "euler", "normal",
-                               conditioning, conditioning, empty, seed=3)  # fmt: skip
+    return comfy.sample.sample(
+        patch_model(model),
+        comfy.sample.prepare_noise(empty, 3),
+        2,
+        1.0,
+        "euler",
+        "normal",
+        conditioning,
+        conditioning,
+        empty,
+        seed=3,
+    )
 
 
 def test_a_reference_file_loads_and_samples_like_the_weights_it_holds(tiny_sd15):
@@ -113,14 +123,19 @@ def test_a_reference_file_loads_and_samples_like_the_weights_it_holds(tiny_sd15)
         assert torch.allclose(layered.layers[layer], expected[0], atol=1e-5), layer
     assert table.shape[0] == 49408  # nothing was written into the host's table
     by_hand = tiny_sd15.model.clone()
-    by_hand.add_patches({
-        f"diffusion_model.{reference_files.ldm_path(path)}.weight": (
-            "diff", (parts["unet"][f"{path}.lora_up.weight"] @ parts["unet"][f"{path}.lora_down.weight"],))
-        for path in reference_files.attention_linears(32, 64)
-    })  # fmt: skip
+    by_hand.add_patches(
+        {
+            f"diffusion_model.{reference_files.ldm_path(path)}.weight": (
+                "diff",
+                (parts["unet"][f"{path}.lora_up.weight"] @ parts["unet"][f"{path}.lora_down.weight"],),
+            )
+            for path in reference_files.attention_linears(32, 64)
+        }
+    )
     pictures = [sample(each, layered.layers[:1], layered.layers) for each in (model, by_hand)]
     assert torch.allclose(*pictures, atol=1e-4) and not torch.allclose(
-        pictures[0], sample(tiny_sd15.model, layered.layers[:1], layered.layers), atol=1e-2)  # fmt: skip
+        pictures[0], sample(tiny_sd15.model, layered.layers[:1], layered.layers), atol=1e-2
+    )
 
 
 def test_the_same_concept_samples_identically_after_a_trip_through_the_reference_format(tiny_sd15, concept):
@@ -134,8 +149,11 @@ def test_the_same_concept_samples_identically_after_a_trip_through_the_reference
         clip = register_concepts(clip, [use])
         positive = clip.encode_from_tokens_scheduled(clip.tokenize("photo of mara"))
         noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 8, 8), 3)
-        pictures.append(comfy.sample.sample(model, noise, 2, 1.0, "euler", "normal", positive, positive,
-                                            torch.zeros(1, 4, 8, 8), seed=3))  # fmt: skip
+        pictures.append(
+            comfy.sample.sample(
+                model, noise, 2, 1.0, "euler", "normal", positive, positive, torch.zeros(1, 4, 8, 8), seed=3
+            )
+        )
     assert torch.equal(*pictures)
 
 
@@ -226,9 +244,10 @@ def test_a_net_that_is_not_ours_is_refused_even_with_a_known_text_part(tmp_path)
     text = "lora_te1_text_model_encoder_layers_0_self_attn_k_proj"
     flux = "lora_unet_double_blocks_0_img_attn_proj"
     tensors = {
-        f"{layer}.{part}.weight": torch.ones(shape) for layer, width in ((text, 768), (flux, 3072))
+        f"{layer}.{part}.weight": torch.ones(shape)
+        for layer, width in ((text, 768), (flux, 3072))
         for part, shape in (("lora_down", (2, width)), ("lora_up", (width, 2)))
-    }  # fmt: skip
+    }
     save_file(tensors, tmp_path / "flux.safetensors")
     with pytest.raises(MixOfShowError, match="double_blocks"):
         read_with_host(tmp_path / "flux.safetensors")

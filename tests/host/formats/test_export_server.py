@@ -16,13 +16,23 @@ def test_every_format_by_graph(server, tiny_sd15):
     write_concept(folder / "vera.safetensors", make_concept(tiny_sd15, "vera", 5))
     graph = {
         "base": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
-        "load": {"class_type": "MixOfShowLoadConcept", "inputs": {
-            "file": "mixofshow/vera.safetensors", "trigger": "", "name": "", "strength": 1.0, "role": "auto"}},
-        "wire": {"class_type": "MixOfShowInspect", "inputs": {
-            "file": "(the connected concepts)", "concepts": ["load", 0]}},
+        "load": {
+            "class_type": "MixOfShowLoadConcept",
+            "inputs": {
+                "file": "mixofshow/vera.safetensors",
+                "trigger": "",
+                "name": "",
+                "strength": 1.0,
+                "role": "auto",
+            },
+        },
+        "wire": {
+            "class_type": "MixOfShowInspect",
+            "inputs": {"file": "(the connected concepts)", "concepts": ["load", 0]},
+        },
         "file": {"class_type": "MixOfShowInspect", "inputs": {"file": "mixofshow/vera.safetensors"}},
         "plot": {"class_type": "PreviewImage", "inputs": {"images": ["file", 1]}},
-    }  # fmt: skip
+    }
     for kind in (*FORMATS, *WHOLE_FORMATS):
         inputs = {"concepts": ["load", 0], "format": kind, "size": "auto", "save_as": f"vera {kind}"}
         if kind in (*WHOLE_FORMATS, "custom-diffusion"):
@@ -43,17 +53,36 @@ def test_every_format_by_graph(server, tiny_sd15):
     kohya = next(folder.glob("vera*kohya.safetensors"))
     again = {
         "base": graph["base"],
-        "stock": {"class_type": "LoraLoader", "inputs": {
-            "model": ["base", 0], "clip": ["base", 1], "lora_name": f"mixofshow/{stock.name}", "strength_model": 1.0,
-            "strength_clip": 1.0}},
+        "stock": {
+            "class_type": "LoraLoader",
+            "inputs": {
+                "model": ["base", 0],
+                "clip": ["base", 1],
+                "lora_name": f"mixofshow/{stock.name}",
+                "strength_model": 1.0,
+                "strength_clip": 1.0,
+            },
+        },
         "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["stock", 1], "text": "a cat"}},
         "size": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "sample": {"class_type": "KSampler", "inputs": {
-            "model": ["stock", 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["size", 0],
-            "seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        "sample": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["stock", 0],
+                "positive": ["text", 0],
+                "negative": ["text", 0],
+                "latent_image": ["size", 0],
+                "seed": 1,
+                "steps": 1,
+                "cfg": 1.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
         "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["base", 2]}},
         "show": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
         "file": {"class_type": "MixOfShowInspect", "inputs": {"file": f"mixofshow/{kohya.name}"}},
-    }  # fmt: skip
+    }
     outputs = server.run(again)
     assert outputs["show"]["images"] and "rank 2" in outputs["file"]["text"][0]

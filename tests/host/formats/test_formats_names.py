@@ -12,20 +12,32 @@ from mos_tests.host import tiny
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 DIFFUSERS = {
     "sd15": dict(
-        block_out_channels=(32, 64, 128, 128), down_block_types=(CROSS_DOWN,) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + (CROSS_UP,) * 3, cross_attention_dim=64,
+        block_out_channels=(32, 64, 128, 128),
+        down_block_types=(CROSS_DOWN,) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + (CROSS_UP,) * 3,
+        cross_attention_dim=64,
     ),
     "sdxl": dict(
-        block_out_channels=(32, 64, 128), down_block_types=("DownBlock2D", CROSS_DOWN, CROSS_DOWN),
-        up_block_types=(CROSS_UP, CROSS_UP, "UpBlock2D"), cross_attention_dim=128,
-        transformer_layers_per_block=(1, 2, 10), use_linear_projection=True, addition_embed_type="text_time",
-        addition_time_embed_dim=256, projection_class_embeddings_input_dim=64 + 6 * 256,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", CROSS_DOWN, CROSS_DOWN),
+        up_block_types=(CROSS_UP, CROSS_UP, "UpBlock2D"),
+        cross_attention_dim=128,
+        transformer_layers_per_block=(1, 2, 10),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=64 + 6 * 256,
     ),
     "lean": dict(
-        block_out_channels=(64, 128), down_block_types=(CROSS_DOWN,) * 2, up_block_types=(CROSS_UP,) * 2,
-        layers_per_block=1, cross_attention_dim=128, in_channels=16, out_channels=16,
+        block_out_channels=(64, 128),
+        down_block_types=(CROSS_DOWN,) * 2,
+        up_block_types=(CROSS_UP,) * 2,
+        layers_per_block=1,
+        cross_attention_dim=128,
+        in_channels=16,
+        out_channels=16,
     ),
-}  # fmt: skip
+}
 LAYERS = {"sd15": 16, "sdxl": 70, "lean": 7}
 
 

@@ -79,17 +79,34 @@ def community_parts(dialect, out, width, noise):
     if dialect == "boft":
         return {"oft_blocks": noise(2, out // 8, 8, 8), "alpha": torch.tensor(0.0)}
     if dialect == "glora":
-        return {"a1.weight": noise(width, RANK), "a2.weight": noise(RANK, width),
-                "b1.weight": noise(out, RANK), "b2.weight": noise(RANK, width)}  # fmt: skip
+        return {
+            "a1.weight": noise(width, RANK),
+            "a2.weight": noise(RANK, width),
+            "b1.weight": noise(out, RANK),
+            "b2.weight": noise(RANK, width),
+        }
     core = noise(RANK, RANK, 3, 3)
     if dialect == "tucker-locon":
-        return {"lora_up.weight": noise(out, RANK, 1, 1), "lora_down.weight": noise(RANK, width, 1, 1),
-                "lora_mid.weight": core}  # fmt: skip
+        return {
+            "lora_up.weight": noise(out, RANK, 1, 1),
+            "lora_down.weight": noise(RANK, width, 1, 1),
+            "lora_mid.weight": core,
+        }
     if dialect == "tucker-lokr":
-        return {"lokr_w1": noise(4, 4), "lokr_w2_a": noise(RANK, out // 4), "lokr_w2_b": noise(RANK, width // 4),
-                "lokr_t2": core}  # fmt: skip
-    return {"hada_w1_a": noise(RANK, out), "hada_w1_b": noise(RANK, width), "hada_t1": core,
-            "hada_w2_a": noise(RANK, out), "hada_w2_b": noise(RANK, width), "hada_t2": core + 0.1}  # fmt: skip
+        return {
+            "lokr_w1": noise(4, 4),
+            "lokr_w2_a": noise(RANK, out // 4),
+            "lokr_w2_b": noise(RANK, width // 4),
+            "lokr_t2": core,
+        }
+    return {
+        "hada_w1_a": noise(RANK, out),
+        "hada_w1_b": noise(RANK, width),
+        "hada_t1": core,
+        "hada_w2_a": noise(RANK, out),
+        "hada_w2_b": noise(RANK, width),
+        "hada_t2": core + 0.1,
+    }
 
 
 def community_file(dialect, base, family):
@@ -213,8 +230,14 @@ def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):
     from mos_pack.nodes.bridge.formats.foreign import read_any
 
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-    save_file({f"{name}.lora_A.weight": torch.ones(2, 768), f"{name}.lora_B.weight": torch.ones(320, 2),
-               f"{name}.lora_magnitude_vector": torch.ones(320)}, tmp_path / "dora.safetensors")  # fmt: skip
+    save_file(
+        {
+            f"{name}.lora_A.weight": torch.ones(2, 768),
+            f"{name}.lora_B.weight": torch.ones(320, 2),
+            f"{name}.lora_magnitude_vector": torch.ones(320),
+        },
+        tmp_path / "dora.safetensors",
+    )
     with pytest.raises(MixOfShowError, match="lora_magnitude_vector.*PEFT"):
         read_any(tmp_path / "dora.safetensors")
 
@@ -276,9 +299,14 @@ def bad_file(kind, base, path: Path):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("truncated", "not a complete"), ("non-finite", "NaN or infinity"), ("no key", "some.unknown.key"),
-     ("dora", "is a DoRA: its change depends on the base"), ("half", "parser stops at .*lora_down.weight")],
-)  # fmt: skip
+    [
+        ("truncated", "not a complete"),
+        ("non-finite", "NaN or infinity"),
+        ("no key", "some.unknown.key"),
+        ("dora", "is a DoRA: its change depends on the base"),
+        ("half", "parser stops at .*lora_down.weight"),
+    ],
+)
 def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes.bridge.formats.foreign import read_any
@@ -352,23 +380,59 @@ def test_nodes_run_in_a_real_server(server, tiny_sd15):
         write_concept(folder / f"{name}.safetensors", make_concept(tiny_sd15, name, n))
     graph = {
         "1": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
-        "2": {"class_type": "MixOfShowLoadConcept", "inputs": {
-            "file": "mixofshow/anna.safetensors", "trigger": "", "name": "", "strength": 1.0, "role": "auto"}},
-        "3": {"class_type": "MixOfShowLoadConcept", "inputs": {
-            "file": "mixofshow/ben.safetensors", "trigger": "", "name": "", "strength": 0.9, "role": "auto",
-            "concepts": ["2", 0]}},
-        "4": {"class_type": "MixOfShowFuse", "inputs": {
-            "model": ["1", 0], "clip": ["1", 1], "concepts": ["3", 0], "method": "exact", "calibration": "quick",
-            "save_as": "both"}},
+        "2": {
+            "class_type": "MixOfShowLoadConcept",
+            "inputs": {
+                "file": "mixofshow/anna.safetensors",
+                "trigger": "",
+                "name": "",
+                "strength": 1.0,
+                "role": "auto",
+            },
+        },
+        "3": {
+            "class_type": "MixOfShowLoadConcept",
+            "inputs": {
+                "file": "mixofshow/ben.safetensors",
+                "trigger": "",
+                "name": "",
+                "strength": 0.9,
+                "role": "auto",
+                "concepts": ["2", 0],
+            },
+        },
+        "4": {
+            "class_type": "MixOfShowFuse",
+            "inputs": {
+                "model": ["1", 0],
+                "clip": ["1", 1],
+                "concepts": ["3", 0],
+                "method": "exact",
+                "calibration": "quick",
+                "save_as": "both",
+            },
+        },
         "5": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4", 1], "text": "anna and ben"}},
         "6": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "7": {"class_type": "KSampler", "inputs": {
-            "model": ["4", 0], "positive": ["5", 0], "negative": ["5", 0], "latent_image": ["6", 0], "seed": 1,
-            "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        "7": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["4", 0],
+                "positive": ["5", 0],
+                "negative": ["5", 0],
+                "latent_image": ["6", 0],
+                "seed": 1,
+                "steps": 2,
+                "cfg": 2.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
         "8": {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": ["1", 2]}},
         "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}},
         "10": {"class_type": "PreviewImage", "inputs": {"images": ["4", 4]}},
-    }  # fmt: skip
+    }
     outputs = server.run(graph)
     report = outputs["4"]["text"][0]
     assert "anna" in report and "kept" in report and "saved:" in report

@@ -114,10 +114,13 @@ def of_kind(concept, base, *kinds):
     for name, module in text_models_of(base.clip).items():
         attention |= {member for group in layer_groups_text(module, name) for member in group.members}
     tests = {
-        "attention": lambda name: name in attention, "keys": lambda name: name.endswith((".attn2.to_k", ".attn2.to_v")),
-        "linear": lambda name: not is_kernel(name) and (".transformer_blocks." in name or ".layers." in name
-                                                        or name.endswith((".proj_in", ".proj_out"))),
-    }  # fmt: skip
+        "attention": lambda name: name in attention,
+        "keys": lambda name: name.endswith((".attn2.to_k", ".attn2.to_v")),
+        "linear": lambda name: (
+            not is_kernel(name)
+            and (".transformer_blocks." in name or ".layers." in name or name.endswith((".proj_in", ".proj_out")))
+        ),
+    }
     kept = {n: d for n, d in concept.deltas.items() if len(d.shape) > 1 and any(tests[kind](n) for kind in kinds)}
     return Concept(concept.entries, kept, concept.base, concept.training)
 
@@ -146,8 +149,9 @@ def test_custom_diffusion_gives_keys_and_values_back(kind, family, bases):
 def test_a_pipeline_folder_gives_everything_back(family, bases):
     base = bases[family]
     concept = change_everything(base)
-    done = exporting.export_concept(ConceptUse(concept), "diffusers-pipeline", "exact", f"all {family}", base.model,
-                                    base.clip, base.vae)  # fmt: skip
+    done = exporting.export_concept(
+        ConceptUse(concept), "diffusers-pipeline", "exact", f"all {family}", base.model, base.clip, base.vae
+    )
     (done.main / "new_concept_cfg.json").write_text("{}")  # without words it is an ordinary pipeline
     read = read_any(done.main, "", exporting.LiveWeights(base.model, base.clip))
     lost = {name for name in concept.deltas if name not in read.concept.deltas}
@@ -162,13 +166,24 @@ def test_what_comfyuis_own_trainer_writes_is_applied_as_the_host_applies_it(tiny
     latents = [{"samples": torch.randn(1, 4, 8, 8)} for _ in range(2)]
     context = tiny_sd15.clip.encode_from_tokens_scheduled(tiny_sd15.clip.tokenize("a cat"))
     settings = dict(
-        batch_size=1, steps=1, grad_accumulation_steps=1, learning_rate=0.1, rank=2, optimizer="SGD",
-        loss_function="MSE", seed=1, training_dtype="fp32", lora_dtype="fp32", algorithm="LoRA",
-        gradient_checkpointing=False, existing_lora="[None]",
-    )  # fmt: skip
+        batch_size=1,
+        steps=1,
+        grad_accumulation_steps=1,
+        learning_rate=0.1,
+        rank=2,
+        optimizer="SGD",
+        loss_function="MSE",
+        seed=1,
+        training_dtype="fp32",
+        lora_dtype="fp32",
+        algorithm="LoRA",
+        gradient_checkpointing=False,
+        existing_lora="[None]",
+    )
     with torch.inference_mode(False):
-        done = trainer.TrainLoraNode.execute([tiny_sd15.model.clone()], latents, [context],
-                                             **{key: [value] for key, value in settings.items()})  # fmt: skip
+        done = trainer.TrainLoraNode.execute(
+            [tiny_sd15.model.clone()], latents, [context], **{key: [value] for key, value in settings.items()}
+        )
     tensors = {key: value.detach() + 0.01 for key, value in done.result[1].items()}
     biases = [key for key in tensors if key.endswith((".diff_b", ".diff"))]
     assert len(biases) > 300
@@ -183,9 +198,13 @@ def test_norms_in_lycoris_names_and_whole_weights_that_replace_a_layer(tiny_sd15
 
     norm = "lora_unet_down_blocks_0_attentions_0_norm"
     linear = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    tensors = {f"{norm}.w_norm": torch.randn(32), f"{norm}.b_norm": torch.randn(32),
-               f"{linear}.diff": torch.randn(32, 32), f"{linear}.lora_up.weight": torch.randn(32, 2),
-               f"{linear}.lora_down.weight": torch.randn(2, 32)}  # fmt: skip
+    tensors = {
+        f"{norm}.w_norm": torch.randn(32),
+        f"{norm}.b_norm": torch.randn(32),
+        f"{linear}.diff": torch.randn(32, 32),
+        f"{linear}.lora_up.weight": torch.randn(32, 2),
+        f"{linear}.lora_down.weight": torch.randn(2, 32),
+    }
     save_file(tensors, tmp_path / "norm.safetensors")
     read = read_any(tmp_path / "norm.safetensors")
     layer = "diffusion_model.input_blocks.1.1.norm"
@@ -235,8 +254,11 @@ def test_alpha_in_the_header_of_a_diffusers_file_counts(tmp_path):
 def test_unused_keys_have_the_names_that_stand_in_the_file(tmp_path):
     layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     far = "unet.down_blocks.7.attentions.0.transformer_blocks.0.attn2.to_k"
-    tensors = {f"{name}.lora_{side}.weight": torch.ones(*shape) for name in (layer, far)
-               for side, shape in (("A", (4, 768)), ("B", (320, 4)))}  # fmt: skip
+    tensors = {
+        f"{name}.lora_{side}.weight": torch.ones(*shape)
+        for name in (layer, far)
+        for side, shape in (("A", (4, 768)), ("B", (320, 4)))
+    }
     save_file(tensors, tmp_path / "far.safetensors")
     read = read_any(tmp_path / "far.safetensors")
     assert read.skipped == (f"{far}.lora_A.weight", f"{far}.lora_B.weight")
@@ -245,9 +267,11 @@ def test_unused_keys_have_the_names_that_stand_in_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "shape", "why"),
-    [("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.ia3_l", (320, 1), "IA3"),
-     ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.oft_R.weight", (96, 28), "OFT")],
-)  # fmt: skip
+    [
+        ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.ia3_l", (320, 1), "IA3"),
+        ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.oft_R.weight", (96, 28), "OFT"),
+    ],
+)
 def test_other_kinds_of_adapters_are_refused_by_name(key, shape, why, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
 
@@ -260,10 +284,11 @@ def test_a_text_part_of_which_nothing_is_known_is_refused(tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
 
     unet, text = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_k", "lora_te_layers_0_mlp_up_proj"
-    tensors = {f"{name}.lora_{side}.weight": torch.ones(shape) for name in (unet, text)
-               for side, shape in (("down", (2, 320)), ("up", (320, 2)))}  # fmt: skip
+    tensors = {
+        f"{name}.lora_{side}.weight": torch.ones(shape)
+        for name in (unet, text)
+        for side, shape in (("down", (2, 320)), ("up", (320, 2)))
+    }
     save_file(tensors, tmp_path / "text.safetensors")
     with pytest.raises(MixOfShowError, match="none of its 2 text encoder keys is known.*lora_te_layers"):
         read_any(tmp_path / "text.safetensors")
-
-

@@ -63,8 +63,10 @@ def test_every_group_is_seen_and_the_result_beats_sum_and_average(family, reques
 def test_model_is_left_as_it_was(tiny_sd15, tmp_path):
     model = bridge()[2]
     unet, names = model.unet_of(tiny_sd15.model), [m for g in all_groups(tiny_sd15) for m in g.members]
-    parts = [(tiny_sd15.model, [n for n in names if n.startswith("diff")]),
-             (tiny_sd15.clip.patcher, [n for n in names if n.startswith("text")])]  # fmt: skip
+    parts = [
+        (tiny_sd15.model, [n for n in names if n.startswith("diff")]),
+        (tiny_sd15.clip.patcher, [n for n in names if n.startswith("text")]),
+    ]
     before = [model.effective_weights(patcher, chosen) for patcher, chosen in parts]
     run(tiny_sd15, uses_of(tiny_sd15), tmp_path)
     after = [model.effective_weights(patcher, chosen) for patcher, chosen in parts]
@@ -88,8 +90,9 @@ def test_cancel_removes_every_hook(tiny_sd15, tmp_path):
             raise management.InterruptProcessingException()
 
     with pytest.raises(management.InterruptProcessingException), torch.inference_mode():
-        calibration.collect(tiny_sd15.model, clip, all_groups(tiny_sd15), ["person0", "a person0"], ["person0"],
-                            tiny_plan(), tick)  # fmt: skip
+        calibration.collect(
+            tiny_sd15.model, clip, all_groups(tiny_sd15), ["person0", "a person0"], ["person0"], tiny_plan(), tick
+        )
     for module in (model.unet_of(tiny_sd15.model), clip.cond_stage_model):
         assert not any(child._forward_pre_hooks for child in module.modules())
 
@@ -301,8 +304,9 @@ def test_staged_looks_behind_the_fused_stages_and_refine_at_the_fused_model(tiny
         names = [n for n in own.concept.deltas if part in n]
         equal = [torch.equal(own.concept.deltas[n].down, staged.concept.deltas[n].down) for n in names]
         assert names and all(equal) == same and any(equal) == same, part
-    shuffled = run(tiny_sd15, uses[::-1], tmp_path / "b", plan=plan,
-                   settings=FusionSettings(mode="staged", size="exact"))  # fmt: skip
+    shuffled = run(
+        tiny_sd15, uses[::-1], tmp_path / "b", plan=plan, settings=FusionSettings(mode="staged", size="exact")
+    )
     assert bytes_of(shuffled.concept) == bytes_of(staged.concept)
     # The K,V statistics of the staged run are the contexts of base + fused text encoder.
     fused_text = {n: d for n, d in staged.concept.deltas.items() if n.startswith("text_")}

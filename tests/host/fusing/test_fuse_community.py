@@ -17,10 +17,12 @@ def community(tiny_sd15, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("community")
     recipes = {
-        "anna": ("kohya", 1.0, {"trigger": "ohwx woman"}), "finn": ("peft", 1.0, {"name": "finn"}),
-        "ink": ("loha", 0.8, {"name": "ink", "role": "style"}), "slider": ("kohya", -0.5, {}),
+        "anna": ("kohya", 1.0, {"trigger": "ohwx woman"}),
+        "finn": ("peft", 1.0, {"name": "finn"}),
+        "ink": ("loha", 0.8, {"name": "ink", "role": "style"}),
+        "slider": ("kohya", -0.5, {}),
         "fewstep": ("lokr", 1.0, {}),
-    }  # fmt: skip
+    }
     uses = {}
     for n, (label, (dialect, strength, facts)) in enumerate(recipes.items()):
         tensors = {key: value * (1 + 0.1 * n) for key, value in file_of(dialect, tiny_sd15, "sd15").items()}
@@ -28,8 +30,9 @@ def community(tiny_sd15, tmp_path_factory):
             tensors = {key: value for key, value in tensors.items() if not key.startswith("lora_te")}
         save_file(tensors, folder / f"{label}.safetensors")
         found = read_any(folder / f"{label}.safetensors", facts.get("name", ""))
-        uses[label] = ConceptUse(found.concept, strength, facts.get("role", "auto"), facts.get("trigger", ""),
-                                 f"{label}.safetensors")  # fmt: skip
+        uses[label] = ConceptUse(
+            found.concept, strength, facts.get("role", "auto"), facts.get("trigger", ""), f"{label}.safetensors"
+        )
     return uses
 
 
@@ -44,13 +47,22 @@ def test_a_set_from_real_life_is_fused_and_explained(tiny_sd15, community, tmp_p
     assert roles == ["concept", "concept", "style", "add-on", "add-on"]
     plan = tiny_plan(steps=1, prior_pictures=0)
     with torch.inference_mode():
-        result = fuse_uses(tiny_sd15.model, tiny_sd15.clip, tuple(community.values()), "exact", plan,
-                           FusionSettings(size="exact"), tmp_path)  # fmt: skip
+        result = fuse_uses(
+            tiny_sd15.model,
+            tiny_sd15.clip,
+            tuple(community.values()),
+            "exact",
+            plan,
+            FusionSettings(size="exact"),
+            tmp_path,
+        )
     assert {name for use in community.values() for name in use.concept.deltas} == set(result.concept.deltas)
     apply_deltas(tiny_sd15.model, tiny_sd15.clip, result.concept.deltas)
     summary = result.summary
-    lost = {key: sum(v for figures in summary["roles"].values() for v in figures[key] if v is not None)
-            for key in ("residual", "residual_average")}  # fmt: skip
+    lost = {
+        key: sum(v for figures in summary["roles"].values() for v in figures[key] if v is not None)
+        for key in ("residual", "residual_average")
+    }
     assert lost["residual"] < lost["residual_average"]
     ink = summary["concepts"].index("ink")
     spatial = summary["roles"]["spatial"]  # the style's change is the weakest by far, so it gives way, but less than
@@ -61,9 +73,17 @@ def test_a_set_from_real_life_is_fused_and_explained(tiny_sd15, community, tmp_p
     fused = result.concept.deltas[KERNEL].dense()
     assert torch.allclose(fused, own["anna"] / 3 - 0.5 * own["slider"], atol=1e-5)
     text = format_report(summary, result.notes)
-    for wanted in ("ink (style 0.8)", "add-ons, added as they are",
-                   "slider (-0.5)", "fewstep", "rule: mean",
-                   "changes nothing here", "Conflict foreseen", "cannot be solved (kernels", "merged ("):  # fmt: skip
+    for wanted in (
+        "ink (style 0.8)",
+        "add-ons, added as they are",
+        "slider (-0.5)",
+        "fewstep",
+        "rule: mean",
+        "changes nothing here",
+        "Conflict foreseen",
+        "cannot be solved (kernels",
+        "merged (",
+    ):
         assert wanted.lower() in text.lower(), (wanted, text)
     assert draw_report(summary).width == 960
 
@@ -75,8 +95,9 @@ def test_the_same_set_merges_by_weights_alone(tiny_sd15, community, tmp_path):
 
     uses = tuple(community.values())
     for method in ("sum", "ties", "dare", "svd"):
-        result = fuse_uses(tiny_sd15.model, tiny_sd15.clip, uses, method, tiny_plan(), FusionSettings(max_rank=8),
-                           tmp_path)  # fmt: skip
+        result = fuse_uses(
+            tiny_sd15.model, tiny_sd15.clip, uses, method, tiny_plan(), FusionSettings(max_rank=8), tmp_path
+        )
         assert not (tmp_path / "statistics").exists()
         name = next(n for n in result.concept.deltas if n.endswith("attn1.to_q"))
         delta = result.concept.deltas[name]
@@ -86,12 +107,22 @@ def test_the_same_set_merges_by_weights_alone(tiny_sd15, community, tmp_path):
         assert bool(torch.isfinite(delta.dense()).all()) and delta.dense().shape == changes[0].shape
         assert not torch.allclose(delta.dense(), sum(changes), atol=1e-4)
     exact = fuse_uses(tiny_sd15.model, tiny_sd15.clip, uses, "sum", tiny_plan(), FusionSettings(size="exact"), tmp_path)
-    turned = fuse_uses(tiny_sd15.model, tiny_sd15.clip, uses[::-1], "sum", tiny_plan(), FusionSettings(size="exact"),
-                       tmp_path / "turned")  # fmt: skip
+    turned = fuse_uses(
+        tiny_sd15.model,
+        tiny_sd15.clip,
+        uses[::-1],
+        "sum",
+        tiny_plan(),
+        FusionSettings(size="exact"),
+        tmp_path / "turned",
+    )
     assert turned.concept.content_hash == exact.concept.content_hash
     for name, delta in exact.concept.deltas.items():
-        changes = [u.concept.deltas[name].dense().reshape(delta.dense().shape) * u.strength
-                   for u in uses if name in u.concept.deltas]  # fmt: skip
+        changes = [
+            u.concept.deltas[name].dense().reshape(delta.dense().shape) * u.strength
+            for u in uses
+            if name in u.concept.deltas
+        ]
         assert torch.allclose(delta.dense(), sum(changes), atol=1e-4), name
 
 

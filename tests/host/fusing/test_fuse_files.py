@@ -23,9 +23,11 @@ def test_equal_fusions_save_equal_bytes(tiny_sd15, tmp_path):
     uses = tuple(ConceptUse(make_concept(tiny_sd15, f"person{n}", n + 1)) for n in range(2))
     first = fuse(tiny_sd15, uses, tmp_path / "a")
     kept = [
-        first, fuse(tiny_sd15, uses, tmp_path / "a"), fuse(tiny_sd15, uses[::-1], tmp_path / "b"),
+        first,
+        fuse(tiny_sd15, uses, tmp_path / "a"),
+        fuse(tiny_sd15, uses[::-1], tmp_path / "b"),
         fuse(tiny_sd15, uses, tmp_path / "c", memory_gb=2e-3),  # block by block: more passes, the same answer
-    ]  # fmt: skip
+    ]
     for number, result in enumerate(kept):
         write_concept(tmp_path / f"{number}.safetensors", result.concept)
     assert len({(tmp_path / f"{number}.safetensors").read_bytes() for number in range(len(kept))}) == 1

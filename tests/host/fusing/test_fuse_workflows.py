@@ -1,8 +1,8 @@
 """The fusing workflows run through a real server: the graphs as shipped, with few steps, tiny files and a tiny base."""
 
 import pytest
-from mos_tests.host.nodes.listening import listening
 from mos_tests.host.formats.test_load_concept import file_of
+from mos_tests.host.nodes.listening import listening
 from mos_tests.host.nodes.test_words_on_nodes import assert_every_node_speaks
 from mos_world.workflows.fusing import WORKFLOWS
 from mos_world.workflows.graphs import build_workflow, to_api
@@ -14,8 +14,9 @@ def files(server, tiny_sd15):
     """One LoRA per Load Concept of the community workflow; title -> its name in the file widget."""
     folder = server.base / "models" / "loras"
     made = {}
-    for n, (name, dialect) in enumerate({"anna": "kohya", "ben": "peft", "ink": "loha", "slider": "kohya",
-                                         "few_steps": "lokr"}.items()):  # fmt: skip
+    for n, (name, dialect) in enumerate(
+        {"anna": "kohya", "ben": "peft", "ink": "loha", "slider": "kohya", "few_steps": "lokr"}.items()
+    ):
         tensors = {key: value * (1 + 0.1 * n) for key, value in file_of(dialect, tiny_sd15, "sd15").items()}
         save_file(tensors, folder / f"wf_{name}.safetensors")
         made[name] = f"wf_{name}.safetensors"

@@ -87,10 +87,15 @@ def test_a_missing_file_names_the_folder_to_put_it_in():
 @pytest.mark.parametrize(
     "given, wanted",
     [
-        ("a/b\\c:d", "a_b_c_d"), ("  ..mara.. ", "mara"), ("con", "con_"), ("Mara v1.2", "Mara v1.2"),
-        ("x" * 300, "x" * files.MAX_NAME), ("mara.SAFETENSORS", "mara"), ("<mara>", "mara"),
+        ("a/b\\c:d", "a_b_c_d"),
+        ("  ..mara.. ", "mara"),
+        ("con", "con_"),
+        ("Mara v1.2", "Mara v1.2"),
+        ("x" * 300, "x" * files.MAX_NAME),
+        ("mara.SAFETENSORS", "mara"),
+        ("<mara>", "mara"),
     ],
-)  # fmt: skip
+)
 def test_names_become_safe(given, wanted):
     assert files.safe_name(given) == wanted
 

@@ -42,13 +42,18 @@ def test_every_grouped_layer_exists_and_is_patchable(base):
     assert len(members) == len(set(members))
     generator = torch.Generator().manual_seed(0)
     deltas = {
-        name: LowRank(torch.randn(linears[name].weight.shape[0], 2, generator=generator),
-                      torch.randn(2, linears[name].weight.shape[1], generator=generator), 1.0)
+        name: LowRank(
+            torch.randn(linears[name].weight.shape[0], 2, generator=generator),
+            torch.randn(2, linears[name].weight.shape[1], generator=generator),
+            1.0,
+        )
         for name in members
     }
     model, clip = bridge.apply_deltas(base.model, base.clip, deltas, strength=0.5)
-    for patcher, names in ((model, [n for n in members if n.startswith("diffusion")]),
-                           (clip.patcher, [n for n in members if n.startswith("text")])):
+    for patcher, names in (
+        (model, [n for n in members if n.startswith("diffusion")]),
+        (clip.patcher, [n for n in members if n.startswith("text")]),
+    ):
         own = base.model if patcher is model else base.clip.patcher
         modules = {name: linears[name].weight.detach().clone() for name in names}
         before, after = bridge.effective_weights(own, names), bridge.effective_weights(patcher, names)

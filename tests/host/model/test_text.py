@@ -11,8 +11,10 @@ from mos_tests.unit.builders import make_concept
 def widths_of(clip):
     return {
         name: module.transformer.get_input_embeddings().weight.shape[1]
-        for name, module in (("clip_l", getattr(clip.cond_stage_model, "clip_l", None)),
-                             ("clip_g", getattr(clip.cond_stage_model, "clip_g", None)))
+        for name, module in (
+            ("clip_l", getattr(clip.cond_stage_model, "clip_l", None)),
+            ("clip_g", getattr(clip.cond_stage_model, "clip_g", None)),
+        )
         if module is not None
     }
 
@@ -35,8 +37,18 @@ def test_each_layer_equals_its_own_encoding(base):
     tokens = clip.tokenize(prompt)
     for layer in (0, 7, 15):
         single = {
-            key: [[({"type": "embedding", "data": token[0]["rows"][layer]} if isinstance(token[0], dict) else token[0],
-                    token[1]) for token in chunk] for chunk in chunks]
+            key: [
+                [
+                    (
+                        {"type": "embedding", "data": token[0]["rows"][layer]}
+                        if isinstance(token[0], dict)
+                        else token[0],
+                        token[1],
+                    )
+                    for token in chunk
+                ]
+                for chunk in chunks
+            ]
             for key, chunks in tokens.items()
         }
         alone = clip.encode_from_tokens(single, return_dict=True)["cond"]
@@ -48,8 +60,12 @@ def test_each_layer_equals_its_own_encoding(base):
 
 def test_plain_name_bracketed_name_and_words_are_one_thing(base):
     clip = text.register_concepts(base.clip, [use(base.clip)])
-    prompts = ("a photo of mara, smiling", "a photo of <mara> , smiling", "a photo of <mara-1> <mara-2>, smiling",
-               "a photo of Mara, smiling")
+    prompts = (
+        "a photo of mara, smiling",
+        "a photo of <mara> , smiling",
+        "a photo of <mara-1> <mara-2>, smiling",
+        "a photo of Mara, smiling",
+    )
     first, *others = [text.encode_layered(clip, prompt, 16).layers for prompt in prompts]
     assert all(torch.equal(first, other) for other in others)
     plain = text.encode_layered(base.clip, prompts[0], 16)
@@ -79,8 +95,9 @@ def test_longest_name_wins(base):
     clip = text.register_concepts(base.clip, [use(base.clip, "mara"), use(base.clip, "mara-lynn", seed=4)])
     kinds = text.token_kinds(clip, "mara-lynn")["clip_l"]
     alone = text.register_concepts(base.clip, [use(base.clip, "mara-lynn", seed=4)])
-    assert torch.equal(text.encode_layered(clip, "mara-lynn", 16).layers,
-                       text.encode_layered(alone, "mara-lynn", 16).layers)
+    assert torch.equal(
+        text.encode_layered(clip, "mara-lynn", 16).layers, text.encode_layered(alone, "mara-lynn", 16).layers
+    )
     assert int((kinds == text.CONCEPT).sum()) == 2
 
 

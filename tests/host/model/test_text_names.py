@@ -48,9 +48,22 @@ def test_a_name_of_any_script_is_its_words(base, name, tmp_path):
 
 def test_two_names_that_differ_in_letters_outside_ascii_only(base):
     concepts = [named(base.clip, "\u7f8e\u54b2", seed=1), named(base.clip, "\u7f8e\u4e09", seed=2)]
-    concepts[1] = ConceptUse(Concept((concepts[1].concept.entries[0].__class__(
-        "other", "\u7f8e\u4e09", words=concepts[1].concept.entries[0].words,
-        embeddings=concepts[1].concept.entries[0].embeddings),), {}, base_info()))  # fmt: skip
+    concepts[1] = ConceptUse(
+        Concept(
+            (
+                concepts[1]
+                .concept.entries[0]
+                .__class__(
+                    "other",
+                    "\u7f8e\u4e09",
+                    words=concepts[1].concept.entries[0].words,
+                    embeddings=concepts[1].concept.entries[0].embeddings,
+                ),
+            ),
+            {},
+            base_info(),
+        )
+    )
     clip = text.register_concepts(base.clip, concepts)
     both = [text.encode_layered(clip, f"a {name}", 16).layers for name in ("\u7f8e\u54b2", "\u7f8e\u4e09")]
     assert not torch.equal(*both)

@@ -148,5 +148,3 @@ def test_two_rows_with_one_trigger(tiny_sd15):
         check_triggers(loras)
     check_triggers([loras[0], replace(loras[1], trigger="woman")])
     check_triggers([loras[0], replace(loras[1], trigger="")])
-
-

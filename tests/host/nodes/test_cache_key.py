@@ -58,9 +58,13 @@ def replaced(base, **parts):
 
 def through(node, *args, **kwargs):
     """The MODEL that a stock node makes."""
+
     def change(base):
-        made = getattr(node(), node.FUNCTION)(base.model, *args, **kwargs) if hasattr(node, "FUNCTION") else (
-            node.execute(base.model, *args, **kwargs))
+        made = (
+            getattr(node(), node.FUNCTION)(base.model, *args, **kwargs)
+            if hasattr(node, "FUNCTION")
+            else (node.execute(base.model, *args, **kwargs))
+        )
         return replaced(base, model=made[0])
 
     return change
@@ -75,9 +79,12 @@ def stock_nodes():
         **{f"RescaleCFG {value}": through(RescaleCFG, value) for value in (0.7, 0.5)},
         **{f"FreeU {value}": through(FreeU, value, 1.2, 0.9, 0.2) for value in (1.1, 1.3)},
         **{f"PAG {value}": through(PerturbedAttentionGuidance, value) for value in (3.0, 2.0)},
-        **{f"sampling {kind} {z}": through(ModelSamplingDiscrete, kind, z)
-           for kind in ("eps", "v_prediction") for z in (False, True)},
-    }  # fmt: skip
+        **{
+            f"sampling {kind} {z}": through(ModelSamplingDiscrete, kind, z)
+            for kind in ("eps", "v_prediction")
+            for z in (False, True)
+        },
+    }
 
 
 def hooked(base, strength):
@@ -97,15 +104,19 @@ def by_hand(base):
     key, text = last_layer(base), first_linear(base.clip.patcher)
     vae = first_linear_of_vae(base)
     on = {
-        "a LoRA": lambda b: lora(b.model, key), "its values": lambda b: lora(b.model, key, value=2.0),
+        "a LoRA": lambda b: lora(b.model, key),
+        "its values": lambda b: lora(b.model, key, value=2.0),
         "its strength": lambda b: lora(b.model, key, strength=0.5),
         "the model's strength": lambda b: lora(b.model, key, model=0),
         "its type": lambda b: lora(b.model, key, kind="LoHaAdapter"),
         "its offset": lambda b: lora(b.model, key, offset=(0, 0, 4)),
         "its function": lambda b: lora(b.model, key, function=lambda w: w * 2),
-        "one value": lambda b: diff(b.model, key), "another value": lambda b: diff(b.model, key, 0),
-        "a merge": lambda b: nested(b, 0.3), "its share": lambda b: nested(b, 0.4),
-        "the text's LoRA": lambda b: lora(b.clip.patcher, text), "text value": lambda b: diff(b.clip.patcher, text),
+        "one value": lambda b: diff(b.model, key),
+        "another value": lambda b: diff(b.model, key, 0),
+        "a merge": lambda b: nested(b, 0.3),
+        "its share": lambda b: nested(b, 0.4),
+        "the text's LoRA": lambda b: lora(b.clip.patcher, text),
+        "text value": lambda b: diff(b.clip.patcher, text),
         "the VAE's": lambda b: diff(b.vae.patcher, vae),
         "clip skip": lambda b: b.clip.clip_layer(-2),
         "a tokenizer option": lambda b: b.clip.set_tokenizer_option("min_padding", 5),
@@ -122,7 +133,7 @@ def by_hand(base):
         "an injection": lambda b: b.model.set_injections("x", [Scale(3)]),
         "a model beside it": lambda b: b.model.set_additional_models("x", [base.vae.patcher]),
         "hook patches": lambda b: b.model.hook_patches.update({Scale(4): {key: [(1.0, ("diff", (torch.ones(3),)))]}}),
-    }  # fmt: skip
+    }
     return {name: functools.partial(_cloned, change) for name, change in on.items()}
 
 
@@ -160,10 +171,13 @@ def others(base):
         return lambda b: replaced(b, clip=register_concepts(b.clip, [ConceptUse(concept)]))
 
     return {
-        "latents": functools.partial(_cloned, scaled_latents), "pixels": functools.partial(_cloned, other_range),
-        "a concept": knows(words), "its embedding": knows(more),
-        "a hook": lambda b: hooked(b, 1.0), "hook strength": lambda b: hooked(b, 0.5),
-    }  # fmt: skip
+        "latents": functools.partial(_cloned, scaled_latents),
+        "pixels": functools.partial(_cloned, other_range),
+        "a concept": knows(words),
+        "its embedding": knows(more),
+        "a hook": lambda b: hooked(b, 1.0),
+        "hook strength": lambda b: hooked(b, 0.5),
+    }
 
 
 def key_of(base):

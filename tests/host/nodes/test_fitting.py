@@ -53,7 +53,7 @@ def doors(concept, tmp_path):
         "Place": lambda base, use: MixOfShowPlace.execute(base.model, base.clip, "mara", "", None, (use,)),
         "Compare": lambda base, use: Stage(base.model, base.clip, base.vae, (use,)),
         "Export": lambda base, use: exporting.export_concept(use, "kohya", "exact", "door", base.model, base.clip),
-    }  # fmt: skip
+    }
 
 
 def everywhere(concept, base, tmp_path, message=None):
@@ -191,5 +191,3 @@ def test_one_of_several_is_renamed_on_loading_and_both_act(tiny_sd15, tmp_path):
     clip = register_concepts(tiny_sd15.clip, both)
     assert torch.equal(encode_layered(clip, "mia", 16).context, encode_layered(clip, "mara", 16).context)
     assert Path(both[1].path).name == "with-ann.safetensors"
-
-

@@ -21,9 +21,9 @@ from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.inspection import MixOfShowInspect
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.builders import make_concept, tiny_plan
-from mos_tests.host.runtime import ROOT, find_host
 from mos_tests.host.formats.test_load_concept import file_of
 from mos_tests.host.placing.test_routing import gap, regions, sample
+from mos_tests.host.runtime import ROOT, find_host
 from safetensors.torch import save_file
 
 
@@ -54,10 +54,13 @@ def in_half(concept):
 def test_a_lora_of_8_bits_is_placed_at_any_strength(tiny_sd15, eight_bits):
     full = regions({"prompt": "mara"})
     pictures = [
-        sample(MixOfShowPlace.execute(tiny_sd15.model, tiny_sd15.clip, "a street", "", full,
-                                      (ConceptUse(concept, 0.8, text_strength=0.5),)).result)
+        sample(
+            MixOfShowPlace.execute(
+                tiny_sd15.model, tiny_sd15.clip, "a street", "", full, (ConceptUse(concept, 0.8, text_strength=0.5),)
+            ).result
+        )
         for concept in (eight_bits, in_half(eight_bits))
-    ]  # fmt: skip
+    ]
     assert gap(*pictures) < 1e-3
 
 
@@ -81,8 +84,12 @@ def test_a_lora_of_8_bits_is_loaded_inspected_and_compared(tiny_sd15, eight_bits
     uses, _ = MixOfShowLoadConcept.execute(f"mixofshow/{done.main.name}").result
     MixOfShowInspect.execute(f"mixofshow/{done.main.name}")
     Stage(tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae, uses)
-    named = {f"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.lora_{side}.weight": torch.ones(2, 2)
-             .to(torch.float8_e4m3fn) for side in "AB"}  # fmt: skip
+    named = {
+        f"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.lora_{side}.weight": torch.ones(2, 2).to(
+            torch.float8_e4m3fn
+        )
+        for side in "AB"
+    }
     save_file(named, exporting.concept_folder() / "names.safetensors")
     read_any(exporting.concept_folder() / "names.safetensors")
 
@@ -130,9 +137,13 @@ def changed_clip(base, change):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda found: found | {"cond": found["cond"][:, :-1]}, lambda found: found | {"cond": found["cond"][0]},
-     lambda found: found | {"cond": torch.cat([found["cond"]] * 2)}, lambda found: found | {"cond": None}],
-)  # fmt: skip
+    [
+        lambda found: found | {"cond": found["cond"][:, :-1]},
+        lambda found: found | {"cond": found["cond"][0]},
+        lambda found: found | {"cond": torch.cat([found["cond"]] * 2)},
+        lambda found: found | {"cond": None},
+    ],
+)
 def test_texts_of_an_unknown_shape_are_refused(change, tiny_sd15):
     entries = make_concept(tiny_sd15, "mara", 1).entries
     clip = changed_clip(tiny_sd15, change)
@@ -205,12 +216,25 @@ def test_a_comfyui_that_cannot_be_imported_is_named(tiny_sd15, tmp_path):
 def test_the_command_line_says_what_is_not_used(tiny_sd15, tmp_path):
     """In `inspect` and in `convert`, with the share of the norm."""
     tensors = file_of("kohya", tiny_sd15, "sd15")
-    tensors |= {key.replace("down_blocks_0", "down_blocks_9"): value.clone() for key, value in tensors.items()
-                if "down_blocks_0_attentions_0" in key and "alpha" not in key}  # fmt: skip
+    tensors |= {
+        key.replace("down_blocks_0", "down_blocks_9"): value.clone()
+        for key, value in tensors.items()
+        if "down_blocks_0_attentions_0" in key and "alpha" not in key
+    }
     save_file(tensors, tmp_path / "lora.safetensors")
-    outs = [cli("inspect", tmp_path / "lora.safetensors", "--comfyui", find_host()),
-            cli("convert", tmp_path / "lora.safetensors", "--to", "concept", "--out", tmp_path / "made", "--comfyui",
-                find_host())]  # fmt: skip
+    outs = [
+        cli("inspect", tmp_path / "lora.safetensors", "--comfyui", find_host()),
+        cli(
+            "convert",
+            tmp_path / "lora.safetensors",
+            "--to",
+            "concept",
+            "--out",
+            tmp_path / "made",
+            "--comfyui",
+            find_host(),
+        ),
+    ]
     for code, out, error in outs:
         assert code == 0, error
         assert "keys are not used" in out and "% of the file's norm, the first: lora_unet_down_blocks_9" in out

@@ -1,6 +1,5 @@
 """As tests/unit/base/test_choices.py, for what reads choices in the bridge and the nodes."""
 
-
 import numpy as np
 import pytest
 import torch

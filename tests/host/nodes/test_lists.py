@@ -40,7 +40,8 @@ def test_a_list_of_pictures_is_one_data_set(tiny_sd15):
     with pytest.raises(MixOfShowError, match="list of 2 arrives at `name`"):
         MixOfShowDataset.execute(**FACTS | {"name": ["mara", "tom"]}, images=pictures)
     assert MixOfShowDataset.fingerprint_inputs(folder=["demo:mara"], images=[None]) == (
-        MixOfShowDataset.fingerprint_inputs(folder="demo:mara"))
+        MixOfShowDataset.fingerprint_inputs(folder="demo:mara")
+    )
 
 
 def test_the_alpha_of_a_cut_out_is_told_on_the_node():
@@ -62,8 +63,10 @@ def test_a_list_of_concepts_is_one_fusion(tiny_sd15):
 
 
 def test_a_list_of_masks_and_concepts_belongs_to_one_drawing(tiny_sd15):
-    shapes = [{"id": f"r{n}", "shape": {"type": "input", "index": n}, "prompt": "x", "concept": name}
-              for n, name in enumerate(("mara", "tom"))]  # fmt: skip
+    shapes = [
+        {"id": f"r{n}", "shape": {"type": "input", "index": n}, "prompt": "x", "concept": name}
+        for n, name in enumerate(("mara", "tom"))
+    ]
     masks = [torch.zeros(1, 64, 64), torch.zeros(32, 32)]
     masks[0][:, :, :32], masks[1][16:] = 1, 1
     uses = [(make_use(tiny_sd15, "mara", 1),), (make_use(tiny_sd15, "tom", 2),)]
@@ -109,12 +112,22 @@ def test_eight_files_of_a_stock_loader_train_one_concept(server):
         "1": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0}},
         "2": {"class_type": "LoadImageDataSetFromFolder", "inputs": {"folder": "eight"}},
         "3": {"class_type": "MixOfShowDataset", "inputs": {**facts, "images": ["2", 0]}},
-        "4": {"class_type": "MixOfShowTrain", "inputs": {
-            "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "dataset": ["3", 0], "preset": "Textual Inversion",
-            "quality": "draft", "steps": 1, "seed": 0, "save_as": "",
-        }},
+        "4": {
+            "class_type": "MixOfShowTrain",
+            "inputs": {
+                "model": ["1", 0],
+                "clip": ["1", 1],
+                "vae": ["1", 2],
+                "dataset": ["3", 0],
+                "preset": "Textual Inversion",
+                "quality": "draft",
+                "steps": 1,
+                "seed": 0,
+                "save_as": "",
+            },
+        },
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 2]}},
-    }  # fmt: skip
+    }
     outputs = server.run(graph)
     (report,) = outputs["5"]["text"]
     assert "8 pictures" in report and "64x64, 72x64" in report

@@ -34,14 +34,22 @@ CONTRACTS = {
     "MixOfShowTrain": Contract(
         ("MIXOFSHOW_CONCEPTS", "IMAGE", "LOSS_MAP", "STRING", "IMAGE"),
         {
-            "model": "MODEL", "clip": "CLIP", "vae": "VAE", "dataset": "MIXOFSHOW_DATASET", "preset": "COMBO",
-            "quality": "COMBO", "steps": "INT", "seed": "INT", "save_as": "STRING",
+            "model": "MODEL",
+            "clip": "CLIP",
+            "vae": "VAE",
+            "dataset": "MIXOFSHOW_DATASET",
+            "preset": "COMBO",
+            "quality": "COMBO",
+            "steps": "INT",
+            "seed": "INT",
+            "save_as": "STRING",
         },
         {"settings": "MIXOFSHOW_SETTINGS", "concepts": "MIXOFSHOW_CONCEPTS"},
         {"preset": "ED-LoRA", "quality": "standard", "steps": 0, "seed": 0, "save_as": ""},
     ),
     "MixOfShowCast": Contract(
-        ("MIXOFSHOW_CONCEPTS", "STRING"), {"cast": "STRING"},
+        ("MIXOFSHOW_CONCEPTS", "STRING"),
+        {"cast": "STRING"},
         {"concepts": "MIXOFSHOW_CONCEPTS", "model": "MODEL", "clip": "CLIP"},
         {"cast": '{"version": 1, "rows": []}'},
     ),
@@ -54,8 +62,12 @@ CONTRACTS = {
     "MixOfShowFuse": Contract(
         ("MODEL", "CLIP", "MIXOFSHOW_CONCEPTS", "STRING", "IMAGE"),
         {
-            "model": "MODEL", "clip": "CLIP", "concepts": "MIXOFSHOW_CONCEPTS", "method": "COMBO",
-            "calibration": "COMBO", "save_as": "STRING",
+            "model": "MODEL",
+            "clip": "CLIP",
+            "concepts": "MIXOFSHOW_CONCEPTS",
+            "method": "COMBO",
+            "calibration": "COMBO",
+            "save_as": "STRING",
         },
         {"settings": "MIXOFSHOW_SETTINGS"},
         {"method": "exact", "calibration": "standard", "save_as": ""},
@@ -73,8 +85,15 @@ CONTRACTS = {
     "MixOfShowRegionControl": Contract(
         ("CONDITIONING", "CONDITIONING"),
         {
-            "positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE",
-            "regions": "MIXOFSHOW_REGIONS", "strength": "FLOAT", "outside": "FLOAT", "start": "FLOAT", "end": "FLOAT",
+            "positive": "CONDITIONING",
+            "negative": "CONDITIONING",
+            "control_net": "CONTROL_NET",
+            "image": "IMAGE",
+            "regions": "MIXOFSHOW_REGIONS",
+            "strength": "FLOAT",
+            "outside": "FLOAT",
+            "start": "FLOAT",
+            "end": "FLOAT",
         },
         {},
         {"strength": 1.0, "outside": 1.0, "start": 0.0, "end": 1.0},
@@ -94,23 +113,44 @@ CONTRACTS = {
         {"format": "concept", "size": "auto", "save_as": ""},
     ),
     "MixOfShowInspect": Contract(
-        ("STRING", "IMAGE"), {"file": "COMBO"}, {"concepts": "MIXOFSHOW_CONCEPTS"},
+        ("STRING", "IMAGE"),
+        {"file": "COMBO"},
+        {"concepts": "MIXOFSHOW_CONCEPTS"},
         {"file": "(the connected concepts)"},
     ),
     "MixOfShowCompare": Contract(
         ("IMAGE", "IMAGE", "IMAGE", "STRING"),
         {
-            "model": "MODEL", "clip": "CLIP", "vae": "VAE", "concepts": "MIXOFSHOW_CONCEPTS", "latent_image": "LATENT",
-            "prompts": "STRING", "negative": "STRING", "ways": "STRING", "calibration": "COMBO", "seed": "INT",
-            "steps": "INT", "cfg": "FLOAT", "sampler_name": "COMBO", "scheduler": "COMBO",
+            "model": "MODEL",
+            "clip": "CLIP",
+            "vae": "VAE",
+            "concepts": "MIXOFSHOW_CONCEPTS",
+            "latent_image": "LATENT",
+            "prompts": "STRING",
+            "negative": "STRING",
+            "ways": "STRING",
+            "calibration": "COMBO",
+            "seed": "INT",
+            "steps": "INT",
+            "cfg": "FLOAT",
+            "sampler_name": "COMBO",
+            "scheduler": "COMBO",
         },
         {
-            "regions": "MIXOFSHOW_REGIONS", "settings": "MIXOFSHOW_SETTINGS", "other_model": "MODEL",
+            "regions": "MIXOFSHOW_REGIONS",
+            "settings": "MIXOFSHOW_SETTINGS",
+            "other_model": "MODEL",
             "other_clip": "CLIP",
         },
         {
-            "prompts": "a photo of {name}", "negative": "", "calibration": "standard", "seed": 0, "steps": 20,
-            "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "normal",
+            "prompts": "a photo of {name}",
+            "negative": "",
+            "calibration": "standard",
+            "seed": 0,
+            "steps": 20,
+            "cfg": 7.0,
+            "sampler_name": "dpmpp_2m",
+            "scheduler": "normal",
             "ways": "base, each, sum, average, fused, fused + regions, routed",
         },
     ),
@@ -120,7 +160,7 @@ CONTRACTS = {
         {"references": "IMAGE", "dataset": "MIXOFSHOW_DATASET", "clip_vision": "CLIP_VISION"},
         {"texts": "", "evaluator": "", "crop": "center"},
     ),
-}  # fmt: skip
+}
 SETTINGS_NODES = {  # any number of widgets, one output
     "MixOfShowTrainSettings": ("MIXOFSHOW_SETTINGS",),
     "MixOfShowFusionSettings": ("MIXOFSHOW_SETTINGS",),
@@ -228,10 +268,17 @@ def test_nodes_are_found_by_what_people_type_where_the_host_has_aliases(listed):
     assert all(not found_by(name, Older) for name in listed)
     words = {name: Newer(**found_by(name, Newer)).search_aliases for name in listed}
     wanted = {
-        "regional prompt": "Regions", "attention couple": "Place", "mask prompt": "Regions", "region": "Regions",
-        "merge lora": "Fuse", "multi lora": "Fuse", "character": "LoadConcept", "lora train": "Train",
-        "dreambooth": "Train", "textual inversion": "Train",
-    }  # fmt: skip
+        "regional prompt": "Regions",
+        "attention couple": "Place",
+        "mask prompt": "Regions",
+        "region": "Regions",
+        "merge lora": "Fuse",
+        "multi lora": "Fuse",
+        "character": "LoadConcept",
+        "lora train": "Train",
+        "dreambooth": "Train",
+        "textual inversion": "Train",
+    }
     assert not [typed for typed, name in wanted.items() if typed not in words[f"MixOfShow{name}"]]
     assert all(info.get("search_aliases", words[name]) == words[name] for name, info in listed.items())
 

@@ -88,9 +88,10 @@ def test_a_cancelled_training_says_on_the_node_what_was_saved_and_how_to_go_on(s
     step = saved.stem.removeprefix("halted-step")
     assert not said["add"]
     assert said["text"].splitlines() == [
-        f"Stopped at step {step} of 6000.", f"Saved as it is now, for use: {saved}",
+        f"Stopped at step {step} of 6000.",
+        f"Saved as it is now, for use: {saved}",
         "To go on from this step, queue the same settings again.",
-    ]  # fmt: skip
+    ]
     kinds = [kind for kind, _ in heard.events]
     assert kinds.index("mixofshow_said") < kinds.index("execution_interrupted")  # nothing comes from a node after that
     with listening(server) as heard:
@@ -116,19 +117,34 @@ def two(server, tiny_sd15):
 
 def with_two(graph: dict) -> dict:
     for name, before in (("mara", None), ("finn", "mara")):
-        inputs = {"file": f"mixofshow/words_{name}.safetensors", "trigger": "", "name": "", "strength": 1.0,
-                  "role": "auto"} | ({"concepts": [before, 0]} if before else {})  # fmt: skip
+        inputs = {
+            "file": f"mixofshow/words_{name}.safetensors",
+            "trigger": "",
+            "name": "",
+            "strength": 1.0,
+            "role": "auto",
+        } | ({"concepts": [before, 0]} if before else {})
         graph[name] = {"class_type": "MixOfShowLoadConcept", "inputs": inputs}
     return graph
 
 
 def test_fuse_says_whose_turn_it_is_and_how_long_it_takes(server, two):
-    graph = with_two({
-        "base": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0, "native_size": 64}},
-        "fuse": {"class_type": "MixOfShowFuse", "inputs": {
-            "model": ["base", 0], "clip": ["base", 1], "concepts": ["finn", 0], "method": "exact",
-            "calibration": "quick", "save_as": ""}},
-    })  # fmt: skip
+    graph = with_two(
+        {
+            "base": {"class_type": "MosTestTinyBase", "inputs": {"family": "sd15", "seed": 0, "native_size": 64}},
+            "fuse": {
+                "class_type": "MixOfShowFuse",
+                "inputs": {
+                    "model": ["base", 0],
+                    "clip": ["base", 1],
+                    "concepts": ["finn", 0],
+                    "method": "exact",
+                    "calibration": "quick",
+                    "save_as": "",
+                },
+            },
+        }
+    )
     with listening(server) as heard:
         outputs = server.run(graph)
     lines = heard.words("fuse")
@@ -162,8 +178,10 @@ def test_place_says_who_is_where_and_which_word_is_nearly_a_name(server, two):
 
     outputs = run("a fine street", "marra at sea")
     lines = outputs["2"]["text"][0].splitlines()
-    assert "WARNING: 'marra' in the prompt of region 'left' is no concept and is read as a plain word; " \
-           "did you mean mara?" in lines  # fmt: skip
+    assert (
+        "WARNING: 'marra' in the prompt of region 'left' is no concept and is read as a plain word; "
+        "did you mean mara?" in lines
+    )
     assert "WARNING: no region names concept 'mara'; it is not used." in lines
     assert not any("fine" in line for line in lines)  # one letter from finn, and a common word
     assert all(line.startswith("WARNING") for line in lines)
@@ -185,8 +203,9 @@ def test_a_fused_clip_is_told_by_its_names(tiny_sd15):
     text = MixOfShowPlace.execute(tiny_sd15.model, clip, "mara, marra's friend", "").ui.as_dict()["text"][0]
     assert text.splitlines() == [
         "WARNING: 'marra' in the prompt is no concept and is read as a plain word; did you mean mara?",
-        "mara: the whole picture", "known here and named nowhere: finn",
-    ]  # fmt: skip
+        "mara: the whole picture",
+        "known here and named nowhere: finn",
+    ]
     plain = MixOfShowPlace.execute(tiny_sd15.model, tiny_sd15.clip, "a cat", "").ui.as_dict()["text"][0]
     assert plain == "CLIP knows no concept here: the prompts are read as plain text."
 

@@ -52,8 +52,10 @@ def hed() -> dict[str, torch.Tensor]:
                 state |= {f"block{block}.convs.{layer}.weight": kernel, f"block{block}.convs.{layer}.bias": bias}
             kernel, bias = read(f"dsn{block}")
             part = 5 * share.flatten()[block - 1]
-            state |= {f"block{block}.projection.weight": part * kernel,
-                      f"block{block}.projection.bias": part * bias + rest}  # fmt: skip
+            state |= {
+                f"block{block}.projection.weight": part * kernel,
+                f"block{block}.projection.bias": part * bias + rest,
+            }
     return state
 
 

@@ -93,8 +93,7 @@ def test_a_stock_loader_of_the_same_file_counts(base, uses, tmp_path):
 
     path = tmp_path / "mara.safetensors"
     write_concept(path, uses[0].concept)
-    model, clip = comfy.sd.load_lora_for_models(
-        base.model, base.clip, comfy.utils.load_torch_file(str(path)), 0.7, 0.7)
+    model, clip = comfy.sd.load_lora_for_models(base.model, base.clip, comfy.utils.load_torch_file(str(path)), 0.7, 0.7)
     with pytest.raises(MixOfShowError, match=r"MODEL and CLIP already.*LoRA loader"):
         check_unapplied(model, clip, uses, "Fuse")
     assert carries(model, uses[0].concept) and not carries(model, uses[1].concept)

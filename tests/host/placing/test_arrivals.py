@@ -66,7 +66,8 @@ def test_routed_concepts_act_on_a_zeroed_and_on_a_stock_negative(tiny_sd15, warn
     """As the same concept patched into MODEL does: else guidance would multiply the concept itself."""
     base, use = tiny_sd15, make_use(tiny_sd15, "mara", 1, text=False)
     placed = MixOfShowPlace.execute(
-        base.model, base.clip, "a street", "bad", regions({"prompt": "mara in a hat"}), [use]).result
+        base.model, base.clip, "a street", "bad", regions({"prompt": "mara in a hat"}), [use]
+    ).result
     model, wanted, _ = alone(base, use, "mara in a hat", "bad")
     said = []
     for negative in (zeroed(placed[1]), stock(base.clip, "something else")):
@@ -171,8 +172,18 @@ def test_tiles_with_the_canvas_own_proportions_are_told(sd15, warned):
     def work(latent, prompt="a", node="3"):
         with CurrentNodeContext(prompt, node, None), torch.inference_mode():
             comfy.sample.sample(
-                sd15.patched, noise[..., : latent.shape[-2], : latent.shape[-1]], 1, 4.0, "euler", "normal", positive,
-                sd15.cond(sd15.n), latent, denoise=0.5, seed=1, disable_pbar=True,
+                sd15.patched,
+                noise[..., : latent.shape[-2], : latent.shape[-1]],
+                1,
+                4.0,
+                "euler",
+                "normal",
+                positive,
+                sd15.cond(sd15.n),
+                latent,
+                denoise=0.5,
+                seed=1,
+                disable_pbar=True,
             )
         return warned()
 
@@ -188,7 +199,8 @@ def test_tiles_with_the_canvas_own_proportions_are_told(sd15, warned):
 
 def test_place_marks_what_it_gives(tiny_sd15):
     model, positive, _ = MixOfShowPlace.execute(
-        tiny_sd15.model, tiny_sd15.clip, "a street", "", regions({"prompt": "a dog"})).result
+        tiny_sd15.model, tiny_sd15.clip, "a street", "", regions({"prompt": "a dog"})
+    ).result
     carrier = positive[0][1]["model_conds"][KEY]
     assert isinstance(carrier, PayloadCond) and torch.equal(carrier.cond.text, positive[0][0])
     assert carrier.cond.text is not positive[0][0] and KEY in model.attachments

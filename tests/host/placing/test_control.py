@@ -59,9 +59,7 @@ def stock(case, control, picture, strength=0.7, start=0.0, end=1.0, before=None)
 def ours(case, control, picture, *regions, outside=1.0, strength=0.7, start=0.0, end=1.0, before=None, **top):
     conds = before or (case.cond(case.a), case.cond(case.n))
     placed = case.map(*regions, **top)
-    return MixOfShowRegionControl.execute(
-        *conds, control, picture, placed, strength, outside, start, end
-    ).result
+    return MixOfShowRegionControl.execute(*conds, control, picture, placed, strength, outside, start, end).result
 
 
 def sample(case, conds, **more):

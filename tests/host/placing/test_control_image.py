@@ -117,8 +117,15 @@ def test_the_other_nets_run_through_with_weights_of_their_files(detector_package
 
     lines = detectors.made(Generator(3, 1, 3))
     body, hand, face = (detectors.made(net(), net is not FaceNet) for net in (bodypose_model, handpose_model, FaceNet))
-    with detectors.weights({"sk_model.pth": lines, "sk_model2.pth": lines, "body_pose_model.pth": body,
-                            "hand_pose_model.pth": hand, "facenet.pth": face}):  # fmt: skip
+    with detectors.weights(
+        {
+            "sk_model.pth": lines,
+            "sk_model2.pth": lines,
+            "body_pose_model.pth": body,
+            "hand_pose_model.pth": hand,
+            "facenet.pth": face,
+        }
+    ):
         assert make(square, "lineart").shape == square.shape
         assert not make(square, "openpose").any()
 
@@ -145,11 +152,14 @@ def test_dwpose_without_its_packages_says_so(detector_package, square):
         make(square, "dwpose")
 
 
-@pytest.mark.parametrize(("image", "kind", "message"), [
-    (torch.zeros(0, 8, 8, 3), "lines", "connect one"),
-    (torch.zeros(1, 8, 8, 1), "lines", "connect one"),
-    (torch.zeros(1, 8, 8, 3), "depth", "unknown kind 'depth'; known: lines, canny"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (torch.zeros(0, 8, 8, 3), "lines", "connect one"),
+        (torch.zeros(1, 8, 8, 1), "lines", "connect one"),
+        (torch.zeros(1, 8, 8, 3), "depth", "unknown kind 'depth'; known: lines, canny"),
+    ],
+)
 def test_bad_input(image, kind, message):
     with pytest.raises(MixOfShowError, match=message):
         make(image, kind)

@@ -11,17 +11,22 @@ from mos_pack.nodes.bridge.host import text
 from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import NO_REGIONS, MixOfShowRegions
-from mos_tests.host.server import ServerError
-from mos_tests.host.placing.test_regions import Case
-from mos_tests.host.server.test_server import sampling_graph
 from mos_tests.host.model.test_text import widths_of
+from mos_tests.host.pack.test_server import sampling_graph
+from mos_tests.host.placing.test_regions import Case
+from mos_tests.host.server import ServerError
 from mos_tests.unit.builders import make_concept
 from PIL import Image
 
-HALVES = json.dumps({"version": 1, "regions": [
-    {"id": name, "shape": {"type": "rect", "x": x, "y": 0, "width": 0.5, "height": 1}, "prompt": ""}
-    for name, x in (("left", 0), ("right", 0.5))
-]})  # fmt: skip
+HALVES = json.dumps(
+    {
+        "version": 1,
+        "regions": [
+            {"id": name, "shape": {"type": "rect", "x": x, "y": 0, "width": 0.5, "height": 1}, "prompt": ""}
+            for name, x in (("left", 0), ("right", 0.5))
+        ],
+    }
+)
 
 
 @pytest.fixture
@@ -37,8 +42,10 @@ def knowing(base):
 
 
 def regions(*entries, **top):
-    filled = [{"id": f"r{n}", "shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1}, **entry}
-              for n, entry in enumerate(entries)]  # fmt: skip
+    filled = [
+        {"id": f"r{n}", "shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1}, **entry}
+        for n, entry in enumerate(entries)
+    ]
     return MixOfShowRegions.execute(json.dumps({"version": 1, "regions": filled, **top}), 104, 72)[0]
 
 
@@ -72,8 +79,14 @@ def test_regions_node_without_regions_gives_an_empty_mask():
 
 
 def test_regions_node_checks_concepts():
-    document = json.dumps({"version": 1, "regions": [{"id": "a", "concept": "zoe", "shape": {
-        "type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}}]})  # fmt: skip
+    document = json.dumps(
+        {
+            "version": 1,
+            "regions": [
+                {"id": "a", "concept": "zoe", "shape": {"type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}}
+            ],
+        }
+    )
     with pytest.raises(MixOfShowError, match="region 'a' names concept 'zoe'.*mara"):
         MixOfShowRegions.execute(document, 104, 72, concepts=(ConceptUse(make_concept("mara")),))
 

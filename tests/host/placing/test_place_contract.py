@@ -63,8 +63,14 @@ def output_patch(model):
 
 
 FEATURES = (
-    freeu, freeu_v2, perturbed_attention, self_attention_guidance, deep_shrink, self_attention_patch, output_patch,
-)  # fmt: skip
+    freeu,
+    freeu_v2,
+    perturbed_attention,
+    self_attention_guidance,
+    deep_shrink,
+    self_attention_patch,
+    output_patch,
+)
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.__name__)
@@ -150,7 +156,17 @@ def test_a_second_pass_at_another_size(sd15):
         noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(2))
         with torch.inference_mode():
             return comfy.sample.sample(
-                model, noise, 2, 5.0, "euler", "normal", positive, sd15.cond(sd15.n), large, denoise=0.5, seed=2,
+                model,
+                noise,
+                2,
+                5.0,
+                "euler",
+                "normal",
+                positive,
+                sd15.cond(sd15.n),
+                large,
+                denoise=0.5,
+                seed=2,
                 disable_pbar=True,
             )
 
@@ -165,8 +181,21 @@ def test_sampling_in_two_parts(sd15):
     def run(latent, noise, start, last, finish):
         with torch.inference_mode():
             return comfy.sample.sample(
-                sd15.patched, noise, 4, 5.0, "euler", "normal", positive, sd15.cond(sd15.n), latent, start_step=start,
-                last_step=last, force_full_denoise=finish, disable_noise=start > 0, seed=1, disable_pbar=True,
+                sd15.patched,
+                noise,
+                4,
+                5.0,
+                "euler",
+                "normal",
+                positive,
+                sd15.cond(sd15.n),
+                latent,
+                start_step=start,
+                last_step=last,
+                force_full_denoise=finish,
+                disable_noise=start > 0,
+                seed=1,
+                disable_pbar=True,
             )
 
     noise = torch.randn(1, 4, 9, 13, generator=torch.Generator().manual_seed(1))
@@ -232,8 +261,10 @@ class TestDetailPass:
     def test_a_crop_with_the_picked_region_is_that_prompt(self, tiny_sd15, caplog):
         """A crop of any proportions: no warning, and the region's text everywhere."""
         base = tiny_sd15
-        placed = routing.regions({"name": "hat", "prompt": "a red hat", "shape": routing.box(0.1, 0.3), "end": 0.5},
-                                 {"prompt": "a dog", "shape": routing.box(0.5, 1)})  # fmt: skip
+        placed = routing.regions(
+            {"name": "hat", "prompt": "a red hat", "shape": routing.box(0.1, 0.3), "end": 0.5},
+            {"prompt": "a dog", "shape": routing.box(0.5, 1)},
+        )
         picked, mask = MixOfShowPickRegion.execute(placed, "hat").result
         assert mask.shape == (1, 72, 96) and 0.1 < mask.mean() < 0.3
         with caplog.at_level("WARNING", logger="mixofshow"):
@@ -254,6 +285,15 @@ def square(placed):
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         return comfy.sample.sample(
-            model, noise, 1, 4.0, "euler", "normal", positive, negative, torch.zeros_like(noise), seed=3,
+            model,
+            noise,
+            1,
+            4.0,
+            "euler",
+            "normal",
+            positive,
+            negative,
+            torch.zeros_like(noise),
+            seed=3,
             disable_pbar=True,
         )

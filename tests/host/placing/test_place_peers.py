@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 import torch
-from mos_tests.host.runtime import ROOT
 from mos_tests.host.placing.test_regions import NEAR, Case, gap, rect
+from mos_tests.host.runtime import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 from mos_tests.host.nodes.listening import listening
-from mos_tests.host.placing.test_place import picture
 from mos_tests.host.nodes.test_words_on_nodes import assert_every_node_speaks
+from mos_tests.host.placing.test_place import picture
 from mos_world.workflows.graphs import build_workflow, to_api
 from mos_world.workflows.placing import WORKFLOWS
 

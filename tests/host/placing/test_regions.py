@@ -56,8 +56,18 @@ class Case:
         negative = negative or self.cond(self.n)
         with torch.inference_mode():
             return comfy.sample.sample(
-                model, noise, steps, cfg, sampler, "normal", positive, negative, latent, seed=1,
-                noise_mask=noise_mask, disable_pbar=True,
+                model,
+                noise,
+                steps,
+                cfg,
+                sampler,
+                "normal",
+                positive,
+                negative,
+                latent,
+                seed=1,
+                noise_mask=noise_mask,
+                disable_pbar=True,
             )
 
 
@@ -223,8 +233,9 @@ def test_second_queue_is_the_first_and_leaves_nothing(case):
 def test_patching_twice_is_patching_once(sd15):
     again = patch_model(sd15.patched)
     assert again is sd15.patched
-    assert patch_model(sd15.patched.clone()).model_options["transformer_options"]["patches"]["attn2_patch"] == (
-        sd15.patched.model_options["transformer_options"]["patches"]["attn2_patch"]
+    assert (
+        patch_model(sd15.patched.clone()).model_options["transformer_options"]["patches"]["attn2_patch"]
+        == (sd15.patched.model_options["transformer_options"]["patches"]["attn2_patch"])
     )
     assert KEY not in sd15.model.attachments
 

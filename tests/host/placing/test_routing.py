@@ -155,8 +155,10 @@ def test_two_concepts_do_not_touch_each_other_in_the_first_layers(base, uses):
         model.set_model_attn1_patch(spy)
         sample((model, *placed[1:]), steps=1)
 
-    both = regions({"concept": "mara", "prompt": "x", "shape": box(0, 0.5)},
-                   {"concept": "tom", "prompt": "x", "shape": box(0.5, 1)})  # fmt: skip
+    both = regions(
+        {"concept": "mara", "prompt": "x", "shape": box(0, 0.5)},
+        {"concept": "tom", "prompt": "x", "shape": box(0.5, 1)},
+    )
     record("both", MixOfShowPlace.execute(base.model, base.clip, "people", "bad", both, uses).result)
     for use, half in ((uses[0], slice(0, 6)), (uses[1], slice(6, 12))):
         name = use.concept.name
@@ -240,8 +242,12 @@ def without_time(use):
 
 def test_large_convolutions_are_routed_and_time_layers_are_listed(base, caplog):
     use = kernel_use(base, "mara", 5)
-    assert {"diffusion_model.input_blocks.0.0", "diffusion_model.input_blocks.3.0.op", "diffusion_model.out.2",
-            "diffusion_model.output_blocks.5.2.conv"} < set(use.concept.deltas)  # fmt: skip
+    assert {
+        "diffusion_model.input_blocks.0.0",
+        "diffusion_model.input_blocks.3.0.op",
+        "diffusion_model.out.2",
+        "diffusion_model.output_blocks.5.2.conv",
+    } < set(use.concept.deltas)
     wanted = sample(alone(base, without_time(use), "mara", "bad"))
     with caplog.at_level("WARNING", logger="mixofshow"):
         full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
@@ -314,8 +320,9 @@ class TestErrors:
 
     def test_other_base(self, base, uses):
         layer = next(name for name in uses[0].concept.deltas if name.endswith("attn2.to_q"))
-        wrong = Concept(uses[0].concept.entries, {layer: LowRank(torch.randn(7, 2), torch.randn(2, 5))},
-                        uses[0].concept.base, {})  # fmt: skip
+        wrong = Concept(
+            uses[0].concept.entries, {layer: LowRank(torch.randn(7, 2), torch.randn(2, 5))}, uses[0].concept.base, {}
+        )
         with pytest.raises(MixOfShowError, match="does not fit MODEL and CLIP: Layer .* Connect the base it was"):
             MixOfShowPlace.execute(base.model, base.clip, "a", "", regions({"concept": "mara"}), [ConceptUse(wrong)])
 

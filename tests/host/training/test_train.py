@@ -90,9 +90,7 @@ def opened(base, **changes):
     request = ask(base, **changes)
     with torch.inference_mode():
         samples = training_run.encode_pictures(request)
-    with training.host_for_training(
-        base.model, base.clip, request.settings, request.index
-    ) as host:
+    with training.host_for_training(base.model, base.clip, request.settings, request.index) as host:
         samples = [training_run.ordinary(s) for s in samples]
         trainables = training_run.make_trainables(request)
         generator = torch.Generator().manual_seed(3)
@@ -236,6 +234,7 @@ def test_over_fitting_one_flat_picture_lowers_the_loss(lean):
     """Measured on batches of fixed noise and timesteps, because the loss of single steps jumps with the timestep."""
     data = pictures(count=1, flat=True)
     with opened(lean, data=data, steps=16, lr_unet=5e-3, noise_offset=0.0) as (host, trainables, samples, settings):
+
         def measure():
             with torch.no_grad():
                 return sum(float(loop.batch_loss(host, samples, trainables, settings, 1, d)) for d in range(6))
@@ -259,8 +258,13 @@ def test_presets_train_what_they_say_and_equal_seeds_give_equal_bytes(lean, pres
     rows = [embedding.rows["clip_l"].shape[0] for embedding in entry.embeddings]
     everything = sum(m.weight.dim() > 1 for m in lean.model.model.diffusion_model.modules() if hasattr(m, "weight"))
     expected = {
-        "ED-LoRA": ([7, 7], 64), "P+": ([7], 0), "Textual Inversion": ([1], 0), "LoRA": ([], 64),
-        "LoRA with a word": ([1], 64), "Custom Diffusion": ([1], 14), "DreamBooth": ([], everything),
+        "ED-LoRA": ([7, 7], 64),
+        "P+": ([7], 0),
+        "Textual Inversion": ([1], 0),
+        "LoRA": ([], 64),
+        "LoRA with a word": ([1], 64),
+        "Custom Diffusion": ([1], 14),
+        "DreamBooth": ([], everything),
     }[preset.removesuffix(" (reference)")]
     assert (rows, len(concept.deltas)) == expected
     full = preset.startswith(("Custom", "Dream"))
@@ -330,7 +334,8 @@ def test_a_damaged_newest_snapshot_costs_its_own_steps_only(lean, monkeypatch, c
         resumed = training_run.run_training(ask(lean, steps=8))
     assert f"{kept[1]} is damaged" in caplog.text
     assert resumed.notes[:2] == (
-        "a damaged snapshot was passed over", "continued from step 4 of 8, where this run was stopped"
+        "a damaged snapshot was passed over",
+        "continued from step 4 of 8, where this run was stopped",
     )
     assert resumed.path.read_bytes() == expected
     assert not list(files.work_folder("training").glob("*"))
@@ -360,10 +365,23 @@ def test_masks_and_long_captions_and_odd_settings_run(lean):
     shots = (replace(concept.pictures[0], mask=mask, caption=f"zorbo, {long}"), replace(concept.pictures[1], mask=mask))
     data = TrainingSet((replace(concept, pictures=shots),))
     with torch.inference_mode():
-        result = training_run.run_training(ask(
-            lean, data=data, slots=2, loss_mask="object", dropout=0.2, min_snr=5.0, clip_gradient=1.0, accumulation=2,
-            embedding_rows="resolutions", flip=True, schedule="cosine", warmup_steps=1, caption_dropout=0.2,
-        ))
+        result = training_run.run_training(
+            ask(
+                lean,
+                data=data,
+                slots=2,
+                loss_mask="object",
+                dropout=0.2,
+                min_snr=5.0,
+                clip_gradient=1.0,
+                accumulation=2,
+                embedding_rows="resolutions",
+                flip=True,
+                schedule="cosine",
+                warmup_steps=1,
+                caption_dropout=0.2,
+            )
+        )
     assert all(np.isfinite(result.losses))
     assert result.concept.entries[0].embeddings[0].index == (0, 1, 1, 1, 1, 0, 0)
 
@@ -382,7 +400,8 @@ def test_previews_are_drawn_while_training(lean, monkeypatch):
     shown = []
     original = training_run.Progress.step
     monkeypatch.setattr(
-        training_run.Progress, "step",
+        training_run.Progress,
+        "step",
         lambda self, done, preview=None, *others, **more: (shown.append(preview), original(self, done)),
     )
     with torch.inference_mode():
@@ -403,8 +422,23 @@ def test_settings_of_the_dataclass_are_all_reachable_or_deliberate():
     from mos_pack.nodes.train import MixOfShowTrainSettings
 
     shown = {item.id for item in MixOfShowTrainSettings.define_schema().inputs}
-    hidden = {"method", "words", "text_lora", "unet_lora", "alpha", "weight_decay", "steps", "slots", "variants",
-              "templates", "caption_dropout", "full_weights", "with_class", "detach_bos", "size_captions"}
+    hidden = {
+        "method",
+        "words",
+        "text_lora",
+        "unet_lora",
+        "alpha",
+        "weight_decay",
+        "steps",
+        "slots",
+        "variants",
+        "templates",
+        "caption_dropout",
+        "full_weights",
+        "with_class",
+        "detach_bos",
+        "size_captions",
+    }
     assert shown | hidden == set(TrainSettings().to_json()) and not shown & hidden
 
 

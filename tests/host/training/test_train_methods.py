@@ -102,15 +102,21 @@ def test_attention_regularisation_draws_the_words_into_the_mask(lean):
 
             def outside(host=host, samples=samples, trainables=trainables, settings=settings):
                 with_term = loop.batch_loss(host, samples, trainables, settings, 0, 0)
-                plain = loop.batch_loss(
-                    host, samples, trainables, replace(settings, attention_weight=0.0), 0, 0
-                )
+                plain = loop.batch_loss(host, samples, trainables, replace(settings, attention_weight=0.0), 0, 0)
                 return float((with_term - plain).detach())
 
             before = outside()
             assert before > 0
-            loop.train(host, samples, trainables, training_run.make_optimizer(trainables, settings), settings, 0,
-                       training_run.RunState(), lambda report: None)
+            loop.train(
+                host,
+                samples,
+                trainables,
+                training_run.make_optimizer(trainables, settings),
+                settings,
+                0,
+                training_run.RunState(),
+                lambda report: None,
+            )
             assert outside() < before
 
 

@@ -28,35 +28,64 @@ def graph(family="sd15", steps=2, seed=0, dataset=None, **train):
         "data": {
             "class_type": "MixOfShowDataset",
             "inputs": {
-                "name": "zorbo", "class_word": "person", "kind": "character", "folder": "zorbo", "captions": "auto",
-            } | (dataset or {}),
+                "name": "zorbo",
+                "class_word": "person",
+                "kind": "character",
+                "folder": "zorbo",
+                "captions": "auto",
+            }
+            | (dataset or {}),
         },
         "settings": {
             "class_type": "MixOfShowTrainSettings",
             "inputs": {
-                "rank": 2, "lr_embedding": 0.0, "lr_text": 0.0, "lr_unet": 0.0, "batch": 2, "accumulation": 1,
-                "embedding_rows": "from preset", "schedule": "from preset", "warmup_steps": 0, "noise_offset": -1.0,
-                "min_snr": -1.0, "clip_gradient": -1.0, "norm_stop": -2.0, "loss_mask": "from preset",
-                "crop_chance": -1.0, "scale_min": 0.0, "flip": "from preset", "shuffle_captions": "from preset",
+                "rank": 2,
+                "lr_embedding": 0.0,
+                "lr_text": 0.0,
+                "lr_unet": 0.0,
+                "batch": 2,
+                "accumulation": 1,
+                "embedding_rows": "from preset",
+                "schedule": "from preset",
+                "warmup_steps": 0,
+                "noise_offset": -1.0,
+                "min_snr": -1.0,
+                "clip_gradient": -1.0,
+                "norm_stop": -2.0,
+                "loss_mask": "from preset",
+                "crop_chance": -1.0,
+                "scale_min": 0.0,
+                "flip": "from preset",
+                "shuffle_captions": "from preset",
                 "dropout": -1.0,
-                "checkpointing": "from preset", "precision": "from preset", "snapshot_every": 100,
+                "checkpointing": "from preset",
+                "precision": "from preset",
+                "snapshot_every": 100,
                 "preview_every": 1,
             },
         },
         "train": {
             "class_type": "MixOfShowTrain",
             "inputs": {
-                "model": ["base", 0], "clip": ["base", 1], "vae": ["base", 2], "dataset": ["data", 0],
-                "settings": ["settings", 0], "preset": "ED-LoRA", "quality": "draft", "steps": steps, "seed": seed,
+                "model": ["base", 0],
+                "clip": ["base", 1],
+                "vae": ["base", 2],
+                "dataset": ["data", 0],
+                "settings": ["settings", 0],
+                "preset": "ED-LoRA",
+                "quality": "draft",
+                "steps": steps,
+                "seed": seed,
                 "save_as": "",
-            } | train,
+            }
+            | train,
         },
         "sheet": {"class_type": "PreviewImage", "inputs": {"images": ["data", 1]}},
         "report": {"class_type": "PreviewAny", "inputs": {"source": ["data", 2]}},
         "samples": {"class_type": "PreviewImage", "inputs": {"images": ["train", 1]}},
         "loss": {"class_type": "LossGraphNode", "inputs": {"loss": ["train", 2], "filename_prefix": "loss"}},
         "path": {"class_type": "PreviewAny", "inputs": {"source": ["train", 3]}},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
@@ -139,7 +168,10 @@ def test_cancel_leaves_a_usable_file_and_the_log_says_where(server, folder):
 def test_custom_diffusion_with_class_pictures_buckets_and_a_validation_sheet(server, folder):
     nodes = graph(preset="Custom Diffusion", save_as="modifier")
     nodes["settings"]["inputs"] |= {
-        "prior_pictures": 2, "aspect": "buckets", "validate_every": 1, "validation_prompts": "zorbo",
+        "prior_pictures": 2,
+        "aspect": "buckets",
+        "validate_every": 1,
+        "validation_prompts": "zorbo",
     }
     path = server.run({key: nodes[key] for key in ("base", "data", "settings", "train", "path")})["path"]["text"][0]
     with safe_open(path, framework="pt") as file:

@@ -24,11 +24,16 @@ class Example:
         check_bounds(self, "Example")
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"count": 9}, "Example count is 9; it must be 1 to 8"), ({"count": 0}, "it must be 1 to 8"),
-    ({"share": float("nan")}, "Example share is nan; give a finite"), ({"share": float("inf")}, "finite"),
-    ({"way": "c"}, "Example way is 'c'; choose one of a, b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"count": 9}, "Example count is 9; it must be 1 to 8"),
+        ({"count": 0}, "it must be 1 to 8"),
+        ({"share": float("nan")}, "Example share is nan; give a finite"),
+        ({"share": float("inf")}, "finite"),
+        ({"way": "c"}, "Example way is 'c'; choose one of a, b"),
+    ],
+)
 def test_a_value_out_of_bounds_is_refused(change, told):
     with pytest.raises(MixOfShowError, match=told):
         Example(**change)
@@ -44,16 +49,19 @@ def test_what_says_not_touched_is_no_value_of_the_setting():
 @pytest.mark.parametrize("settings", [TrainSettings, FusionSettings])
 def test_every_number_and_word_of_the_settings_has_bounds(settings):
     plain = settings()
-    bare = {entry.name for entry in fields(settings)
-            if isinstance(getattr(plain, entry.name), (int, float, str)) and not isinstance(
-                getattr(plain, entry.name), bool)} - set(bounds_of(settings))  # fmt: skip
+    bare = {
+        entry.name
+        for entry in fields(settings)
+        if isinstance(getattr(plain, entry.name), (int, float, str))
+        and not isinstance(getattr(plain, entry.name), bool)
+    } - set(bounds_of(settings))
     assert bare == FREE[settings]
 
 
 @pytest.mark.parametrize("settings", [TrainSettings, FusionSettings])
 def test_the_settings_ask_their_bounds(settings):
     for name, bounds in bounds_of(settings).items():
-        for value in (["neither"] if bounds.choices else [bounds.low - 1, bounds.high + 1]):
+        for value in ["neither"] if bounds.choices else [bounds.low - 1, bounds.high + 1]:
             with pytest.raises(MixOfShowError, match=rf"setting {name} is"):
                 settings(**{name: value})
 

@@ -27,15 +27,25 @@ def test_the_schema_names_the_fields_of_a_row():
     assert SCHEMA["properties"]["rows"]["maxItems"] == MAX_ROWS
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", "no JSON"), ("[]", '"version": 1'), (cast(extra=1), "nothing else"), (cast(5), "Row 1.*object"),
-    (cast({"file": "a", "on": 1}), "Row 1.*on must be true"), (cast({"file": 3}), "Row 1.*file must be a text"),
-    (cast({"file": "a"}, {"file": "b", "strength": "x"}), "Row 2.*strength must be a number"),
-    (cast({"file": "a", "text_strength": 99}), "text_strength must be a number from -10 to 10"),
-    (cast({"file": "a", "role": "hero"}), "use one of auto, concept"), (cast({"filee": "a"}), "unknown fields: filee"),
-    (cast({"name": "x"}), "Row 1 of the cast has no file"), (cast(*[{"file": "a"}] * 500), "500 rows; at most 64"),
-    ('{"version": 1, "rows": [' + "[" * 5000 + "]" * 5000 + "]}", "no JSON|object"), (" " * 300_000, "characters"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "no JSON"),
+        ("[]", '"version": 1'),
+        (cast(extra=1), "nothing else"),
+        (cast(5), "Row 1.*object"),
+        (cast({"file": "a", "on": 1}), "Row 1.*on must be true"),
+        (cast({"file": 3}), "Row 1.*file must be a text"),
+        (cast({"file": "a"}, {"file": "b", "strength": "x"}), "Row 2.*strength must be a number"),
+        (cast({"file": "a", "text_strength": 99}), "text_strength must be a number from -10 to 10"),
+        (cast({"file": "a", "role": "hero"}), "use one of auto, concept"),
+        (cast({"filee": "a"}), "unknown fields: filee"),
+        (cast({"name": "x"}), "Row 1 of the cast has no file"),
+        (cast(*[{"file": "a"}] * 500), "500 rows; at most 64"),
+        ('{"version": 1, "rows": [' + "[" * 5000 + "]" * 5000 + "]}", "no JSON|object"),
+        (" " * 300_000, "characters"),
+    ],
+)
 def test_bad_casts_name_the_row_and_the_field(text, words):
     with pytest.raises(MixOfShowError, match=words):
         parse_cast(text)
@@ -45,10 +55,19 @@ def test_a_row_that_is_off_may_have_no_file():
     assert parse_cast(cast({"on": False})) == (CastRow("", False),)
 
 
-@pytest.mark.parametrize(("stem", "name"), [
-    ("alice", "alice"), ("Alice (v2.1) [xl]", "Alice_v2_1_xl"), ("123-girl", "lora_123-girl"), ("???", "lora"),
-    ("ren\u00e9e", "ren\u00e9e"), ("\u7f8e\u54b2 v2", "\u7f8e\u54b2_v2"), ("x" * 90, "x" * 64), ("-a-", "a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("alice", "alice"),
+        ("Alice (v2.1) [xl]", "Alice_v2_1_xl"),
+        ("123-girl", "lora_123-girl"),
+        ("???", "lora"),
+        ("ren\u00e9e", "ren\u00e9e"),
+        ("\u7f8e\u54b2 v2", "\u7f8e\u54b2_v2"),
+        ("x" * 90, "x" * 64),
+        ("-a-", "a"),
+    ],
+)
 def test_a_file_name_becomes_a_legal_name(stem, name):
     assert name_of_file(stem) == name
 
@@ -87,11 +106,20 @@ def test_tags_only_suggest(lora):
     assert facts.trigger == "" and facts.suggestions == ("alice", "1girl")
 
 
-@pytest.mark.parametrize("content", [
-    "{", "[]", "5", '{"trainedWords": 3}', '{"trainedWords": [{"a": 1}, null, ""]}', "[" * 100_000,
-    '{"trainedWords": ["<script>alert(1)</script>"], "x": 1}', '{"trainedWords": ["' + "long " * 5000 + '"]}',
-    '{"trainedWords": ["\\u0000\\u0007"]}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "5",
+        '{"trainedWords": 3}',
+        '{"trainedWords": [{"a": 1}, null, ""]}',
+        "[" * 100_000,
+        '{"trainedWords": ["<script>alert(1)</script>"], "x": 1}',
+        '{"trainedWords": ["' + "long " * 5000 + '"]}',
+        '{"trainedWords": ["\\u0000\\u0007"]}',
+    ],
+)
 def test_broken_and_hostile_side_files_are_no_error(lora, content):
     for suffix in (".metadata.json", ".civitai.info", ".json"):
         beside(lora, suffix, content)

@@ -97,8 +97,10 @@ READERS = {
     "checkpointing": (lambda word: forced(settings.TrainSettings(), checkpointing=word).recomputes, ("on", "off")),
     "unsolved": (lambda word: fused(unsolved=word), UNSOLVED),
     "size": (resized, SIZES),
-    "method": (lambda word: fuse.merge(word, SOURCES, ["diffusion_model.a"], FusionSettings()),
-               [name for name, row in METHODS.items() if row.merge is not None]),
+    "method": (
+        lambda word: fuse.merge(word, SOURCES, ["diffusion_model.a"], FusionSettings()),
+        [name for name, row in METHODS.items() if row.merge is not None],
+    ),
     "role": (calibrated, ("concept", "style")),
     "kind": (kind_of, KINDS),
     "caption style": (captioned, captions.STYLES),
@@ -106,7 +108,7 @@ READERS = {
     "edges": (lambda word: cover(torch.ones(1, 1, 4, 4), (2, 2), word), EDGES),
     "overlap": (lambda word: blend_weights(torch.ones(1, 2, 4), torch.ones(2), torch.ones(2), word), OVERLAPS),
     "key style": (written, edlora.STYLES),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -125,10 +127,22 @@ def test_tables_hold_every_kind():
 def test_no_conditional_expression_chooses_by_one_word_of_a_list():
     """`a if word == "x" else b` gives b to every word of the future; `bounds.meaning` does not."""
     lists = {
-        **{word: "training" for part in ("SCHEDULES", "MASKS", "PRECISIONS", "LAYERS", "WORD_STARTS", "ASPECTS",
-           "OPTIMIZERS", "EMBEDDING_ROWS") for word in getattr(settings, part)},
+        **{
+            word: "training"
+            for part in (
+                "SCHEDULES",
+                "MASKS",
+                "PRECISIONS",
+                "LAYERS",
+                "WORD_STARTS",
+                "ASPECTS",
+                "OPTIMIZERS",
+                "EMBEDDING_ROWS",
+            )
+            for word in getattr(settings, part)
+        },
         **dict.fromkeys((*UNSOLVED, *EDGES, *OVERLAPS, *captions.STYLES, "staged", "own"), "others"),
-    }  # fmt: skip
+    }
     for word in ("auto", "none", "one", "average", "sum"):
         lists.pop(word, None)
     wrong = []

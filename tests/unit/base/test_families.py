@@ -26,8 +26,12 @@ from mos_pack.mixofshow_core.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "mixofshow_core" / "families"
-READERS = sorted(path for room in ("mixofshow_core", "nodes") for path in (ROOT / room).rglob("*.py")
-                 if FOLDER not in path.parents and "demo" not in path.parts)  # fmt: skip
+READERS = sorted(
+    path
+    for room in ("mixofshow_core", "nodes")
+    for path in (ROOT / room).rglob("*.py")
+    if FOLDER not in path.parents and "demo" not in path.parts
+)
 HOST_CLASSES = ("nodes/bridge/formats/layer_names.py",)  # the host's own configuration
 
 
@@ -71,7 +75,10 @@ def test_nobody_else_names_a_family_or_its_sizes(path):
     if path.relative_to(ROOT).as_posix() in HOST_CLASSES:
         return
     source = path.read_text(encoding="utf-8")
-    found = [ast.unparse(node) for node in ast.walk(ast.parse(source))
-             if isinstance(node, ast.Constant) and node.value in ("sd15", "sdxl", "-v", "sd-1024", 768, 2048)]
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and node.value in ("sd15", "sdxl", "-v", "sd-1024", 768, 2048)
+    ]
     found += re.findall(r"(?:size|height|width|side)\w* ?(?://|\*) ?8\b", source)
     assert not found, f"ask the row of mixofshow_core/families for {found}"

@@ -42,9 +42,14 @@ def test_two_fused_files_that_share_a_concept_are_told_apart_entry_by_entry():
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("", ["mara", "tom"]), ("mara=ann", ["ann", "tom"]), ("MARA = ann, <tom>=tim", ["ann", "tim"]),
-     ("mara=tom, tom=mara", ["tom", "mara"]), ("tom=tim\nmara=ann", ["ann", "tim"])],
-)  # fmt: skip
+    [
+        ("", ["mara", "tom"]),
+        ("mara=ann", ["ann", "tom"]),
+        ("MARA = ann, <tom>=tim", ["ann", "tim"]),
+        ("mara=tom, tom=mara", ["tom", "mara"]),
+        ("tom=tim\nmara=ann", ["ann", "tim"]),
+    ],
+)
 def test_some_of_several_are_renamed(text, names):
     both = Concept((make_entry("mara"), make_entry("tom", seed=1)), {}, BaseInfo("sd15"))
     assert [entry.name for entry in renamed(both, text).entries] == names
@@ -53,12 +58,14 @@ def test_some_of_several_are_renamed(text, names):
 
 @pytest.mark.parametrize(
     ("text", "message", "advice"),
-    [("ann", r"holds 2 concepts \(mara, tom\).*`mara=mara-b`", "mara=mara-b"),
-     ("nora=ann", "renames nora, which is not in this file: it holds mara, tom", "tom=ann"),
-     ("mara=tom", "calls two concepts of this file 'tom'; choose another name", "mara=tim"),
-     ("mara=", "write old=new.*`mara=mara-b, tom=tim`", "mara=mara-b, tom=tim"),
-     ("mara=a, mara=b", "every old name once", "mara=a")],
-)  # fmt: skip
+    [
+        ("ann", r"holds 2 concepts \(mara, tom\).*`mara=mara-b`", "mara=mara-b"),
+        ("nora=ann", "renames nora, which is not in this file: it holds mara, tom", "tom=ann"),
+        ("mara=tom", "calls two concepts of this file 'tom'; choose another name", "mara=tim"),
+        ("mara=", "write old=new.*`mara=mara-b, tom=tim`", "mara=mara-b, tom=tim"),
+        ("mara=a, mara=b", "every old name once", "mara=a"),
+    ],
+)
 def test_a_wrong_renaming_says_how_it_is_written(text, message, advice):
     both = Concept((make_entry("mara"), make_entry("tom", seed=1)), {}, BaseInfo("sd15"))
     with pytest.raises(MixOfShowError, match=message):
@@ -102,8 +109,9 @@ def xl(family="sdxl", source=None):
 def test_another_family_says_which_checkpoint_to_connect():
     with pytest.raises(MixOfShowError, match="made for SDXL, but MODEL is SD1.5. Connect a checkpoint of SDXL"):
         check_base(BaseInfo("sd15", None, 16), xl())
-    assert check_base(SDXL, xl()) == ["Concept mara was trained on base ffffffffffffffff; MODEL is aaaaaaaaaaaaaaaa "
-                                      "(same family, that is fine)."]  # fmt: skip
+    assert check_base(SDXL, xl()) == [
+        "Concept mara was trained on base ffffffffffffffff; MODEL is aaaaaaaaaaaaaaaa (same family, that is fine)."
+    ]
 
 
 def test_another_prediction_says_what_to_do():

@@ -20,11 +20,18 @@ from mos_pack.mixofshow_core.training.captions import with_name
 @pytest.mark.parametrize(
     "text",
     [
-        "mara", "a photo of Mara, smiling", "(mara:1.2)", "character:mara, smiling", "mara/finn",
+        "mara",
+        "a photo of Mara, smiling",
+        "(mara:1.2)",
+        "character:mara, smiling",
+        "mara/finn",
         "mara\u7684\u7167\u7247",
-        "\u5199\u771fmara", "\uff4d\uff41\uff52\uff41", "mara's hat", "mara\uac00",
+        "\u5199\u771fmara",
+        "\uff4d\uff41\uff52\uff41",
+        "mara's hat",
+        "mara\uac00",
     ],
-)  # fmt: skip
+)
 def test_a_name_is_found(text):
     assert names_in(text, ["mara"])
     assert with_name(text, "mara") == text
@@ -32,9 +39,20 @@ def test_a_name_is_found(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["maras", "tamara", "mara-lynn", "<mara-1>", "mara_2", "mara2", "embedding:people\\mara", "embedding:mara",
-     "<lora:mara:0.8>", "\u00e9mara", ""],
-)  # fmt: skip
+    [
+        "maras",
+        "tamara",
+        "mara-lynn",
+        "<mara-1>",
+        "mara_2",
+        "mara2",
+        "embedding:people\\mara",
+        "embedding:mara",
+        "<lora:mara:0.8>",
+        "\u00e9mara",
+        "",
+    ],
+)
 def test_other_words_are_not(text):
     assert not names_in(text, ["mara"])
 
@@ -54,19 +72,30 @@ MISAKI, MEENA, ZOE, ANNA_RU = "\u7f8e\u54b2", "\u092e\u0940\u0928\u093e", "Zo\u0
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
-        (MISAKI, f"{MISAKI}\u304c\u7b11\u3046", True), (MISAKI, f"\u5199\u771f{MISAKI}", True),
-        (MISAKI, f"a photo of {MISAKI}, smiling", True), (MISAKI, "\u7f8e\u3057\u3044", False),
+        (MISAKI, f"{MISAKI}\u304c\u7b11\u3046", True),
+        (MISAKI, f"\u5199\u771f{MISAKI}", True),
+        (MISAKI, f"a photo of {MISAKI}, smiling", True),
+        (MISAKI, "\u7f8e\u3057\u3044", False),
         ("\ubbfc\uc9c0", "\ubbfc\uc9c0\uac00 \uc6c3\ub294\ub2e4", True),
         ("\ubbfc\uc9c0", "\u1106\u1175\u11ab\u110c\u1175\uac00", True),  # jamo, as macOS writes file names
-        (MEENA, f"{MEENA} \u0939\u0902\u0938\u0924\u0940", True), ("\u092e\u0940\u0928", MEENA, False),  # a vowel sign
-        (ZOE, "zoe\u0308 in a hat", True), (ZOE, "ZO\u00cb", True), (ZOE, "zoe", False), (ZOE, "zo\u00ebs", False),
-        ("Stra\u00dfe", "die STRASSE", True), ("\u0130rem", "irem", True), ("\u0130rem", "\u0130REM", True),
-        (ANNA_RU, "\u0430\u043d\u043d\u0430 \u0438", True), (ANNA_RU, "\u0430\u043d\u043d\u0430\u043c", False),
-        ("\u30ac\u30eb", "\uff76\uff9e\uff99", True), ("mara", "ma\u200dra", True), ("fi", "\ufb01", True),
+        (MEENA, f"{MEENA} \u0939\u0902\u0938\u0924\u0940", True),
+        ("\u092e\u0940\u0928", MEENA, False),  # a vowel sign
+        (ZOE, "zoe\u0308 in a hat", True),
+        (ZOE, "ZO\u00cb", True),
+        (ZOE, "zoe", False),
+        (ZOE, "zo\u00ebs", False),
+        ("Stra\u00dfe", "die STRASSE", True),
+        ("\u0130rem", "irem", True),
+        ("\u0130rem", "\u0130REM", True),
+        (ANNA_RU, "\u0430\u043d\u043d\u0430 \u0438", True),
+        (ANNA_RU, "\u0430\u043d\u043d\u0430\u043c", False),
+        ("\u30ac\u30eb", "\uff76\uff9e\uff99", True),
+        ("mara", "ma\u200dra", True),
+        ("fi", "\ufb01", True),
         ("f", "\ufb01", False),  # half of a ligature is no letter
         ("\u03a3\u03c9\u03c3", "\u03c3\u03c9\u03c2", True),
     ],
-)  # fmt: skip
+)
 def test_names_in_any_script_are_found_whole(name, text, found):
     assert names_in(text, [name]) is found
     assert is_name(normal(name))
@@ -109,10 +138,25 @@ def test_captions_in_any_script():
 
 @pytest.mark.parametrize(
     ("word", "name"),
-    [("marra", "mara"), ("amra", "mara"), ("maro", "mara"), ("maar", "mara"), ("Marra", "mara"), ("maras", "mara"),
-     ("fin", ""), ("fnin", "finn"), ("mara-lyn", "mara-lynn"), ("mara_2", ""), ("mara2", "mara"), ("mrara", "mara"),
-     ("arma", ""), ("\uff4d\uff41\uff52\uff52\uff41", "mara"), ("lagunes", ""), ("tamara", "")],
-)  # fmt: skip
+    [
+        ("marra", "mara"),
+        ("amra", "mara"),
+        ("maro", "mara"),
+        ("maar", "mara"),
+        ("Marra", "mara"),
+        ("maras", "mara"),
+        ("fin", ""),
+        ("fnin", "finn"),
+        ("mara-lyn", "mara-lynn"),
+        ("mara_2", ""),
+        ("mara2", "mara"),
+        ("mrara", "mara"),
+        ("arma", ""),
+        ("\uff4d\uff41\uff52\uff52\uff41", "mara"),
+        ("lagunes", ""),
+        ("tamara", ""),
+    ],
+)
 def test_a_word_one_slip_from_a_name_is_found(word, name):
     names = ["mara", "finn", "mara-lynn", "lagun"]
     found = near_names(f"a photo of {word}, smiling", names)
@@ -121,9 +165,18 @@ def test_a_word_one_slip_from_a_name_is_found(word, name):
 
 @pytest.mark.parametrize(
     "text",
-    ["mara's hat", "MARA", "(mara:1.2), mara/finn", "embedding:marra", "<lora:marra:1>", "<marra>", "tom and tim", "",
-     "a fine day"],
-)  # fmt: skip
+    [
+        "mara's hat",
+        "MARA",
+        "(mara:1.2), mara/finn",
+        "embedding:marra",
+        "<lora:marra:1>",
+        "<marra>",
+        "tom and tim",
+        "",
+        "a fine day",
+    ],
+)
 def test_names_file_names_short_words_and_common_words_are_no_slips(text):
     assert near_names(text, ["mara", "finn", "tam"], {"fine"}.__contains__) == []
 

@@ -8,11 +8,18 @@ BLOCK = "diffusion_model.input_blocks.4.1"
 TEXT = "text_encoders.clip_l.transformer.text_model"
 
 
-@pytest.mark.parametrize(("name", "places"), [
-    (f"{BLOCK}.transformer_blocks.0.attn2.to_q", True), (f"{BLOCK}.proj_in", True), (f"{BLOCK}.proj_out", True),
-    ("input_blocks.4.1.transformer_blocks.0.ff.net.2", True), ("diffusion_model.time_embed.0", False),
-    ("diffusion_model.label_emb.0.0", False), ("diffusion_model.input_blocks.4.0.emb_layers.1", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        (f"{BLOCK}.transformer_blocks.0.attn2.to_q", True),
+        (f"{BLOCK}.proj_in", True),
+        (f"{BLOCK}.proj_out", True),
+        ("input_blocks.4.1.transformer_blocks.0.ff.net.2", True),
+        ("diffusion_model.time_embed.0", False),
+        ("diffusion_model.label_emb.0.0", False),
+        ("diffusion_model.input_blocks.4.0.emb_layers.1", False),
+    ],
+)
 def test_which_linears_see_places_of_the_picture(name, places):
     assert has_places(name) == places
 

@@ -96,8 +96,10 @@ def test_no_table_waits_for_another(load):
         def estimate(self, cells):
             return float(len(cells))
 
-    jobs = {table: [lab.Job(table, f"{table} {n}", (lab.Cell((table, n), (), None, 1),)) for n in range(4)]
-            for table in ("methods", "ours")}
+    jobs = {
+        table: [lab.Job(table, f"{table} {n}", (lab.Cell((table, n), (), None, 1),)) for n in range(4)]
+        for table in ("methods", "ours")
+    }
     before = claims.JOBS
     try:
         claims.JOBS = {table: lambda plan, table=table: list(jobs[table]) for table in jobs}
@@ -110,8 +112,10 @@ def test_no_table_waits_for_another(load):
 
 def test_a_table_reads_well_and_its_plot_is_valid(load):
     page = load("page")
-    rows = (page.Row(("2", "exact <&>"), "K = 2", {"nearest": (0.5, 0.25, 0.75), "drift": (0.1, 0.1, 0.1)}),
-            page.Row(("5", "sum"), "K = 5", {"nearest": (float("nan"),) * 3, "drift": (0.2, 0.1, 0.4)}))
+    rows = (
+        page.Row(("2", "exact <&>"), "K = 2", {"nearest": (0.5, 0.25, 0.75), "drift": (0.1, 0.1, 0.1)}),
+        page.Row(("5", "sum"), "K = 5", {"nearest": (float("nan"),) * 3, "drift": (0.2, 0.1, 0.4)}),
+    )
     columns = (page.Column("nearest", "right", ".0%", True), page.Column("drift", "drift", ".3f", True))
     table = page.Table("fusing", "K in one", ("K", "method"), columns, rows, 2, 8)
     text = "\n".join(page.write_table(table))
@@ -168,8 +172,10 @@ def test_a_fused_cell_is_another_one_under_other_defaults(load):
 
 
 def test_a_label_means_one_cell(load):
-    claims, plan = load("__main__"), load("plan").Plan(characters=("mara", "finn", "omara"), objects=("olmo",),
-                                                          chosen=("mara", "olmo", "finn"))
+    claims, plan = (
+        load("__main__"),
+        load("plan").Plan(characters=("mara", "finn", "omara"), objects=("olmo",), chosen=("mara", "olmo", "finn")),
+    )
     found = {}
     for table, make in claims.JOBS.items():
         for cell in (cell for job in make(plan) for cell in job.cells):

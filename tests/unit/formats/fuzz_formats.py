@@ -22,16 +22,18 @@ from mos_pack.mixofshow_core.concept import concept_tensors
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import edlora, native, read_any
 from mos_pack.mixofshow_core.formats.card import describe
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import make_concept
+from mos_tests.unit.formats import reference_files as files
 from safetensors.torch import save
 
 MAX_SECONDS = 2.0
 BASE = files.base_weights()
 KEPT = (
-    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", "input_blocks.1.1.transformer_blocks.0.attn2.to_k",
-    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k", "layers.0.self_attn.q",
-)  # fmt: skip
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+    "input_blocks.1.1.transformer_blocks.0.attn2.to_k",
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k",
+    "layers.0.self_attn.q",
+)
 
 
 def _few(table):

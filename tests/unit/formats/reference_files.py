@@ -27,13 +27,27 @@ def attention_linears(base, context):
         width = base * times
         for attention, key_width in (("attn1", width), ("attn2", context)):
             prefix = f"{block}.transformer_blocks.0.{attention}"
-            found |= {f"{prefix}.to_q": (width, width), f"{prefix}.to_k": (width, key_width),
-                      f"{prefix}.to_v": (width, key_width), f"{prefix}.to_out.0": (width, width)}  # fmt: skip
+            found |= {
+                f"{prefix}.to_q": (width, width),
+                f"{prefix}.to_k": (width, key_width),
+                f"{prefix}.to_v": (width, key_width),
+                f"{prefix}.to_out.0": (width, width),
+            }
     return found
 
 
-def edlora(words=("<potter1>", "<potter2>"), base=8, context=12, text_layers=2, rank=2, style="main", seed=0,
-           embeddings="new_concept_embedding", wrap=True, text_width=None):  # fmt: skip
+def edlora(
+    words=("<potter1>", "<potter2>"),
+    base=8,
+    context=12,
+    text_layers=2,
+    rank=2,
+    style="main",
+    seed=0,
+    embeddings="new_concept_embedding",
+    wrap=True,
+    text_width=None,
+):
     """An ED-LoRA tree as Mix-of-Show's trainer saves it (both dialects)."""
     generator = torch.Generator().manual_seed(seed)
     text_width = text_width or context
@@ -111,8 +125,9 @@ def fused_weights(base=8, context=12, seed=2):
     }
     text = {
         key.removeprefix("text_encoders.clip_l.transformer.") + ".weight": weight + 0.01
-        for key, weight in weights.items() if key.startswith("text_encoders")
-    }  # fmt: skip
+        for key, weight in weights.items()
+        if key.startswith("text_encoders")
+    }
     words = {word: random(generator, 16, context) for word in ("<potter1>", "<potter2>", "<thanos1>", "<thanos2>")}
     return {"params": {"unet": unet, "text_encoder": text, "new_concept_embedding": words}}
 
@@ -121,8 +136,14 @@ def textual_inversion(dialect="a1111", width=768, vectors=2, seed=3):
     generator = torch.Generator().manual_seed(seed)
     rows = random(generator, vectors, width)
     if dialect == "a1111":
-        return {"string_to_token": {"*": 265}, "string_to_param": {"*": rows}, "name": "mara", "step": 500,
-                "sd_checkpoint": None, "sd_checkpoint_name": None}  # fmt: skip
+        return {
+            "string_to_token": {"*": 265},
+            "string_to_param": {"*": rows},
+            "name": "mara",
+            "step": 500,
+            "sd_checkpoint": None,
+            "sd_checkpoint_name": None,
+        }
     if dialect == "emb_params":
         return {"emb_params": rows}
     if dialect == "diffusers":
@@ -135,6 +156,9 @@ def textual_inversion(dialect="a1111", width=768, vectors=2, seed=3):
 def kohya_lora_with_bundle(width=768, seed=4):
     generator = torch.Generator().manual_seed(seed)
     key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    return {f"{key}.lora_up.weight": random(generator, 8, 2), f"{key}.lora_down.weight": random(generator, 2, width),
-            f"{key}.alpha": torch.tensor(2.0),
-            "bundle_emb.mara.string_to_param.*": random(generator, 2, width)}  # fmt: skip
+    return {
+        f"{key}.lora_up.weight": random(generator, 8, 2),
+        f"{key}.lora_down.weight": random(generator, 2, width),
+        f"{key}.alpha": torch.tensor(2.0),
+        "bundle_emb.mara.string_to_param.*": random(generator, 2, width),
+    }

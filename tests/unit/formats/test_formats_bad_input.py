@@ -13,8 +13,8 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import native, read_any
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import make_concept
+from mos_tests.unit.formats import reference_files as files
 from safetensors.torch import save_file
 
 
@@ -30,8 +30,10 @@ GOOD = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 @pytest.mark.parametrize(
     "header, reason",
     [
-        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
-         "'a' is there twice"),
+        (
+            b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+            "'a' is there twice",
+        ),
         ({"a": GOOD | {"dtype": "OBJECT"}}, "'a' has dtype 'OBJECT'"),
         ({"a": GOOD | {"shape": [2**40, 2**40]}}, "'a' has the shape"),
         ({"a": GOOD | {"shape": [-2, -2]}}, "'a' has the shape"),
@@ -45,7 +47,7 @@ GOOD = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
         ({"__metadata__": {"a": 1}}, "metadata is not a table"),
         (b"{" + b" " * 9_000_000 + b"}", "at most 8388608"),
     ],
-)  # fmt: skip
+)
 def test_bad_headers(header, reason, tmp_path):
     with pytest.raises(MixOfShowError, match=reason):
         read_any(header_file(tmp_path / "bad.safetensors", header))

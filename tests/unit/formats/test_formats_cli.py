@@ -14,8 +14,8 @@ from mos_pack.mixofshow_core.delta import Dense
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import card, native, read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import SD15_Q, make_concept
+from mos_tests.unit.formats import reference_files as files
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -29,19 +29,28 @@ def cli(*arguments):
 
 def checkpoint(path):
     """A base as a single-file checkpoint of SD1.5's kind."""
-    save_file({
-        key.replace("diffusion_model.", "model.diffusion_model.", 1)
-        .replace("text_encoders.clip_l.", "cond_stage_model.", 1) + ".weight": weight
-        for key, weight in files.base_weights().items()
-    }, path)  # fmt: skip
+    save_file(
+        {
+            key.replace("diffusion_model.", "model.diffusion_model.", 1).replace(
+                "text_encoders.clip_l.", "cond_stage_model.", 1
+            )
+            + ".weight": weight
+            for key, weight in files.base_weights().items()
+        },
+        path,
+    )
     return path
 
 
 def test_a_card_says_what_a_person_needs():
     text = card.describe_concept(make_concept())
-    for fact in ("concept 'mara' (character person): words <mara-1> <mara-2>; 16 layers in clip_l",
-                 "base: sd15, fingerprint ffffffffffffffff", "rank 2 (2x)", "training steps: 10",
-                 "warning: the stock LoRA loader"):  # fmt: skip
+    for fact in (
+        "concept 'mara' (character person): words <mara-1> <mara-2>; 16 layers in clip_l",
+        "base: sd15, fingerprint ffffffffffffffff",
+        "rank 2 (2x)",
+        "training steps: 10",
+        "warning: the stock LoRA loader",
+    ):
         assert fact in text
     odd = Concept((), {SD15_Q: Dense(torch.zeros(4, 4))}, BaseInfo("unknown"))
     warnings = card.warnings_of(odd)
@@ -58,8 +67,9 @@ def test_triggers_come_from_the_community_fields_and_odd_ones_are_ignored():
 def test_the_plot_shows_bars_and_the_thumbnail():
     concept = make_concept()
     plain = card.plot_norms(concept)
-    assert set(card.COLOURS.values()) & set(plain.get_flattened_data() if hasattr(plain, "get_flattened_data")
-                                            else plain.getdata())  # fmt: skip
+    assert set(card.COLOURS.values()) & set(
+        plain.get_flattened_data() if hasattr(plain, "get_flattened_data") else plain.getdata()
+    )
     stream = io.BytesIO()
     Image.new("RGB", (40, 40), (255, 0, 255)).save(stream, "PNG")
     url = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -85,8 +95,9 @@ def test_inspect_and_convert(tmp_path):
 def test_a_base_checkpoint_turns_whole_weights_into_a_small_concept(tmp_path):
     base = checkpoint(tmp_path / "base.safetensors")
     torch.save(files.fused_weights(), tmp_path / "fused.pth")
-    code, out, error = cli("convert", tmp_path / "fused.pth", "--base", base, "--to", "concept", "--size", "4",
-                           "--out", tmp_path / "small")  # fmt: skip
+    code, out, error = cli(
+        "convert", tmp_path / "fused.pth", "--base", base, "--to", "concept", "--size", "4", "--out", tmp_path / "small"
+    )
     assert code == 0, error
     concept = native.read_concept(tmp_path / "small.safetensors")
     assert {delta.rank for delta in concept.deltas.values()} <= {1, 2, 3, 4}

@@ -19,15 +19,19 @@ TEXT = "text_model_encoder_layers_3_self_attn_k_proj"
         (f"unet.{BLOCK}.to_k.alpha", f"{UNET}_to_k.alpha"),
         ("unet.mid_block.resnets.0.conv1.lora_A.weight", "lora_unet_mid_block_resnets_0_conv1.lora_A.weight"),
         ("text_encoder.encoder.layers.3.self_attn.k_proj.lora_A.weight", f"lora_te1_{TEXT}.lora_A.weight"),
-        ("text_encoder.text_model.encoder.layers.3.self_attn.k_proj.lora_linear_layer.up.weight",
-         f"lora_te1_{TEXT}.lora_linear_layer.up.weight"),
+        (
+            "text_encoder.text_model.encoder.layers.3.self_attn.k_proj.lora_linear_layer.up.weight",
+            f"lora_te1_{TEXT}.lora_linear_layer.up.weight",
+        ),
         ("text_encoder_2.encoder.layers.3.self_attn.k_proj.lora_B.weight", f"lora_te2_{TEXT}.lora_B.weight"),
-        ("base_model.model.text_model.encoder.layers.3.self_attn.k_proj.lora_A.weight",
-         f"lora_te1_{TEXT}.lora_A.weight"),
+        (
+            "base_model.model.text_model.encoder.layers.3.self_attn.k_proj.lora_A.weight",
+            f"lora_te1_{TEXT}.lora_A.weight",
+        ),
         ("text_encoder_2.text_projection.lora_A.weight", "lora_te2_text_projection.lora_A.weight"),
         ("text_encoder.text_model.final_layer_norm.diff_b", "lora_te1_text_model_final_layer_norm.diff_b"),
     ],
-)  # fmt: skip
+)
 def test_names_of_today_become_kohyas(key, wanted):
     assert to_kohya_name(key) == wanted
 
@@ -48,8 +52,9 @@ def test_other_names_stay(key):
 
 
 def test_what_stands_twice_counts_once_unless_it_differs():
-    one, two = "base_model.model.text_model.encoder.layers.3.self_attn.k_proj.lora_A.weight", (
-        "base_model.model.encoder.layers.3.self_attn.k_proj.lora_A.weight"
+    one, two = (
+        "base_model.model.text_model.encoder.layers.3.self_attn.k_proj.lora_A.weight",
+        ("base_model.model.encoder.layers.3.self_attn.k_proj.lora_A.weight"),
     )
     same = to_kohya_names({one: torch.ones(2, 2), two: torch.ones(2, 2)})
     assert same == {f"lora_te1_{TEXT}.lora_A.weight": one}  # the name in the file is kept
@@ -63,8 +68,9 @@ def test_alpha_comes_from_the_config_beside_a_peft_file():
     config = {"lora_alpha": 8, "alpha_pattern": {"attn1.to_v": 2}}
     named = to_kohya_names({key: torch.ones(4, 2), other: torch.ones(4, 2)})
     assert {k: float(v) for k, v in peft_alphas(config, named, ranks).items()} == {
-        f"{UNET}_to_k.alpha": 8, f"{UNET}_to_v.alpha": 2
-    }  # fmt: skip
+        f"{UNET}_to_k.alpha": 8,
+        f"{UNET}_to_v.alpha": 2,
+    }
     assert float(peft_alphas({"lora_alpha": 8, "use_rslora": True}, named, ranks)[f"{UNET}_to_k.alpha"]) == 16
     odd_ones = [{}, *({"lora_alpha": value} for value in ("8", float("nan"), 10**400, True))]
     for odd in (*odd_ones, {"lora_alpha": 1, "alpha_pattern": 3}):

@@ -73,8 +73,12 @@ def test_reading_takes_at_most_twice_the_file(make, tmp_path):
     path = make(tmp_path)
     linears = files.attention_linears(320, 768)
     torch.save({f"diffusion_model.{files.ldm_path(p)}": torch.Size(s) for p, s in linears.items()}, tmp_path / "shapes")
-    done = subprocess.run([sys.executable, "-c", PROBE, str(ROOT), str(path), str(tmp_path / "shapes")],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(ROOT), str(path), str(tmp_path / "shapes")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     size, peak = path.stat().st_size, int(done.stdout)
     assert size > 10 * 2**20

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.formats import edlora, peek, read_any
 from mos_pack.mixofshow_core.formats.native import METADATA_KEY, write_concept
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import make_concept
+from mos_tests.unit.formats import reference_files as files
 from safetensors.torch import save_file
 
 LORA = {"lora_unet_a.lora_up.weight": torch.ones(4, 2), "lora_unet_a.lora_down.weight": torch.ones(2, 4)}

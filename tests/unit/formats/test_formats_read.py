@@ -8,8 +8,8 @@ import torch
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import edlora, native, pickled, read_any
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import make_concept
+from mos_tests.unit.formats import reference_files as files
 from safetensors.torch import save_file
 
 FIRST_K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
@@ -33,8 +33,10 @@ def test_edlora_in_both_dialects_and_with_old_keys(tmp_path, style, embeddings, 
     assert (result.kind, concept.name, len(concept.deltas)) == ("ED-LoRA", "potter", 128 + 8)
     assert not result.skipped and len(result.used) == 2 * 136 + 2
     up, down = (".lora_up.weight", ".lora_down.weight") if style == "main" else ("_lora.up.weight", "_lora.down.weight")
-    for layer, path in ((FIRST_K, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"),
-                        (MIDDLE_V, "mid_block.attentions.0.transformer_blocks.0.attn2.to_v")):  # fmt: skip
+    for layer, path in (
+        (FIRST_K, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"),
+        (MIDDLE_V, "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"),
+    ):
         delta = concept.deltas[layer]
         assert torch.equal(delta.up, parts["unet"][path + up]) and torch.equal(delta.down, parts["unet"][path + down])
         assert delta.scale == 1.0  # the reference never divides by the rank
@@ -118,16 +120,25 @@ def test_a_fused_folder_takes_its_words_from_the_enlarged_token_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dialect, words", [("a1111", ["<mara-1>", "<mara-2>"]), ("emb_params", ["<file-1>", "<file-2>"]),
-                       ("diffusers", ["<mara>"]), ("sdxl", ["<file-1>", "<file-2>"])],
-)  # fmt: skip
+    "dialect, words",
+    [
+        ("a1111", ["<mara-1>", "<mara-2>"]),
+        ("emb_params", ["<file-1>", "<file-2>"]),
+        ("diffusers", ["<mara>"]),
+        ("sdxl", ["<file-1>", "<file-2>"]),
+    ],
+)
 def test_textual_inversion(tmp_path, dialect, words):
     tree = files.textual_inversion(dialect)
     concept = read_any(saved(tmp_path, tree, "file.pt")).concept
     assert [word.text for word in concept.entries[0].words] == words
     assert concept.base.family == ("sdxl" if dialect == "sdxl" else "sd15")
-    expected = {"a1111": lambda: tree["string_to_param"]["*"], "emb_params": lambda: tree["emb_params"],
-                "diffusers": lambda: tree["<mara>"][None], "sdxl": lambda: tree["clip_l"]}[dialect]()  # fmt: skip
+    expected = {
+        "a1111": lambda: tree["string_to_param"]["*"],
+        "emb_params": lambda: tree["emb_params"],
+        "diffusers": lambda: tree["<mara>"][None],
+        "sdxl": lambda: tree["clip_l"],
+    }[dialect]()
     rows = torch.cat([e.per_layer("clip_l") for e in concept.entries[0].embeddings])
     assert torch.equal(rows, expected)
     if dialect in ("emb_params", "sdxl", "diffusers"):

@@ -12,8 +12,12 @@ TOKENS = "text_model.embeddings.token_embedding.weight"
 
 def test_the_fused_matrix_is_cut_into_its_layers(tmp_path):
     whole = torch.randn(12, 4)
-    parts = {"mlp.c_fc.weight": torch.randn(16, 4), "attn.out_proj.weight": torch.randn(4, 4),
-             "attn.in_proj_weight": whole, "attn.in_proj_bias": torch.randn(12)}  # fmt: skip
+    parts = {
+        "mlp.c_fc.weight": torch.randn(16, 4),
+        "attn.out_proj.weight": torch.randn(4, 4),
+        "attn.in_proj_weight": whole,
+        "attn.in_proj_bias": torch.randn(12),
+    }
     save_file({SINGLE + key: value for key, value in parts.items()}, tmp_path / "base.safetensors")
     base = CheckpointWeights(tmp_path / "base.safetensors")
     cut = [f"self_attn.{name}_proj" for name in "qkv"]

@@ -10,8 +10,8 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import compress, edlora, read_any
 from mos_pack.mixofshow_core.formats.export import FORMATS, export
 from mos_pack.mixofshow_core.formats.native import load_safetensors
-from mos_tests.unit.formats import reference_files as files
 from mos_tests.unit.builders import make_concept
+from mos_tests.unit.formats import reference_files as files
 
 FIRST_K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
 TEXT_Q = "text_encoders.clip_l.transformer.text_model.encoder.layers.1.self_attn.q_proj"
@@ -70,8 +70,9 @@ def test_kohya_files_carry_alpha(concept, tmp_path):
     assert float(tensors[f"{first}.alpha"]) == 4.0  # as stored
     middle = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0"
     assert float(tensors[f"{middle}.alpha"]) == 2.0  # no alpha means scale 1: alpha = rank
-    assert torch.equal(tensors["lora_te_text_model_encoder_layers_1_self_attn_q_proj.lora_up.weight"],
-                       concept.deltas[TEXT_Q].up)  # fmt: skip
+    assert torch.equal(
+        tensors["lora_te_text_model_encoder_layers_1_self_attn_q_proj.lora_up.weight"], concept.deltas[TEXT_Q].up
+    )
     assert len(tensors) == 3 * 136 and "<potter1>" in done.lost[0]
     assert metadata["ss_network_dim"] == "2" and metadata["modelspec.trigger_phrase"] == "potter"
     assert json.loads(metadata["ss_tag_frequency"]) == {"mixofshow": {"potter": 1}}
@@ -150,8 +151,10 @@ def test_what_a_format_cannot_hold_is_an_error(concept, tmp_path):
 KERNEL = "diffusion_model.input_blocks.1.0.in_layers.2"
 
 
-@pytest.mark.parametrize(("kind", "up", "down"), [("kohya", "lora_up", "lora_down"), ("diffusers", "lora_B", "lora_A"),
-                                                  ("peft", "lora_B", "lora_A")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "up", "down"),
+    [("kohya", "lora_up", "lora_down"), ("diffusers", "lora_B", "lora_A"), ("peft", "lora_B", "lora_A")],
+)
 @pytest.mark.parametrize("change", [Dense(torch.randn(4, 5, 3, 3)), LowRank(torch.randn(4, 2), torch.randn(2, 45))])
 def test_factors_of_a_3x3_convolution_are_convolutions(kind, up, down, change, concept, tmp_path):
     """As kohya's and PEFT's programs make them: the kernel in `down`, 1x1 in `up`."""

@@ -38,8 +38,11 @@ def test_every_row_is_explained_where_people_look():
 
 @pytest.mark.parametrize("name", [row.name for row in METHODS.values() if not row.needs_statistics])
 def test_every_merge_gives_every_layer_and_differs_from_the_others(name):
-    found = {row: merge(row, sources(low(0), low(1)), [LAYER], FusionSettings())[LAYER].dense()
-             for row, method in METHODS.items() if not method.needs_statistics}
+    found = {
+        row: merge(row, sources(low(0), low(1)), [LAYER], FusionSettings())[LAYER].dense()
+        for row, method in METHODS.items()
+        if not method.needs_statistics
+    }
     assert found[name].shape == (6, 5) and bool(torch.isfinite(found[name]).all())
     for other, matrix in found.items():
         assert other == name or not torch.allclose(found[name], matrix), f"{name} gives what {other} gives"

@@ -60,10 +60,12 @@ def problem(inputs, deltas, weights=None, prior=None):
 def least_squares(inputs, deltas, member):
     """The direct answer on stored rows: every concept's rows weighted by 1 / their number."""
     x = torch.cat([part / len(part) ** 0.5 for part in inputs])
-    wanted = torch.cat([
-        (part @ delta[member].matrix().mT if member in delta else torch.zeros(len(part), OUT)) / len(part) ** 0.5
-        for part, delta in zip(inputs, deltas, strict=True)
-    ])
+    wanted = torch.cat(
+        [
+            (part @ delta[member].matrix().mT if member in delta else torch.zeros(len(part), OUT)) / len(part) ** 0.5
+            for part, delta in zip(inputs, deltas, strict=True)
+        ]
+    )
     return torch.linalg.lstsq(x, wanted, driver="gelsd").solution.mT
 
 
@@ -95,14 +97,22 @@ def as_matrices(posed):
     return replace(posed, grams=whole, prior=prior)
 
 
-@pytest.mark.parametrize("facts", [{"ridge": 0.0, "prior": 0.0}, {"ridge": 0.1, "prior": 0.3}, {"ridge": 1e-6,
-                         "prior": 0.0}, {"ridge": 0.0, "prior": 0.0, "constrained": True}])  # fmt: skip
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"ridge": 0.0, "prior": 0.0},
+        {"ridge": 0.1, "prior": 0.3},
+        {"ridge": 1e-6, "prior": 0.0},
+        {"ridge": 0.0, "prior": 0.0, "constrained": True},
+    ],
+)
 def test_dual_form_is_the_primal_one(facts):
     inputs = [rows(i, 4) for i in range(3)]
     deltas = [
-        {MEMBERS[0]: low_rank(0), MEMBERS[1]: low_rank(3)}, {MEMBERS[1]: Dense(low_rank(1).dense())},
+        {MEMBERS[0]: low_rank(0), MEMBERS[1]: low_rank(3)},
+        {MEMBERS[1]: Dense(low_rank(1).dense())},
         {MEMBERS[0]: low_rank(2, alpha=2.0)},
-    ]  # fmt: skip
+    ]
     prior = gram_of(rows(8, 5 if not facts.get("constrained") else 200))
     posed = problem(inputs, deltas, (1.0, 2.0, 0.5), prior)
     dual, primal = solve_group(posed, **facts), solve_group(as_matrices(posed), **facts)
@@ -153,10 +163,11 @@ def test_ridge_and_prior_pull_towards_the_base():
     norms = [solve_group(problem(inputs, deltas), r, 0.0).deltas[MEMBERS[0]].dense().norm() for r in (0, 1e-2, 1, 1e3)]
     assert all(a > b for a, b in itertools.pairwise(norms)) and norms[-1] < 0.01 * norms[0]
     drifts = [
-        linalg.energy(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].matrix(),
-                      prior.matrix)
+        linalg.energy(
+            solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].matrix(), prior.matrix
+        )
         for mu in (0.0, 1.0, 100.0)
-    ]  # fmt: skip
+    ]
     assert drifts[0] > drifts[1] > drifts[2]
 
 
@@ -166,13 +177,21 @@ def test_ridge_solves_the_regularised_problem():
     prior = rows(5)
     p = problem(inputs, deltas, (2.0, 0.5), gram_of(prior))
     scale = sum(w * float(g.matrix.trace()) for w, g in zip(p.weights, p.grams.values(), strict=True)) / D
-    x = torch.cat([inputs[0] * (2 / 200) ** 0.5, inputs[1] * (0.5 / 200) ** 0.5, prior * (mu / 200) ** 0.5,
-                   torch.eye(D, dtype=torch.float64) * (ridge * scale) ** 0.5])  # fmt: skip
-    wanted = torch.cat([
-        inputs[0] @ deltas[0][MEMBERS[0]].matrix().mT * (2 / 200) ** 0.5,
-        inputs[1] @ deltas[1][MEMBERS[0]].matrix().mT * (0.5 / 200) ** 0.5,
-        torch.zeros(200 + D, OUT, dtype=torch.float64),
-    ])
+    x = torch.cat(
+        [
+            inputs[0] * (2 / 200) ** 0.5,
+            inputs[1] * (0.5 / 200) ** 0.5,
+            prior * (mu / 200) ** 0.5,
+            torch.eye(D, dtype=torch.float64) * (ridge * scale) ** 0.5,
+        ]
+    )
+    wanted = torch.cat(
+        [
+            inputs[0] @ deltas[0][MEMBERS[0]].matrix().mT * (2 / 200) ** 0.5,
+            inputs[1] @ deltas[1][MEMBERS[0]].matrix().mT * (0.5 / 200) ** 0.5,
+            torch.zeros(200 + D, OUT, dtype=torch.float64),
+        ]
+    )
     direct = torch.linalg.lstsq(x, wanted).solution.mT
     assert relative(solve_group(p, ridge, mu).deltas[MEMBERS[0]].dense().double(), direct) < 1e-6
 
@@ -195,8 +214,10 @@ def test_constrained_merge_is_the_limit_of_a_small_prior():
     wanted = torch.cat([p @ d[MEMBERS[0]].matrix().mT for p, d in zip(inputs, deltas, strict=True)])
     d = torch.linalg.solve(prior.matrix, x.mT).mT
     direct = (torch.linalg.solve(d @ x.mT, d).mT @ wanted).mT
-    gaps = [relative(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].dense().double(),
-                     direct) for mu in (1e-2, 1e-4)]  # fmt: skip
+    gaps = [
+        relative(solve_group(problem(inputs, deltas, None, prior), 0.0, mu).deltas[MEMBERS[0]].dense().double(), direct)
+        for mu in (1e-2, 1e-4)
+    ]
     assert gaps[1] < 1e-2 * gaps[0] * 2 and gaps[1] < 1e-2
     posed = problem(inputs, deltas, None, prior)
     for p in (posed, as_matrices(posed)):  # the limit itself, but for the ridge of its metric
@@ -389,8 +410,18 @@ def test_layers_are_counted_with_their_share_and_a_stage_that_is_off_is_merged()
     assert kernel not in dropped.deltas and dropped.report.summary()["layers"]["left out"]["layers"] == 1
 
 
-@pytest.mark.parametrize("facts", [{"mode": "x"}, {"refine": 9}, {"density": 0.0}, {"stages": ()}, {"size": "small"},
-                         {"max_rank": 0}, {"ridge": {"text": 1.0}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"mode": "x"},
+        {"refine": 9},
+        {"density": 0.0},
+        {"stages": ()},
+        {"size": "small"},
+        {"max_rank": 0},
+        {"ridge": {"text": 1.0}},
+    ],
+)
 def test_settings_outside_their_range_are_named(facts):
     with pytest.raises(MixOfShowError, match=r"mode|refine|density|stage|size|max_rank|ridge"):
         FusionSettings(**facts)
@@ -408,8 +439,9 @@ def test_weights_are_read_by_name_and_mistakes_are_told():
 
 
 def test_a_heavier_concept_loses_less():
-    light, heavy = (fuse([source(0), source(1, weight=w)], [GROUP], (), exact_size()).report.summary()
-                    for w in (1.0, 10.0))  # fmt: skip
+    light, heavy = (
+        fuse([source(0), source(1, weight=w)], [GROUP], (), exact_size()).report.summary() for w in (1.0, 10.0)
+    )
     residual = [figures["roles"]["cross_kv"]["residual"] for figures in (light, heavy)]
     assert residual[1][1] < 0.5 * residual[0][1] and residual[1][0] > residual[0][0]
     words = f"c1 keeps of what it does alone: Cross-attention K, V {1 - residual[1][1]:.0%}\n"
@@ -501,7 +533,10 @@ def test_a_dense_merge_that_was_measured_on_nobody_has_no_energy():
     """TIES and DARE answer with whole matrices and collect no inputs."""
     delta = {MEMBERS[0]: LowRank(torch.ones(OUT, 1), torch.ones(1, D))}
     row = measure_group(
-        GroupProblem(GROUP.name, GROUP.role, MEMBERS, {}, (delta,), (1.0,)), {MEMBERS[0]: Dense(torch.ones(OUT, D))},
-        0.0, 1.0, "",
-    )  # fmt: skip
+        GroupProblem(GROUP.name, GROUP.role, MEMBERS, {}, (delta,), (1.0,)),
+        {MEMBERS[0]: Dense(torch.ones(OUT, D))},
+        0.0,
+        1.0,
+        "",
+    )
     assert row.residual == 0 and row.energies[0].own == 0

@@ -21,8 +21,18 @@ def files() -> list[str]:
 
 
 def test_tests_and_recipes_stay_out(files):
-    out = (".ci/", "tests/", "world/", "benchmarks/", "examples/", "docs/decisions/", "docs/evidence/", "dev.py",
-           ".cache/", ".venv")  # fmt: skip
+    out = (
+        ".ci/",
+        "tests/",
+        "world/",
+        "benchmarks/",
+        "examples/",
+        "docs/decisions/",
+        "docs/evidence/",
+        "dev.py",
+        ".cache/",
+        ".venv",
+    )
     assert not [name for name in files if name.startswith(out)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from mos_pack.mixofshow_core import atomic
 
 ROOT = Path(__file__).resolve().parents[3]
-WORKER = '''
+WORKER = """
 import importlib.util, sys, time
 from pathlib import Path
 spec = importlib.util.spec_from_file_location("mos_conftest", Path(sys.argv[1]) / "tests" / "conftest.py")
@@ -21,7 +21,7 @@ with replacing(Path(sys.argv[2])) as part:
     part.write_text("half")
     print("writing", flush=True)
     time.sleep(60)
-'''
+"""
 
 
 def begin(target: Path) -> subprocess.Popen:

@@ -160,12 +160,15 @@ def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(dev):
     assert not names[0] & names[1]
 
 
-@pytest.mark.parametrize(("managed", "text", "wanted"), [
-    (True, "comfyui-frontend-package==1.32.9\n", "comfyui-frontend-package==1.36.14"),
-    (False, "comfyui-frontend-package==1.49.6\ntorch\n", "comfyui-frontend-package==1.49.6"),
-    (False, "torch\n", "comfyui-frontend-package==1.36.14"),
-    (False, None, "comfyui-frontend-package==1.36.14"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("managed", "text", "wanted"),
+    [
+        (True, "comfyui-frontend-package==1.32.9\n", "comfyui-frontend-package==1.36.14"),
+        (False, "comfyui-frontend-package==1.49.6\ntorch\n", "comfyui-frontend-package==1.49.6"),
+        (False, "torch\n", "comfyui-frontend-package==1.36.14"),
+        (False, None, "comfyui-frontend-package==1.36.14"),
+    ],
+)
 def test_serve_takes_the_front_end_whose_requests_its_host_answers(dev, tmp_path, monkeypatch, managed, text, wanted):
     asked = []
     monkeypatch.setattr(dev, "pip", lambda *words: asked.append(words[-1]))

@@ -28,7 +28,10 @@ def test_fuse_without_comfyui_tells_its_story(tmp_path):
     example = EXAMPLES / "fuse_without_comfyui.py"
     done = subprocess.run(
         [sys.executable, "-B", "-c", AFTERWARDS, str(example)],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "method exact" in done.stdout and "mara keeps of what it does alone" in done.stdout

@@ -16,9 +16,7 @@ HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folde
 HOST_PACKAGES |= {"transformers", "aiohttp"}  # the host requires them
 OPTIONAL_PACKAGES = {"onnxruntime"}  # imported inside a function only, which says how to install it
 MAX_LINES = 400
-SHIPPED = sorted(
-    [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "mixofshow_core").rglob("*.py")]
-)
+SHIPPED = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "mixofshow_core").rglob("*.py")])
 OUTSIDE = ("world", "benchmarks", "examples")  # rooms that are not shipped
 UNSHIPPED = sorted(path for room in OUTSIDE for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "web").rglob("*.js")])
@@ -135,7 +133,7 @@ def find_circle(graph: dict) -> list:
 
     def walk(path, above: list) -> list:
         if path in above:
-            return [*above[above.index(path):], path]
+            return [*above[above.index(path) :], path]
         if path in done:
             return []
         for target in sorted(graph.get(path, ())):
@@ -160,8 +158,11 @@ def test_a_circle_is_seen():
 @pytest.mark.parametrize("path", UNSHIPPED, ids=name_of)
 def test_rooms_that_are_not_shipped_follow_their_arrows(path):
     room = room_of(parts_of(path))
-    wrong = [f"line {line}: {room} -> {target}" for line, target, _ in imports_of(path)
-             if target is not None and target != room and target not in ARROWS[room]]
+    wrong = [
+        f"line {line}: {room} -> {target}"
+        for line, target, _ in imports_of(path)
+        if target is not None and target != room and target not in ARROWS[room]
+    ]
     assert not wrong, f"{name_of(path)}: {wrong}"
 
 

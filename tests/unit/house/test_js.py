@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NODE = shutil.which("node")
 TYPES = ROOT / "node_modules" / ".bin" / "tsc"
 LINT = ROOT / "node_modules" / ".bin" / "eslint"
+FORMAT = ROOT / "node_modules" / ".bin" / "prettier"
 needs_node = pytest.mark.skipif(NODE is None, reason="NO NODE: install Node.js 20 or newer to run the editor's tests")
 needs_tools = pytest.mark.skipif(not TYPES.exists(), reason="NO JAVASCRIPT TOOLS: run `npm install`")
 
@@ -46,3 +47,4 @@ def test_types():
 @needs_tools
 def test_style():
     run(str(LINT), "web", "tests/js")
+    run(str(FORMAT), "--check", "web/**/*.js", "tests/js/*.js")

@@ -39,8 +39,11 @@ def test_unknown_ways_say_what_exists(text):
 def test_prompts_become_rows():
     rows = expand_prompts("a photo of {name}\n\nmara and FINN in a park\na lake\n", ("mara", "finn"))
     assert [row.prompt for row in rows] == [
-        "a photo of mara", "a photo of finn", "mara and FINN in a park", "a lake",
-    ]  # fmt: skip
+        "a photo of mara",
+        "a photo of finn",
+        "mara and FINN in a park",
+        "a lake",
+    ]
     assert [row.names for row in rows] == [("mara",), ("finn",), ("mara", "finn"), ()]
     assert [row.single for row in rows] == [True, True, False, False]
     with pytest.raises(MixOfShowError, match="empty"):
@@ -60,8 +63,14 @@ def test_columns_and_what_stays_empty():
     ways = parse_ways("base, each, sum, fused + regions, routed", METHODS)
     columns, notes = plan_columns(ways, ("mara", "finn"), regions=True, connected=True)
     assert [column.label for column in columns] == [
-        "base", "mara alone", "finn alone", "sum", "fused + regions", "routed", "connected",
-    ]  # fmt: skip
+        "base",
+        "mara alone",
+        "finn alone",
+        "sum",
+        "fused + regions",
+        "routed",
+        "connected",
+    ]
     assert not notes and {column.kind for column in columns} == set(KINDS)
     single, both, other = expand_prompts("{name}\nmara and finn\na lake", ("mara",))
     assert why_empty(single, columns[1], ("mara",)) == "" and "not in" in why_empty(single, columns[2], ("finn",))
@@ -97,8 +106,15 @@ def pictures(value: int, count: int = 2, side: int = 64):
 @pytest.mark.parametrize("theme", THEMES.values())
 def test_grid_shows_every_picture_in_its_place(theme):
     cells = {(0, 0): pictures(40), (0, 1): pictures(200), (1, 1): pictures(120)}
-    image = draw_grid(cells, ["a photo of mara", "mara \u4eba"], [("base", KINDS[0]), ("sum", KINDS[2])],
-                      {(1, 0): "not in this prompt"}, "Compare", "seed 1", theme)  # fmt: skip
+    image = draw_grid(
+        cells,
+        ["a photo of mara", "mara \u4eba"],
+        [("base", KINDS[0]), ("sum", KINDS[2])],
+        {(1, 0): "not in this prompt"},
+        "Compare",
+        "seed 1",
+        theme,
+    )
     pixels = np.asarray(image)
     assert all((pixels == value).all(2).sum() == 2 * 128 * 128 for value in (40, 200, 120))
     ink = tuple(int(theme.ink[n : n + 2], 16) for n in (1, 3, 5))
@@ -116,6 +132,7 @@ def test_grid_shrinks_big_pictures_and_refuses_absurd_sizes():
 
 def test_colours_are_apart_for_everybody():
     """Contrast of every kind against its background, and of all kinds among themselves, also without red or green."""
+
     def light(colour: str) -> float:
         parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
         parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]

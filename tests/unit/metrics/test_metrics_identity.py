@@ -1,4 +1,5 @@
 """Nearest identity, its "none", and intervals."""
+
 from __future__ import annotations
 
 import pytest
@@ -61,8 +62,9 @@ def test_interval_covers_the_mean_and_narrows_with_more_data() -> None:
     assert bootstrap_interval(few) == bootstrap_interval(few)
 
 
-@pytest.mark.parametrize("references", [{}, {NONE: torch.ones(1, 2)}, {"a": torch.ones(3)},
-                                        {"a": torch.full((1, 2), float("nan"))}])
+@pytest.mark.parametrize(
+    "references", [{}, {NONE: torch.ones(1, 2)}, {"a": torch.ones(3)}, {"a": torch.full((1, 2), float("nan"))}]
+)
 def test_bad_galleries_are_refused(references: dict) -> None:
     with pytest.raises(MixOfShowError):
         Gallery(references)

@@ -12,8 +12,9 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "gray": (128, 128, 128)
 
 def flat(names: list[str]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(len(names))
-    rows = torch.tensor([COLOURS[n] for n in names]).view(-1, 1, 1, 3) + torch.randint(-9, 6, (len(names), 8, 8, 3),
-                                                                                    generator=generator)
+    rows = torch.tensor([COLOURS[n] for n in names]).view(-1, 1, 1, 3) + torch.randint(
+        -9, 6, (len(names), 8, 8, 3), generator=generator
+    )
     return rows.clamp(0, 255).to(torch.uint8)
 
 
@@ -61,8 +62,12 @@ def test_a_bridge_finds_the_text_of_unseen_pictures():
         (lambda: fit_probe(torch.eye(2), ["a", "b"]).answer(torch.zeros(1, 3)), "width 2"),
         (lambda: colour_grid(torch.zeros(1, 4, 4, 3), torch.zeros(2, 3)), "uint8"),
         (lambda: fit_bridge(torch.zeros(3, 2), torch.zeros(2, 2)), "one text per picture"),
-        (lambda: fit_bridge(torch.randn(3, 2), torch.randn(3, 2), steps=1).scores(torch.zeros(1, 3), torch.zeros(1, 2)),
-         "width 2"),
+        (
+            lambda: fit_bridge(torch.randn(3, 2), torch.randn(3, 2), steps=1).scores(
+                torch.zeros(1, 3), torch.zeros(1, 2)
+            ),
+            "width 2",
+        ),
     ],
 )
 def test_wrong_input_is_named(call, words):

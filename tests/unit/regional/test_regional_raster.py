@@ -61,11 +61,14 @@ def test_even_odd_star_has_a_hole():
     assert draw(star)[32, 32] == 0
 
 
-@pytest.mark.parametrize("shape", [
-    rect(0.25, 0.25, 0.5, 0.5),
-    {"type": "ellipse", "x": 0.2, "y": 0.1, "width": 0.6, "height": 0.8},
-    {"type": "polygon", "points": [[0.1, 0.1], [0.9, 0.2], [0.4, 0.8]]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape",
+    [
+        rect(0.25, 0.25, 0.5, 0.5),
+        {"type": "ellipse", "x": 0.2, "y": 0.1, "width": 0.6, "height": 0.8},
+        {"type": "polygon", "points": [[0.1, 0.1], [0.9, 0.2], [0.4, 0.8]]},
+    ],
+)
 def test_feather_is_a_linear_ramp_over_distance(shape):
     """Against brute force: the distance to the nearest of many points on the edge."""
     size, feather = 64, 0.2
@@ -127,16 +130,20 @@ class TestInputMasks:
         mask = torch.zeros(64, 64)
         mask[:, 32:] = 1
         found = rasterize(spec(self.shape, feather=0.25), [mask])[0].numpy()
-        assert np.array_equal(found, draw(rect(0.5, 0, 0.5, 1), feather=0.25)) or abs(
-            found.astype(int) - draw(rect(0.5, 0, 0.5, 1), feather=0.25)
-        ).max() <= 1
+        assert (
+            np.array_equal(found, draw(rect(0.5, 0, 0.5, 1), feather=0.25))
+            or abs(found.astype(int) - draw(rect(0.5, 0, 0.5, 1), feather=0.25)).max() <= 1
+        )
 
-    @pytest.mark.parametrize("mask, message", [
-        (torch.full((64, 64), float("nan")), "NaN"),
-        (torch.ones(64, 32), "proportions differ"),
-        (torch.ones(2, 64, 64), r"\[H, W\] is needed"),
-        (torch.zeros(64, 64), "covers no pixel"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "mask, message",
+        [
+            (torch.full((64, 64), float("nan")), "NaN"),
+            (torch.ones(64, 32), "proportions differ"),
+            (torch.ones(2, 64, 64), r"\[H, W\] is needed"),
+            (torch.zeros(64, 64), "covers no pixel"),
+        ],
+    )
     def test_unusable(self, mask, message):
         with pytest.raises(MixOfShowError, match=message):
             rasterize(spec(self.shape), [mask])

@@ -32,8 +32,21 @@ def test_everything_survives_a_round_trip():
         {"type": "input", "index": 3},
     ]
     entries = [
-        region(id=f"r{n}", shape=shape, name=f"No {n}", prompt="p", negative="n", concept="mara", strength=0.5,
-               feather=0.1, start=0.2, end=0.8, weight=2, control=0, ui={"color": "#fff", "locked": True})
+        region(
+            id=f"r{n}",
+            shape=shape,
+            name=f"No {n}",
+            prompt="p",
+            negative="n",
+            concept="mara",
+            strength=0.5,
+            feather=0.1,
+            start=0.2,
+            end=0.8,
+            weight=2,
+            control=0,
+            ui={"color": "#fff", "locked": True},
+        )
         for n, shape in enumerate(shapes)
     ]
     top = {"overlap": "priority", "edges": "paper", "suffix": "4k", "background": {"concept": "lake"}}

@@ -57,9 +57,18 @@ def mask(path, size=(64, 64), inverted=False):
     Image.fromarray(255 - plane if inverted else plane).save(path)
 
 
-@pytest.mark.parametrize("name", [
-    "a.mask.png", "a.MASK.PNG", "a_mask.png", "a-mask.webp", "a.mask.bmp", "masks/a.png", "Mask/A.PNG",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.mask.png",
+        "a.MASK.PNG",
+        "a_mask.png",
+        "a-mask.webp",
+        "a.mask.bmp",
+        "masks/a.png",
+        "Mask/A.PNG",
+    ],
+)
 def test_masks_of_every_usual_name_are_masks(tmp_path, name):
     picture(tmp_path / "a.png")
     mask(tmp_path / name)
@@ -70,8 +79,9 @@ def test_masks_of_every_usual_name_are_masks(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.jfif", "a.JPG", "a.jpe", "a.bmp", "a.WebP"])
 def test_pictures_of_every_ending_we_open(tmp_path, name):
     picture(tmp_path / "x.png")
-    Image.open(tmp_path / "x.png").save(tmp_path / name, format={"bmp": "BMP", "webp": "WEBP"}.get(
-        name.lower().split(".")[1], "JPEG"))
+    Image.open(tmp_path / "x.png").save(
+        tmp_path / name, format={"bmp": "BMP", "webp": "WEBP"}.get(name.lower().split(".")[1], "JPEG")
+    )
     assert [found.source for found in read_folder(tmp_path, "mara")[0]] == [name, "x.png"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-WORKER = '''
+WORKER = """
 import importlib.util, os, sys, time
 from pathlib import Path
 root, folder, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -44,14 +44,16 @@ def on_step(report):
 with trainables.attached({NAME: model.to_q}):
     loop.train(model, samples, trainables, optimizer, settings, 5, state, on_step)
 (folder / "end.bin").write_bytes(flat(trainables).numpy().tobytes())
-'''
+"""
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def start(folder: Path, limit: int = 0) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(ROOT), str(folder), str(limit)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", WORKER, str(ROOT), str(folder), str(limit)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 

@@ -37,7 +37,14 @@ class Toy(nn.Module):
 
 def make_run(steps=12, prediction="eps", **changes):
     settings = TrainSettings(
-        steps=steps, batch=4, slots=2, lr_embedding=1e-2, lr_text=1e-3, lr_unet=1e-2, norm_stop=-1, text_lora=False,
+        steps=steps,
+        batch=4,
+        slots=2,
+        lr_embedding=1e-2,
+        lr_text=1e-3,
+        lr_unet=1e-2,
+        norm_stop=-1,
+        text_lora=False,
         **changes,
     )
     trainables = adapters.Trainables()
@@ -174,13 +181,21 @@ def test_fp16_scales_the_loss_so_that_gradients_neither_vanish_nor_overflow(fact
         model, samples, trainables, optimizer, settings = make_run(12, precision=precision)
         model, state, seen = HalfToy(factor) if precision == "fp16" else model, snapshot.RunState(), []
         with trainables.attached({NAME: model.to_q}):
-            loop.train(model, samples, trainables, optimizer, settings, 5, state,
-                       lambda report, state=state, seen=seen: seen.append(state.loss_scale))
+            loop.train(
+                model,
+                samples,
+                trainables,
+                optimizer,
+                settings,
+                5,
+                state,
+                lambda report, state=state, seen=seen: seen.append(state.loss_scale),
+            )
         ends[precision] = flat(trainables)
         assert len(state.losses) == 12 and math.isfinite(sum(state.losses))
     assert (min(seen) < snapshot.FULL_SCALE) == lowered
     if lowered:
-        assert max(seen[seen.index(min(seen)):]) > min(seen), "a lowered scale is raised again"
+        assert max(seen[seen.index(min(seen)) :]) > min(seen), "a lowered scale is raised again"
     start = flat(make_run(12)[2])
     moved = (ends["fp32"] - start).norm()
     assert (ends["fp16"] - ends["fp32"]).norm() < 0.1 * moved
@@ -211,8 +226,7 @@ def test_divergence_is_an_error_and_keeps_the_last_good_state():
             with torch.no_grad():
                 trainables.adapter(NAME).up.fill_(math.nan)
 
-    with pytest.raises(loop.TrainingDiverged, match="step 4.*learning rates"), \
-            trainables.attached({NAME: model.to_q}):
+    with pytest.raises(loop.TrainingDiverged, match="step 4.*learning rates"), trainables.attached({NAME: model.to_q}):
         loop.train(model, samples, trainables, optimizer, settings, 0, state, poison)
     assert torch.isfinite(flat(trainables)).all()
 

@@ -61,7 +61,11 @@ def test_a_drawing_without_eyes_asks_for_none_and_is_labelled_so():
     assert Drawing(plain).options()["eyes"] == ["side"] and Drawing(plain, eyes=False).options()["eyes"] == []
     assert Drawing(plain, mouth=False).options()["mouth"] == []
     assert Drawing(plain, eyes=False).labels() == {
-        "hair": "red", "glasses": "no glasses", "eyes": "nothing", "mouth": "smile"}
+        "hair": "red",
+        "glasses": "no glasses",
+        "eyes": "nothing",
+        "mouth": "smile",
+    }
     assert Drawing(BEARDED).labels()["eyes"] == ""  # behind sunglasses
     numbers = numbers_of([Drawing(BEARDED), Drawing(plain, mouth=False)])
     assert numbers["eyes"][0] == -100 and numbers["mouth"][1] == 0

@@ -27,13 +27,13 @@ def columns(canvas):
 def test_a_wide_canvas_shows_its_one_subject_in_every_field(sprite, copies):
     canvas = build.draw(Scene((sprite,), "white", "a cat"), random.Random(0), copies)
     assert canvas.shape == (64, 64 * copies, 3)
-    assert all(columns(canvas[:, 64 * i:64 * (i + 1)])[0] < 16 for i in range(copies))
+    assert all(columns(canvas[:, 64 * i : 64 * (i + 1)])[0] < 16 for i in range(copies))
 
 
 def test_two_subjects_stand_once_each(sprite):
     canvas = build.draw(Scene((sprite, sprite), "white", "two cats"), random.Random(0))
     assert canvas.shape == (64, 128, 3)
-    assert all(columns(canvas[:, x:x + 64])[0] < 16 for x in (0, 64))
+    assert all(columns(canvas[:, x : x + 64])[0] < 16 for x in (0, 64))
 
 
 def test_the_last_mixture_shows_every_sort_of_canvas():

@@ -108,8 +108,16 @@ def test_attributes_stand_before_or_after_in_any_order():
     person = Person("long hair", "straight01", "red", "pale", "glasses", "round", mood="sad")
     captions = [make_scene((Subject(0, person),), rng, 2).caption for _ in range(600)]
     assert all("glasses" in caption for caption in captions)
-    for words in ("pale-skinned person", "pale skin", "sad person", ", sad", "glasses and long red hair",
-                  "long red hair and glasses", "in a blue shirt, with", "wearing a blue shirt, with"):
+    for words in (
+        "pale-skinned person",
+        "pale skin",
+        "sad person",
+        ", sad",
+        "glasses and long red hair",
+        "long red hair and glasses",
+        "in a blue shirt, with",
+        "wearing a blue shirt, with",
+    ):
         assert any(words in caption for caption in captions), words
     assert any(re.search("with .*, (wearing|in) a blue shirt", caption) for caption in captions)
     assert not any(re.search(r"\ba [aeio]\w+|\ban [^aeiou]|  | ,|of (on|at|in) ", caption) for caption in captions)

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 import torch
-from mos_tests.host.runtime import ROOT, find_host
 from mos_tests.host.nodes.test_schemas import CONTRACTS, SETTINGS_NODES
+from mos_tests.host.runtime import ROOT, find_host
 from safetensors.torch import save_file
 
 
