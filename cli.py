@@ -104,7 +104,7 @@ def _read(options: argparse.Namespace):
     result: ReadResult = read_any(options.file, base, options.name, tell)
     if result.kind != "lora" or _find_comfyui(options.comfyui) is None:
         return result, None if result.kind == "lora" else result.concept, base, ""
-    found = _bridge("formats.foreign", options.comfyui).read_any(options.file, options.name, base, tell)
+    found = _bridge("formats.foreign", options.comfyui).read_with_host(options.file, options.name, base, tell)
     return result, found.concept, base, found.warning()
 
 

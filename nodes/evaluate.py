@@ -16,8 +16,8 @@ from ..mixofshow_core.metrics.drawing import THEMES, draw_grid, draw_scores, gri
 from .bridge.evaluating.evaluation import (
     SAMPLERS,
     SCHEDULERS,
-    Sampling,
-    Stage,
+    Comparison,
+    KSamplerSettings,
     in_order,
     list_cells,
     paint,
@@ -169,8 +169,8 @@ class MixOfShowCompare(io.ComfyNode):
         if (other_model is None) != (other_clip is None):
             raise MixOfShowError("Compare: connect both `other_model` and `other_clip`, or neither.")
         other = None if other_model is None else (other_model, other_clip)
-        stage = Stage(model, clip, vae, concepts, regions, other, settings, calibration)
-        how = Sampling(negative, seed, steps, cfg, sampler_name, scheduler)
+        stage = Comparison(model, clip, vae, concepts, regions, other, settings, calibration)
+        how = KSamplerSettings(negative, seed, steps, cfg, sampler_name, scheduler)
         rows = expand_prompts(prompts, tuple(stage.classes))
         wanted = parse_ways(ways, METHODS)
         columns, left_out = plan_columns(wanted, stage.labels, regions is not None, other is not None)

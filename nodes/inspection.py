@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats import read_any
 from ..mixofshow_core.formats.card import describe, describe_concept, plot_norms
-from .bridge.formats.foreign import read_any as read_with_host
+from .bridge.formats.foreign import read_with_host
 from .bridge.host.files import check_concept_file, file_fingerprint, list_concept_files, resolve_concept_file
 from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Steps

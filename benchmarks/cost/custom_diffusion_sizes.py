@@ -34,7 +34,7 @@ def main(steps: int) -> None:
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.mixofshow_core.delta import megabytes
-    from mos_pack.mixofshow_core.formats.compress import compress_by_share, resize
+    from mos_pack.mixofshow_core.formats.compress import compress_by_share, compress_to_size
     from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS
     from mos_pack.nodes.bridge.host.model import apply_deltas
     from mos_pack.nodes.bridge.host.text import register_concepts
@@ -53,7 +53,7 @@ def main(steps: int) -> None:
     bare, full = pictures({}), pictures(whole)
     effect = [(a - b).norm() for a, b in zip(full, bare, strict=True)]
     print(f"{len(whole)} layers, {megabytes(whole):.2f} MB as fp32, {steps} steps")
-    cuts = {f"share {share:.1%}": cut(whole, share, resize) for share in SHARES}
+    cuts = {f"share {share:.1%}": cut(whole, share, compress_to_size) for share in SHARES}
     cuts["0.6 of the sum of singular values (default)"] = compress_by_share(whole)
     for title, small in cuts.items():
         lost = [float((a - b).norm() / e) for a, b, e in zip(pictures(small.deltas), full, effect, strict=True)]
@@ -64,7 +64,7 @@ def main(steps: int) -> None:
         )
 
 
-def cut(deltas, share, resize):
+def cut(deltas, share, compress_to_size):
     """All layers at the rank that takes `share` of their own size (at least 1)."""
     from mos_pack.mixofshow_core.delta import megabytes, norm
     from mos_pack.mixofshow_core.formats.compress import Compressed
@@ -72,7 +72,7 @@ def cut(deltas, share, resize):
     made, lost, total = {}, 0.0, 0.0
     for name, delta in deltas.items():
         rank = max(1, round(share * delta.shape[0] * delta.shape[1] / sum(delta.shape[:2])))
-        small = resize({name: delta}, str(rank), low_rank_only=True)
+        small = compress_to_size({name: delta}, str(rank), low_rank_only=True)
         made |= small.deltas
         lost, total = lost + (small.error * norm(delta)) ** 2, total + norm(delta) ** 2
     return Compressed(made, (lost / total) ** 0.5, megabytes(made))

@@ -47,7 +47,7 @@ def describe_concept(concept: Concept) -> str:
         words = " ".join(word.text for word in entry.words) or "none"
         kind = f"{entry.kind} {entry.class_word}".strip()
         lines.append(f"concept {entry.name!r} ({kind}): words {words}; {layers}")
-    lines += [describe_base(concept), describe_layers(concept)]
+    lines += [base_line(concept), describe_layers(concept)]
     sizes = sorted(((norm(delta), name) for name, delta in concept.deltas.items()), reverse=True)
     if sizes:
         lines.append("largest changes: " + ", ".join(f"{name} {size:.3g}" for size, name in sizes[:3]))
@@ -57,7 +57,7 @@ def describe_concept(concept: Concept) -> str:
     return "\n".join([*lines, *(f"warning: {text}" for text in warnings_of(concept))])
 
 
-def describe_base(concept: Concept) -> str:
+def base_line(concept: Concept) -> str:
     base = concept.base
     return (
         f"base: {base.family}, fingerprint {base.fingerprint or 'unknown'}, {base.layers or 'any number of'} "

@@ -40,7 +40,7 @@ def parse_size(size: str) -> int | str:
     raise MixOfShowError(f"Size {size!r} is unknown: use auto, exact, or a rank from 1 to 1024.")
 
 
-def resize(
+def compress_to_size(
     deltas: Mapping[str, Delta],
     size: str = "auto",
     low_rank_only: bool = False,

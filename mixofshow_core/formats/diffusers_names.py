@@ -71,7 +71,7 @@ def to_kohya_names(tensors: Mapping[str, Tensor], second: bool = False) -> dict[
     return found
 
 
-def ranks_of(named: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def peft_ranks(named: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Rank by kohya's name of the module, for the kinds of PEFT whose scale is alpha / rank: LoRA, LoHa, LoKr."""
     return {
         name.removesuffix(end): tensors[key].shape[0]
@@ -84,7 +84,7 @@ def ranks_of(named: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[st
 def peft_alphas(config: Mapping[str, object], named: Mapping[str, str], ranks: Mapping[str, int]) -> dict[str, Tensor]:
     """``alpha`` per module, under kohya's names, as PEFT's configuration states it (the weights do not).
 
-    named: {kohya's name: key in the file}; ranks: see `ranks_of`. A pattern of the config means the
+    named: {kohya's name: key in the file}; ranks: see `peft_ranks`. A pattern of the config means the
     modules whose path ends with it. With rank-stabilised LoRA the scale is alpha / sqrt(rank), so alpha grows by
     sqrt(rank). Odd values are passed over.
     """

@@ -17,7 +17,7 @@ from ..families.known import CLIP_G, CLIP_L, ENCODERS, find_family
 from ..topology import NameTable
 from .absolute import BaseWeights, custom_diffusion_tree
 from .community import community_metadata
-from .compress import Compressed, compress_by_share, resize, size_steps
+from .compress import Compressed, compress_by_share, compress_to_size, size_steps
 from .dialect import layout_of
 from .edlora import edlora_tree, flatten
 from .lora import diffusers_tensors, kohya_tensors, stock_tensors, write_peft
@@ -49,7 +49,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One export: the concept with its final deltas, names for its net, the target without suffix, and the base."""
 
     concept: Concept
@@ -63,7 +63,7 @@ class Format:
     """A dialect we write. ``low_rank``: full-rank changes must be compressed first."""
 
     title: str
-    write: Callable[[Job], Exported]
+    write: Callable[[ExportJob], Exported]
     low_rank: bool = False
     needs_base: bool = False
 
@@ -101,15 +101,17 @@ def export(
     }
     if kind == "custom-diffusion-compressed":
         kept = {name: d for name, d in deltas.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))}
-        small = compress_by_share(kept) if size == "auto" else resize(kept, size, low_rank_only=True, step=step)
+        small = (
+            compress_by_share(kept) if size == "auto" else compress_to_size(kept, size, low_rank_only=True, step=step)
+        )
         small = replace(small, deltas={**deltas, **small.deltas})
         notes += _steps(kept)
     else:
-        small = resize(deltas, size, low_rank_only=chosen.low_rank, step=step)
+        small = compress_to_size(deltas, size, low_rank_only=chosen.low_rank, step=step)
     final = replace(concept, deltas=small.deltas)
     check_finite(stock_tensors(final), concept.name or "this LoRA")
     names = NameTable(layout or layout_of(concept), _text_layers(concept))
-    done = chosen.write(Job(final, names, Path(target), base))
+    done = chosen.write(ExportJob(final, names, Path(target), base))
     return replace(done, lost=(*lost, *done.lost), notes=(*done.notes, *_notes(small, use), *notes))
 
 
@@ -152,13 +154,13 @@ def _metadata(concept: Concept) -> dict[str, str]:
     return {"format": "pt", **community_metadata(concept)}
 
 
-def _write_native(job: Job) -> Exported:
+def _write_native(job: ExportJob) -> Exported:
     path = job.target.with_name(f"{job.target.name}.safetensors")
     write_concept(path, job.concept)
     return Exported((path,))
 
 
-def _write_stock(job: Job) -> Exported:
+def _write_stock(job: ExportJob) -> Exported:
     path = job.target.with_name(f"{job.target.name}.safetensors")
     save_safetensors(path, stock_tensors(job.concept), _metadata(job.concept))
     written = _write_embeddings(job)
@@ -166,7 +168,7 @@ def _write_stock(job: Job) -> Exported:
     return Exported((path, *written), _lost_layers(job.concept), notes)
 
 
-def _write_embeddings(job: Job) -> tuple[Path, ...]:
+def _write_embeddings(job: ExportJob) -> tuple[Path, ...]:
     written = []
     single = len(job.concept.entries) == 1
     for entry in job.concept.entries:
@@ -178,7 +180,7 @@ def _write_embeddings(job: Job) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _write_inversion(job: Job) -> Exported:
+def _write_inversion(job: ExportJob) -> Exported:
     written = _write_embeddings(job)
     if not written:
         raise MixOfShowError(f"{job.concept.name or 'This LoRA'} has no concept words; there is no embedding to write.")
@@ -186,7 +188,7 @@ def _write_inversion(job: Job) -> Exported:
     return Exported(written, (*lost, *_lost_layers(job.concept)))
 
 
-def _write_kohya(job: Job) -> Exported:
+def _write_kohya(job: ExportJob) -> Exported:
     path = job.target.with_name(f"{job.target.name}.safetensors")
     save_safetensors(path, kohya_tensors(job.concept, job.names), _metadata(job.concept))
     dense = sum(isinstance(delta, Dense) for delta in job.concept.deltas.values())
@@ -196,41 +198,41 @@ def _write_kohya(job: Job) -> Exported:
     return Exported((path,), _lost_words(job.concept), tuple(notes))
 
 
-def _write_diffusers(job: Job) -> Exported:
+def _write_diffusers(job: ExportJob) -> Exported:
     path = job.target.with_name(f"{job.target.name}.safetensors")
     save_safetensors(path, diffusers_tensors(job.concept, job.names), _metadata(job.concept))
     return Exported((path,), _lost_words(job.concept))
 
 
-def _write_peft(job: Job) -> Exported:
+def _write_peft(job: ExportJob) -> Exported:
     return Exported(tuple(write_peft(job.target, job.concept, job.names)), _lost_words(job.concept), folder=job.target)
 
 
-def _edlora(job: Job) -> tuple[dict, tuple[str, ...]]:
+def _edlora(job: ExportJob) -> tuple[dict, tuple[str, ...]]:
     lost = ["alpha (folded into lora_up)", "plain name, class, kind, base and training settings"]
     return edlora_tree(job.concept, job.names, where=job.concept.name or "this LoRA"), tuple(lost)
 
 
-def _write_edlora(job: Job) -> Exported:
+def _write_edlora(job: ExportJob) -> Exported:
     path, (tree, lost) = job.target.with_name(f"{job.target.name}.safetensors"), _edlora(job)
     save_safetensors(path, flatten(tree), _metadata(job.concept))
     return Exported((path,), lost)
 
 
-def _write_edlora_pth(job: Job) -> Exported:
+def _write_edlora_pth(job: ExportJob) -> Exported:
     path, (tree, lost) = job.target.with_name(f"{job.target.name}.pth"), _edlora(job)
     save_pickled(path, {"params": tree})
     return Exported((path,), lost)
 
 
-def _write_custom_diffusion(job: Job) -> Exported:
+def _write_custom_diffusion(job: ExportJob) -> Exported:
     path = job.target.with_name(f"{job.target.name}.bin")
     tree, lost = custom_diffusion_tree(job.concept.deltas, job.concept, job.names, job.base)
     save_pickled(path, tree)
     return Exported((path,), tuple(lost))
 
 
-def _write_compressed(job: Job) -> Exported:
+def _write_compressed(job: ExportJob) -> Exported:
     return _write_custom_diffusion(replace(job, base=None))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -94,33 +94,89 @@ def load_tree(path: Path) -> tuple[dict, dict[str, str]]:
     return load_safetensors(path)
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A file's content, which every row of `READERS` is shown in turn.
+
+    ``tree`` lies as in the file; ``nested`` has the dotted keys of ED-LoRA's layout taken apart (same tensors).
+    """
+
+    file_name: str
+    tree: dict
+    nested: dict
+    metadata: Mapping[str, str]
+    base: BaseWeights | None
+    step: Callable[[int, int], None]
+
+    @classmethod
+    def of(cls, tree: dict, metadata: Mapping[str, str], file_name: str, base, step) -> Opened:
+        if is_native(metadata):
+            return cls(file_name, tree, tree, metadata, base, step)
+        tree = tree["params"] if isinstance(tree.get("params"), dict) else tree
+        if not tree:
+            raise MixOfShowError(f"{file_name} holds no tensors.")
+        flat = any(key.startswith(tuple(f"{part}." for part in ("params", *EMBEDDINGS))) for key in tree)
+        return cls(file_name, tree, nest(tree) if flat else tree, metadata, base, step)
+
+
+def _read_native(file: Opened) -> ReadResult:
+    concept = parse_concept(file.tree, file.metadata, file.file_name)
+    check_concept(concept, file.file_name)
+    return ReadResult("Mix-of-Show concept", concept, tuple(sorted(file.tree)))
+
+
+def _read_absolute(file: Opened) -> ReadResult:
+    if file.nested is not file.tree:
+        file.tree.clear()  # its tensors are used up, one by one
+    return read_absolute(file.nested, file.file_name, file.base, file.step)
+
+
+def _is_lora(file: Opened) -> bool:
+    return any(key.endswith(LORA_ENDS) or any(mark in key for mark in LORA_MARKS) for key in file.tree)
+
+
+def _read_lora(file: Opened) -> ReadResult:
+    entries, keys = read_bundle(file.tree, file.file_name)
+    concept = Concept(entries, {}, BaseInfo("unknown")) if entries else None
+    return ReadResult("lora", concept, keys, notes=("its weights are read by ComfyUI's own LoRA loader",))
+
+
+def _refuse_checkpoint(file: Opened) -> ReadResult:
+    raise MixOfShowError(f"{file.file_name} is a whole checkpoint; load it with the stock checkpoint loader.")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A dialect we read: is the file its own (by content, never by name), and what is in it."""
+
+    title: str
+    is_mine: Callable[[Opened], bool]
+    read: Callable[[Opened], ReadResult]
+
+
+READERS = (  # the first whose file it is reads it, so those with the plainest marks come first
+    Reader("Mix-of-Show concept", lambda file: is_native(file.metadata), _read_native),
+    Reader("ED-LoRA", lambda file: is_edlora(file.nested), lambda file: read_edlora(file.nested, file.file_name)),
+    Reader("whole weights", lambda file: is_absolute(file.nested) and not _is_checkpoint(file.nested), _read_absolute),
+    Reader(
+        "textual inversion",
+        lambda file: is_textual_inversion(file.tree),
+        lambda file: read_textual_inversion(file.tree, file.file_name),
+    ),
+    Reader("LoRA", _is_lora, _read_lora),
+    Reader("checkpoint", lambda file: _is_checkpoint(file.tree), _refuse_checkpoint),
+)
+
+
 def _dispatch(
     tree: dict, metadata: Mapping[str, str], file_name: str, base: BaseWeights | None, step: Callable[[int, int], None]
 ) -> ReadResult:
-    if is_native(metadata):
-        concept = parse_concept(tree, metadata, file_name)
-        check_concept(concept, file_name)
-        return ReadResult("Mix-of-Show concept", concept, tuple(sorted(tree)))
-    tree = tree["params"] if isinstance(tree.get("params"), dict) else tree
-    if not tree:
-        raise MixOfShowError(f"{file_name} holds no tensors.")
-    flat = any(key.startswith(tuple(f"{part}." for part in ("params", *EMBEDDINGS))) for key in tree)
-    nested = nest(tree) if flat else tree
-    if is_edlora(nested):
-        return read_edlora(nested, file_name)
-    if is_absolute(nested) and not _is_checkpoint(nested):
-        if flat:
-            tree.clear()  # its tensors are used up, one by one
-        return read_absolute(nested, file_name, base, step)
-    if is_textual_inversion(tree):
-        return read_textual_inversion(tree, file_name)
-    if any(key.endswith(LORA_ENDS) or any(mark in key for mark in LORA_MARKS) for key in tree):
-        entries, keys = read_bundle(tree, file_name)
-        concept = Concept(entries, {}, BaseInfo("unknown")) if entries else None
-        return ReadResult("lora", concept, keys, notes=("its weights are read by ComfyUI's own LoRA loader",))
-    if _is_checkpoint(tree):
-        raise MixOfShowError(f"{file_name} is a whole checkpoint; load it with the stock checkpoint loader.")
-    sample = ", ".join(repr(str(key)[:60]) for key in list(tree)[:3])
+    file = Opened.of(tree, metadata, file_name, base, step)
+    del tree
+    for reader in READERS:
+        if reader.is_mine(file):
+            return reader.read(file)
+    sample = ", ".join(repr(str(key)[:60]) for key in list(file.tree)[:3])
     raise MixOfShowError(
         f"{file_name} is of no kind we know; its first keys are {sample}. Known: concepts of ours, ED-LoRA, Custom "
         "Diffusion, textual inversion, and every LoRA that ComfyUI reads."

@@ -106,7 +106,7 @@ def fuse(
         else:
             solution = GroupSolution(merge(method, ordered, group.members, settings), 0.0, 1.0)
         solving += time.perf_counter() - begun
-        found, sizes = resize(solution, settings)
+        found, sizes = cut_to_size(solution, settings)
         deltas.update(found)
         row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
         rows.append(replace(row, added=sizes))
@@ -151,7 +151,7 @@ def merge(method: str, ordered: Sequence[Source], members: Iterable[str], settin
     return method_of(method).merge(MergeJob(parts, [source.weight for source in ordered], settings, seeds))
 
 
-def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str, Delta], tuple[float, float]]:
+def cut_to_size(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str, Delta], tuple[float, float]]:
     """The answer at the wanted size, and (energy added as error, energy of the answer) on all inputs together.
 
     Without statistics the energy is the plain squared norm. Kernels of convolutions stay as they are.
@@ -174,7 +174,9 @@ def resize(solution: GroupSolution, settings: FusionSettings) -> tuple[dict[str,
     return made, (added, total)
 
 
-def preview(sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None) -> dict:
+def foresee_conflicts(
+    sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None
+) -> dict:
     """Conflicts foreseen per role, from statistics only (fusion/conflict.py)."""
     ordered = sorted(sources, key=lambda source: source.identity)
     found: list[GroupConflict] = []

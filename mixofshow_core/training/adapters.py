@@ -277,7 +277,7 @@ class Trainables(nn.Module):
                 handle.remove()
 
 
-def export_concept(
+def learned_concept(
     trainables: Trainables,
     plans: Sequence[ConceptPlan],
     index: tuple[int, ...],

@@ -88,7 +88,7 @@ def whole(picture: Picture, size: Canvas) -> Placed:
     return paste(picture, size, 1.0, 0.5, 0.5, False)
 
 
-def place(picture: Picture, size: Canvas, settings: TrainSettings, seed: int) -> Placed:
+def put_on_canvas(picture: Picture, size: Canvas, settings: TrainSettings, seed: int) -> Placed:
     """One random placement: a full crop (head room kept for portraits) or the whole picture, smaller and shifted.
 
     With ``size_captions`` it is Custom Diffusion's: a third enlarged and cropped, the others shrunk or left, and told.
@@ -118,7 +118,7 @@ def placements(picture: Picture, size: Canvas, settings: TrainSettings, seed: in
     """``settings.variants`` placements; the first is always the whole picture, unchanged."""
     yield whole(picture, size)
     for number in range(1, settings.variants):
-        yield place(picture, size, settings, seed * 100_003 + number)
+        yield put_on_canvas(picture, size, settings, seed * 100_003 + number)
 
 
 def to_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

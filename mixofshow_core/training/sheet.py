@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .augment import place
+from .augment import put_on_canvas
 from .captions import vary
 from .dataset import Picture, TrainingSet
 from .settings import TrainSettings
@@ -39,7 +39,7 @@ def _placed_cells(training_set: TrainingSet) -> list[Image.Image]:
     for concept in training_set.concepts:
         for number in range(PLACED):
             picture = concept.pictures[number % len(concept.pictures)]
-            placed = place(picture, CELL, settings, number)
+            placed = put_on_canvas(picture, CELL, settings, number)
             caption = vary(
                 picture.caption,
                 concept.name,

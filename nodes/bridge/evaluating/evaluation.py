@@ -49,7 +49,7 @@ SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
 
 @dataclass(frozen=True)
-class Sampling:
+class KSamplerSettings:
     """What the KSampler node asks for; ``latent`` gives size and number of pictures."""
 
     negative: str
@@ -61,7 +61,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Comparison:
     """Everything that a comparison paints with. other: (MODEL, CLIP) that somebody else prepared."""
 
     model: object
@@ -136,7 +136,7 @@ class Stage:
         return model, register_concepts(clip, (ConceptUse(concept),)), None
 
 
-def sample_like_ksampler(model, positive, negative, latent: dict, how: Sampling, tick: Callable) -> Tensor:
+def sample_like_ksampler(model, positive, negative, latent: dict, how: KSamplerSettings, tick: Callable) -> Tensor:
     """The latents that the host's KSampler node gives for the same inputs. tick(step, x0): after every step."""
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, how.seed, latent.get("batch_index"))
@@ -163,7 +163,7 @@ def picture_size(vae, latent: dict) -> tuple[int, int]:
     return height * vae.spacial_compression_decode(), width * vae.spacial_compression_decode()
 
 
-def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: dict, how: Sampling):
+def paint(stage: Comparison, rows: Sequence[Row], columns: Sequence[Column], latent: dict, how: KSamplerSettings):
     """({(row, column): uint8 [n, H, W, 3] on the CPU}, {(row, column): why it is empty}, facts).
 
     Column by column, so that a model is loaded once. Raises the host's interrupt within one step.
@@ -214,7 +214,9 @@ def paint(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], latent: 
     return painted, blanks, facts
 
 
-def list_cells(stage: Stage, rows: Sequence[Row], columns: Sequence[Column], painted, seed: int) -> tuple[Cell, ...]:
+def list_cells(
+    stage: Comparison, rows: Sequence[Row], columns: Sequence[Column], painted, seed: int
+) -> tuple[Cell, ...]:
     """What each picture is, row by row; the pictures themselves lie in the same order."""
     cells: list[Cell] = []
     for r, c in sorted(painted):

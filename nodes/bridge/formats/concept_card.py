@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....mixofshow_core.concept import ConceptUse
-from ....mixofshow_core.formats.card import describe_base, describe_layers
+from ....mixofshow_core.formats.card import base_line, describe_layers
 from .foreign import ReadFile
 
 
@@ -30,7 +30,7 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
         )
     if found.tags:
         lines.append(f"suggestions for `trigger`, from its training tags and side files: {', '.join(found.tags)}")
-    lines += [describe_base(concept), describe_layers(concept)]
+    lines += [base_line(concept), describe_layers(concept)]
     if warning := found.warning():
         lines.append(warning)
     if concept.entries and any(entry.words for entry in concept.entries):

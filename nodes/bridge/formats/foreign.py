@@ -29,7 +29,7 @@ from ....mixofshow_core.formats.diffusers_names import (
     configs_in,
     peft_alphas,
     peft_parts,
-    ranks_of,
+    peft_ranks,
     to_kohya_names,
 )
 from ....mixofshow_core.formats.native import check_finite
@@ -92,7 +92,7 @@ class ReadFile:
         return "\n".join(lines)
 
 
-def read_any(
+def read_with_host(
     path: Path,
     name: str = "",
     base: Mapping[str, Tensor] | None = None,
@@ -182,7 +182,7 @@ def _named_for_the_host(path: Path, tensors: Mapping[str, Tensor], metadata: Map
     peft = [key for key in tensors if key.startswith(PEFT_PREFIX)]
     second = bool(peft) and _is_second_encoder(path, tensors)
     named = to_kohya_names(tensors, second)
-    ranks = ranks_of(named, tensors)
+    ranks = peft_ranks(named, tensors)
     alphas: dict[str, Tensor] = {}
     for part, config in configs_in(metadata).items():
         own = {name: key for name, key in named.items() if key.startswith(f"{part}.")}

@@ -13,12 +13,12 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.names import fold
 from ..host.files import resolve_concept_file
 from ..host.progress import Steps
-from .foreign import ReadFile, read_any
+from .foreign import ReadFile, read_with_host
 
 
 def load_row(row: CastRow, base: Mapping[str, Tensor] | None = None) -> tuple[ConceptUse, ReadFile]:
     """Read one row's file. The typed trigger, else the one that the file or its neighbours name, calls a LoRA up."""
-    found = read_any(resolve_concept_file(row.file), row.name.strip(), base, Steps())
+    found = read_with_host(resolve_concept_file(row.file), row.name.strip(), base, Steps())
     concept, trigger = found.concept, row.trigger.strip()
     if trigger and len(concept.entries) == 1 and not concept.entries[0].words:
         concept = replace(concept, entries=(replace(concept.entries[0], trigger=trigger),))

@@ -34,7 +34,7 @@ from ..host.model import (
     text_models_of,
     unet_of,
 )
-from .stages import Job, names_of, use_identity
+from .stages import FusionJob, names_of, use_identity
 
 log = logging.getLogger("mixofshow")
 
@@ -114,7 +114,7 @@ def fuse_uses(
         return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames))
 
     store = StatisticsStore(folder / "statistics")
-    job = Job(
+    job = FusionJob(
         base_model,
         base_clip,
         base,

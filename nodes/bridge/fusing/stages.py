@@ -21,7 +21,7 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.fusion.fuse import Fusion, Source, fuse, hash_of, preview
+from ....mixofshow_core.fusion.fuse import Fusion, Source, foresee_conflicts, fuse, hash_of
 from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
 from ....mixofshow_core.fusion.report import format_conflicts_of
@@ -64,7 +64,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Job:
+class FusionJob:
     """Everything one fusion reads: `model` and `clip` are the base, add-ons included; `parts` are scaled changes."""
 
     model: object
@@ -96,7 +96,7 @@ class Job:
                 continue
             fixed = {} if fusion is None else dict(fusion.deltas)
             sources, prior = self._look(Stage("own" if not fixed else f"staged {role}", groups, fixed), ticker, notes)
-            conflicts |= preview(sources, groups)
+            conflicts |= foresee_conflicts(sources, groups)
             found = self._solve(sources, groups, rest, prior, ticker)
             fusion = found if fusion is None else _joined(fusion, found)
         if fusion is None:  # only layers that no stage takes

@@ -104,7 +104,7 @@ class Sampling:
 
 
 @dataclass(eq=False)
-class Reading:
+class PendingAttention:
     """A cross-attention that has begun: its place, what our patch saw of it, and its query once it is projected."""
 
     layer: CrossAttention
@@ -131,7 +131,7 @@ class Batch:
     layers: dict[tuple, CrossAttention]
     shared: bool
     replaced: frozenset
-    reading: Reading | None = None
+    reading: PendingAttention | None = None
     here: tuple[int, int] | None = None
     focus: dict | None = None
     kept: dict = field(default_factory=dict)
@@ -207,7 +207,7 @@ class Batch:
         self.sampling.warn("Another node changed the tokens or rows of a layer; routed concepts are left out there.")
         return None
 
-    def begin(self, reading: Reading | None) -> None:
+    def begin(self, reading: PendingAttention | None) -> None:
         """Note which cross-attention runs from here on; the last one must have been blended by now."""
         if self.reading is not None and self.groups():
             self.sampling.warn("Another node computes cross-attention by itself; regions are left out there.")
@@ -247,7 +247,7 @@ def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
         batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
     elif layered:
         context = value = _layered_context(batch, layer.index, context, layered)
-    batch.begin(Reading(layer, tuple(options["activations_shape"][-2:]), context, value, options))
+    batch.begin(PendingAttention(layer, tuple(options["activations_shape"][-2:]), context, value, options))
     return n, context, value
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.regional import attention as regional
 from ....mixofshow_core.topology import CrossAttention
-from .attention import Batch, Reading, at_layer
+from .attention import Batch, PendingAttention, at_layer
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def _add_regions(batch: Batch, layer: CrossAttention):
     return add
 
 
-def blend_regions(batch: Batch, reading: Reading, out: Tensor) -> Tensor:
+def blend_regions(batch: Batch, reading: PendingAttention, out: Tensor) -> Tensor:
     """Attention's result [B, N, C] before its output projection, with every region's text at the region's tokens."""
     expected = len(batch.ids), reading.size[0] * reading.size[1]
     if out.shape[:2] != expected or reading.query.shape[:2] != expected:
@@ -82,7 +82,7 @@ def _neighbours(rows: list[int]) -> slice | list[int]:
     return slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else rows
 
 
-def _attend(reading: Reading):
+def _attend(reading: PendingAttention):
     module = reading.layer.module
 
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _attend(reading: Reading):
     return attend
 
 
-def _region_attention(batch: Batch, reading: Reading, plan, rows: list[int], query: Tensor) -> Tensor:
+def _region_attention(batch: Batch, reading: PendingAttention, plan, rows: list[int], query: Tensor) -> Tensor:
     pairs = {number: _project(batch, number, reading.layer, query) for number in {batch.ids[row] for row in rows}}
     if len(pairs) == 1:  # as a rule: one positive, in one or more rows
         keys, values = (part.expand(len(rows), *part.shape) for part in next(iter(pairs.values())))
@@ -110,7 +110,7 @@ def _region_attention(batch: Batch, reading: Reading, plan, rows: list[int], que
     return regional.attend_regions(query, keys, values, plan, _attend(reading))
 
 
-def _base_attention(batch: Batch, reading: Reading, rows: list[int], query: Tensor) -> Tensor:
+def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
     """What the base text alone gives at the covered tokens, computed as the host does."""
     module = reading.layer.module
     with batch.focused({id(routes): batch.text_gates(routes)[rows] for routes in batch.routes()}):

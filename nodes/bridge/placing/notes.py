@@ -17,7 +17,7 @@ WHOLE = "the whole picture"
 Texts = Iterable[tuple[str, str]]  # (where, prompt)
 
 
-def mentions(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
+def is_called(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
     """Whether the prompt calls one of these concepts."""
     return Vocabulary(tuple(entries)).rewrite(prompt) != prompt
 
@@ -122,7 +122,7 @@ def note_names(entries: Sequence[ConceptEntry], base: str, regions: Sequence[str
         where = [
             name
             for name, text in [(WHOLE if placed is None else "the background", base), *own]
-            if mentions(text, (entry,))
+            if is_called(text, (entry,))
         ]
         if where:
             lines.append(f"{entry.name}: {', '.join(where)}")

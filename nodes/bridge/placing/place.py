@@ -19,7 +19,7 @@ from ..host.model import apply_deltas, unet_of
 from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
-from .notes import mentions, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
+from .notes import is_called, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
 from .routing import Routes, make_routes
 from .wrappers import patch_model, with_payload
 
@@ -173,7 +173,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     owners = []
     for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
         own = text if region.prompt.strip() or region.concept.strip() else ""
-        named = [number for number, use in enumerate(cast) if mentions(own, use.concept.entries)]
+        named = [number for number, use in enumerate(cast) if is_called(own, use.concept.entries)]
         if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
             named = [number for number in named if number != background]
         if len(named) > 1:
@@ -187,7 +187,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
         left = [
             number
             for number, use in enumerate(cast)
-            if number not in owners and mentions(prompts.base, use.concept.entries)
+            if number not in owners and is_called(prompts.base, use.concept.entries)
         ]
         if len(left) > 1:
             raise MixOfShowError(
@@ -206,7 +206,7 @@ def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
     if placed is not None:
         spec = placed.regions
         texts += [spec.background.concept, *(t for region in spec.regions for t in (region.prompt, region.concept))]
-    return "concept" if any(mentions(text, use.concept.entries) for text in texts) else "add-on"
+    return "concept" if any(is_called(text, use.concept.entries) for text in texts) else "add-on"
 
 
 def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
@@ -235,7 +235,7 @@ def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary)
     if not concept.strip():
         return prompt
     entry = find_entry(concept, where, vocabulary)
-    return prompt if mentions(prompt, (entry,)) else _join(entry.name, prompt)
+    return prompt if is_called(prompt, (entry,)) else _join(entry.name, prompt)
 
 
 def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:

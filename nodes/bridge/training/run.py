@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ....mixofshow_core.concept import Concept, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
-from ....mixofshow_core.training.adapters import Trainables, export_concept
+from ....mixofshow_core.training.adapters import Trainables, learned_concept
 from ....mixofshow_core.training.auto import ModelFacts, resolve
 from ....mixofshow_core.training.dataset import TrainingSet
 from ....mixofshow_core.training.loop import StepReport, train
@@ -200,7 +200,7 @@ def run_training(request: TrainRequest) -> TrainResult:
 
         def save(path: Path) -> Concept:
             facts = facts_for_file(request, fingerprint, state)
-            concept = export_concept(trainables, request.plans, request.index, request.base, facts)
+            concept = learned_concept(trainables, request.plans, request.index, request.base, facts)
             write_concept(path, concept)
             return concept
 

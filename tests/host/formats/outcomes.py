@@ -102,18 +102,18 @@ class RandomBase(Mapping):
 def read_label(label: str, keys: Mapping[str, tuple], folder: Path, base: Mapping | None) -> Outcome:
     """Read one rebuilt file; where that asks for the base, with a base of SD1.5's shapes."""
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     path = folder / (label.replace(" ", "-"))
     rebuild(keys, path)
     layers, remark = len({layer_of(key) for key in keys}), ""
     try:
         try:
-            found = read_any(path)
+            found = read_with_host(path)
         except MixOfShowError as error:
             if "depends on the base's weight" not in str(error):
                 raise
-            remark, found = "needs the base", read_any(path, base=base)
+            remark, found = "needs the base", read_with_host(path, base=base)
     except MixOfShowError as error:
         return Outcome(label, layers, 0, len(keys), 1.0, f"refused: {shorten(str(error), label)}")
     finally:

@@ -160,12 +160,12 @@ def compare_with_the_stock_loader(path, base, found, strength):
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize("dialect", [*SIMPLE, *TUCKER])
 def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     base = request.getfixturevalue(f"tiny_{family}")
     path = tmp_path / "lora.safetensors"
     save_file((file_of if dialect in SIMPLE else community_file)(dialect, base, family), path)
-    found = read_any(path)
+    found = read_with_host(path)
     assert not found.skipped and [entry.words for entry in found.concept.entries] == [()]
     compare_with_the_stock_loader(path, base, found, 0.7)
 
@@ -174,13 +174,13 @@ def test_dialects_equal_the_stock_loader(dialect, family, request, tmp_path):
 def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dialect, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes.bridge.formats.exporting import LiveWeights
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     path = tmp_path / "lora.safetensors"
     save_file(community_file(dialect, tiny_sd15, "sd15"), path)
     with pytest.raises(MixOfShowError, match=r"lora.safetensors: 'lora_.* depends on the base's weight.*Connect"):
-        read_any(path)
-    found = read_any(path, base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
+        read_with_host(path)
+    found = read_with_host(path, base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
     assert not found.skipped
     # The host multiplies OFT's and BOFT's strength in twice, so only strength 1 means the same to everyone.
     compare_with_the_stock_loader(path, tiny_sd15, found, 1.0 if "oft" in dialect else 0.7)
@@ -190,7 +190,7 @@ def test_changes_that_depend_on_the_base_need_it_and_equal_the_stock_loader(dial
 @pytest.mark.parametrize("whole", [True, False])
 def test_lokr_with_a_tucker_core_is_read_though_the_host_stops_at_it(alpha, whole, tiny_sd15, tmp_path):
     """The host logs an error and adds nothing; LyCORIS' formula is w1 (x) (t2 x1 w2_a x2 w2_b) alpha / rank."""
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     tensors = community_file("tucker-lokr", tiny_sd15, "sd15")
     if not whole:  # the first factor as a product as well
@@ -200,7 +200,7 @@ def test_lokr_with_a_tucker_core_is_read_though_the_host_stops_at_it(alpha, whol
     names = {key.partition(".")[0] for key in tensors}
     tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha) for name in names}
     save_file(tensors, tmp_path / "lora.safetensors")
-    found = read_any(tmp_path / "lora.safetensors")
+    found = read_with_host(tmp_path / "lora.safetensors")
     assert len(found.concept.deltas) == len(names) and not found.skipped
     part = {key.rpartition(".")[2]: value for key, value in tensors.items() if "down_blocks_0_resnets_0" in key}
     w1 = part["lokr_w1"] if whole else part["lokr_w1_a"] @ part["lokr_w1_b"]
@@ -213,21 +213,21 @@ def test_lokr_with_a_tucker_core_is_read_though_the_host_stops_at_it(alpha, whol
 def test_a_factor_pair_that_does_not_fit_its_layer_is_refused(tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes.bridge.formats.exporting import LiveWeights
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     tensors = file_of("lokr", tiny_sd15, "sd15")
     key = next(key for key in tensors if key.endswith("lokr_w2"))
     zero = {**tensors, key: torch.zeros_like(tensors[key])}
     save_file(zero, tmp_path / "zero.safetensors")  # a layer that learned nothing is no error
-    assert not read_any(tmp_path / "zero.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip)).skipped
+    assert not read_with_host(tmp_path / "zero.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip)).skipped
     save_file({**tensors, key: tensors[key][:, :-1].clone()}, tmp_path / "odd.safetensors")
     with pytest.raises(MixOfShowError, match="odd.safetensors: 'lora_.*does not fit the layer"):
-        read_any(tmp_path / "odd.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
+        read_with_host(tmp_path / "odd.safetensors", base=LiveWeights(tiny_sd15.model, tiny_sd15.clip))
 
 
 def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     save_file(
@@ -239,7 +239,7 @@ def test_peft_dora_is_refused_because_the_host_would_drop_it(tmp_path):
         tmp_path / "dora.safetensors",
     )
     with pytest.raises(MixOfShowError, match="lora_magnitude_vector.*PEFT"):
-        read_any(tmp_path / "dora.safetensors")
+        read_with_host(tmp_path / "dora.safetensors")
 
 
 def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
@@ -251,27 +251,27 @@ def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
     from mos_pack.mixofshow_core.topology import unet_layout
     from mos_pack.nodes.bridge.demo import small_base
     from mos_pack.nodes.bridge.formats.exporting import LiveWeights
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
     from mos_pack.nodes.bridge.host.model import unet_of
 
     cpu, clip, model = torch.device("cpu"), small_base.build_clip(), small_base.build_unet()
     base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
     concept = make_concept(base, "mara", 3)
     done = export(concept, "kohya", tmp_path / "mara", layout=unet_layout(unet_of(base.model)))
-    found = read_any(done.main, base=LiveWeights(base.model, base.clip))
+    found = read_with_host(done.main, base=LiveWeights(base.model, base.clip))
     assert found.concept.deltas.keys() == concept.deltas.keys() and not found.skipped
-    found = read_any(done.main, base=LiveWeights(base.model))
+    found = read_with_host(done.main, base=LiveWeights(base.model))
     assert found.concept.deltas.keys() == concept.deltas.keys()
 
 
 def test_family_comes_from_the_width_of_cross_attention(tmp_path):
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     for width, family in ((768, "sd15"), (2048, "sdxl"), (1024, "unknown")):
         name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
         path, parts = tmp_path / f"{width}.safetensors", {"up": torch.ones(640, 2), "down": torch.ones(2, width)}
         save_file({f"{name}.lora_{part}.weight": value for part, value in parts.items()}, path)
-        assert read_any(path).concept.base.family == family
+        assert read_with_host(path).concept.base.family == family
 
 
 def bad_file(kind, base, path: Path):
@@ -309,12 +309,12 @@ def bad_file(kind, base, path: Path):
 )
 def test_bad_files_are_named(kind, message, tiny_sd15, tmp_path):
     from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     path = tmp_path / "broken-file.safetensors"
     bad_file(kind, tiny_sd15, path)
     with pytest.raises(MixOfShowError, match=message) as caught:
-        read_any(path)
+        read_with_host(path)
     assert "broken-file" in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from mos_pack.mixofshow_core.formats.dialect import is_kernel
 from mos_pack.mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
 from mos_pack.nodes.bridge.formats import exporting
-from mos_pack.nodes.bridge.formats.foreign import read_any
+from mos_pack.nodes.bridge.formats.foreign import read_with_host
 from mos_pack.nodes.bridge.host.model import describe_base, text_models_of, unet_of
 from mos_tests.host.builders import make_concept
 from mos_tests.host.formats.test_load_concept import compare_with_the_stock_loader
@@ -79,7 +79,7 @@ def same(found, wanted, tolerance=0.0):
 
 def read_back(done, live):
     """The deltas in what was written; PEFT writes a folder with one per net."""
-    read = read_any(Path(done.main), "", live)
+    read = read_with_host(Path(done.main), "", live)
     assert not read.warning(), read.warning()
     return read.concept.deltas
 
@@ -153,7 +153,7 @@ def test_a_pipeline_folder_gives_everything_back(family, bases):
         ConceptUse(concept), "diffusers-pipeline", "exact", f"all {family}", base.model, base.clip, base.vae
     )
     (done.main / "new_concept_cfg.json").write_text("{}")  # without words it is an ordinary pipeline
-    read = read_any(done.main, "", exporting.LiveWeights(base.model, base.clip))
+    read = read_with_host(done.main, "", exporting.LiveWeights(base.model, base.clip))
     lost = {name for name in concept.deltas if name not in read.concept.deltas}
     assert {name for name in lost if "text_projection" not in name and "final_layer_norm" not in name} == set()
     same(read.concept.deltas, {n: d for n, d in concept.deltas.items() if n not in lost}, 1e-6)
@@ -188,7 +188,7 @@ def test_what_comfyuis_own_trainer_writes_is_applied_as_the_host_applies_it(tiny
     biases = [key for key in tensors if key.endswith((".diff_b", ".diff"))]
     assert len(biases) > 300
     save_file(tensors, tmp_path / "trained.safetensors")
-    found = read_any(tmp_path / "trained.safetensors")
+    found = read_with_host(tmp_path / "trained.safetensors")
     assert not found.skipped and len(found.concept.deltas) > len(biases)
     compare_with_the_stock_loader(tmp_path / "trained.safetensors", tiny_sd15, found, 0.7)
 
@@ -206,7 +206,7 @@ def test_norms_in_lycoris_names_and_whole_weights_that_replace_a_layer(tiny_sd15
         f"{linear}.lora_down.weight": torch.randn(2, 32),
     }
     save_file(tensors, tmp_path / "norm.safetensors")
-    read = read_any(tmp_path / "norm.safetensors")
+    read = read_with_host(tmp_path / "norm.safetensors")
     layer = "diffusion_model.input_blocks.1.1.norm"
     assert torch.equal(read.concept.deltas[layer].diff, tensors[f"{norm}.w_norm"])
     assert torch.equal(read.concept.deltas[f"{layer}.bias"].diff, tensors[f"{norm}.b_norm"])
@@ -214,9 +214,9 @@ def test_norms_in_lycoris_names_and_whole_weights_that_replace_a_layer(tiny_sd15
     assert read.skipped == (f"{linear}.lora_down.weight", f"{linear}.lora_up.weight") and read.skipped_share > 0.1
     save_file({f"{linear}.set_weight": torch.ones(32, 32)}, tmp_path / "set.safetensors")
     with pytest.raises(MixOfShowError, match=r"set_weight'.*depends on the base's weight.*Connect"):
-        read_any(tmp_path / "set.safetensors")
+        read_with_host(tmp_path / "set.safetensors")
     live = exporting.LiveWeights(tiny_sd15.model, tiny_sd15.clip)
-    delta = next(iter(read_any(tmp_path / "set.safetensors", "", live).concept.deltas.values()))
+    delta = next(iter(read_with_host(tmp_path / "set.safetensors", "", live).concept.deltas.values()))
     name = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
     assert torch.allclose(delta.diff + live[name], torch.ones(32, 32))
 
@@ -226,15 +226,15 @@ def test_a_peft_file_without_its_configuration_says_so(tiny_sd15, tmp_path):
     done = exporting.export_concept(ConceptUse(concept), "peft", "exact", "no config", tiny_sd15.model)
     path = done.main / "unet" / "adapter_model.safetensors"
     live = exporting.LiveWeights(tiny_sd15.model, tiny_sd15.clip)
-    with_config = read_any(path, "", live)
+    with_config = read_with_host(path, "", live)
     assert with_config.warning().endswith(
         "the others are text_encoder/adapter_model.safetensors. Load it with a Load Concept node of its own."
     )
-    second = read_any(done.main / "text_encoder" / path.name, "", live)
+    second = read_with_host(done.main / "text_encoder" / path.name, "", live)
     both = {**with_config.concept.deltas, **second.concept.deltas}  # the advice is taken
-    same(both, read_any(done.main, "", live).concept.deltas)
+    same(both, read_with_host(done.main, "", live).concept.deltas)
     (path.parent / "adapter_config.json").unlink()
-    alone = read_any(path, "", live)
+    alone = read_with_host(path, "", live)
     assert "no adapter_config.json" in alone.warning() and "same folder" in alone.warning()
     name = next(n for n, d in concept.deltas.items() if n.startswith(UNET_PREFIX) and d.alpha == 0.5)
     assert torch.allclose(alone.concept.deltas[name].dense() * 0.25, with_config.concept.deltas[name].dense())
@@ -247,7 +247,7 @@ def test_alpha_in_the_header_of_a_diffusers_file_counts(tmp_path):
     tensors = {f"{layer}.lora_A.weight": torch.ones(4, 768), f"{layer}.lora_B.weight": torch.ones(320, 4)}
     header = {"lora_adapter_metadata": json.dumps({"unet.r": 4, "unet.lora_alpha": 8})}
     save_file(tensors, tmp_path / "of.safetensors", header)
-    (delta,) = read_any(tmp_path / "of.safetensors").concept.deltas.values()
+    (delta,) = read_with_host(tmp_path / "of.safetensors").concept.deltas.values()
     assert delta.scale == 2.0
 
 
@@ -260,7 +260,7 @@ def test_unused_keys_have_the_names_that_stand_in_the_file(tmp_path):
         for side, shape in (("A", (4, 768)), ("B", (320, 4)))
     }
     save_file(tensors, tmp_path / "far.safetensors")
-    read = read_any(tmp_path / "far.safetensors")
+    read = read_with_host(tmp_path / "far.safetensors")
     assert read.skipped == (f"{far}.lora_A.weight", f"{far}.lora_B.weight")
     assert "70.7% of the file's norm" in read.warning()
 
@@ -277,7 +277,7 @@ def test_other_kinds_of_adapters_are_refused_by_name(key, shape, why, tmp_path):
 
     save_file({key: torch.ones(shape)}, tmp_path / "other.safetensors")
     with pytest.raises(MixOfShowError, match=why):
-        read_any(tmp_path / "other.safetensors")
+        read_with_host(tmp_path / "other.safetensors")
 
 
 def test_a_text_part_of_which_nothing_is_known_is_refused(tmp_path):
@@ -291,4 +291,4 @@ def test_a_text_part_of_which_nothing_is_known_is_refused(tmp_path):
     }
     save_file(tensors, tmp_path / "text.safetensors")
     with pytest.raises(MixOfShowError, match="none of its 2 text encoder keys is known.*lora_te_layers"):
-        read_any(tmp_path / "text.safetensors")
+        read_with_host(tmp_path / "text.safetensors")

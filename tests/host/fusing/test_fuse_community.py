@@ -13,7 +13,7 @@ KERNEL = "diffusion_model.input_blocks.1.0.in_layers.2"
 def community(tiny_sd15, tmp_path_factory):
     """Uses by label, read from files as their makers' tools write them."""
     from mos_pack.mixofshow_core.concept import ConceptUse
-    from mos_pack.nodes.bridge.formats.foreign import read_any
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
 
     folder = tmp_path_factory.mktemp("community")
     recipes = {
@@ -29,7 +29,7 @@ def community(tiny_sd15, tmp_path_factory):
         if label == "ink":
             tensors = {key: value for key, value in tensors.items() if not key.startswith("lora_te")}
         save_file(tensors, folder / f"{label}.safetensors")
-        found = read_any(folder / f"{label}.safetensors", facts.get("name", ""))
+        found = read_with_host(folder / f"{label}.safetensors", facts.get("name", ""))
         uses[label] = ConceptUse(
             found.concept, strength, facts.get("role", "auto"), facts.get("trigger", ""), f"{label}.safetensors"
         )

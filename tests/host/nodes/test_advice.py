@@ -8,7 +8,7 @@ from mos_pack.mixofshow_core.concept import COMMUNITY, BaseInfo, Concept, Concep
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import write_concept
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-from mos_pack.nodes.bridge.evaluating.evaluation import Stage
+from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.formats.load import check_triggers
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
@@ -90,8 +90,8 @@ def test_a_region_with_an_unknown_concept(tiny_sd15, uses):
 def test_compare_with_a_clip_that_knows_the_names(tiny_sd15, uses, tmp_path):
     pair = fused(tiny_sd15, uses, tmp_path)
     with pytest.raises(MixOfShowError, match="CLIP already knows mara, tom, ann. Connect MODEL and CLIP of the base"):
-        Stage(*pair, tiny_sd15.vae, uses)
-    Stage(tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae, uses, other=pair)
+        Comparison(*pair, tiny_sd15.vae, uses)
+    Comparison(tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae, uses, other=pair)
 
 
 def test_export_of_several(tiny_sd15, uses, tmp_path):

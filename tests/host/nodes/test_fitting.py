@@ -13,7 +13,7 @@ from mos_pack.mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, Word
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.native import write_concept
-from mos_pack.nodes.bridge.evaluating.evaluation import Stage
+from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 from mos_pack.nodes.bridge.host.fitting import check_fit, check_pair
@@ -51,7 +51,7 @@ def doors(concept, tmp_path):
         "Cast": lambda base, use: MixOfShowCast.execute(rows, model=base.model, clip=base.clip),
         "Fuse": lambda base, use: fuse_uses(base.model, base.clip, (use,), "sum", tiny_plan(), settings, tmp_path),
         "Place": lambda base, use: MixOfShowPlace.execute(base.model, base.clip, "mara", "", None, (use,)),
-        "Compare": lambda base, use: Stage(base.model, base.clip, base.vae, (use,)),
+        "Compare": lambda base, use: Comparison(base.model, base.clip, base.vae, (use,)),
         "Export": lambda base, use: exporting.export_concept(use, "kohya", "exact", "door", base.model, base.clip),
     }
 

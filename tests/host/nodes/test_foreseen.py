@@ -11,9 +11,9 @@ from mos_pack.mixofshow_core.concept import Concept, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings
-from mos_pack.nodes.bridge.evaluating.evaluation import Stage
+from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
 from mos_pack.nodes.bridge.formats import exporting
-from mos_pack.nodes.bridge.formats.foreign import read_any
+from mos_pack.nodes.bridge.formats.foreign import read_with_host
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 from mos_pack.nodes.bridge.host.model import apply_deltas, describe_base
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
@@ -83,7 +83,7 @@ def test_a_lora_of_8_bits_is_loaded_inspected_and_compared(tiny_sd15, eight_bits
     done = exporting.export_concept(ConceptUse(eight_bits), "kohya", "exact", "eight")
     uses, _ = MixOfShowLoadConcept.execute(f"mixofshow/{done.main.name}").result
     MixOfShowInspect.execute(f"mixofshow/{done.main.name}")
-    Stage(tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae, uses)
+    Comparison(tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae, uses)
     named = {
         f"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.lora_{side}.weight": torch.ones(2, 2).to(
             torch.float8_e4m3fn
@@ -91,13 +91,13 @@ def test_a_lora_of_8_bits_is_loaded_inspected_and_compared(tiny_sd15, eight_bits
         for side in "AB"
     }
     save_file(named, exporting.concept_folder() / "names.safetensors")
-    read_any(exporting.concept_folder() / "names.safetensors")
+    read_with_host(exporting.concept_folder() / "names.safetensors")
 
 
 def test_export_folds_both_strengths_in(tiny_sd15):
     concept = make_concept(tiny_sd15, "mara", 1)
     done = exporting.export_concept(ConceptUse(concept, 0.5, text_strength=2.0), "concept", "exact", "strengths")
-    found = read_any(done.main).concept.deltas
+    found = read_with_host(done.main).concept.deltas
     for name, delta in concept.deltas.items():
         strength = 2.0 if name.startswith("text_encoders") else 0.5
         assert torch.allclose(found[name].dense(), delta.dense() * strength, atol=1e-6), name

@@ -7,7 +7,7 @@ import torch
 from mos_pack.mixofshow_core.concept import Concept, ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
-from mos_pack.nodes.bridge.evaluating.evaluation import Stage
+from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
 from mos_pack.nodes.bridge.host.applied import apply_once, carries, check_unapplied
 from mos_pack.nodes.bridge.host.text import register_concepts
 from mos_pack.nodes.fuse import MixOfShowFuse
@@ -83,8 +83,8 @@ def test_compare_refuses_it_too(base, uses):
     model, clip, *_ = fuse(base, uses)
     for pair in ((model, base.clip), (model, clip)):
         with pytest.raises(MixOfShowError, match="Compare: "):
-            Stage(*pair, base.vae, uses)
-    Stage(base.model, base.clip, base.vae, uses)
+            Comparison(*pair, base.vae, uses)
+    Comparison(base.model, base.clip, base.vae, uses)
 
 
 def test_a_stock_loader_of_the_same_file_counts(base, uses, tmp_path):

@@ -197,7 +197,7 @@ def test_the_training_context_is_what_sampling_sees(base):
     with opened(base) as (host, trainables, _, _), torch.no_grad():
         request = ask(base)
         trained = host.encode(["a photo of zorbo, smiling"], trainables.vectors())
-        concept = training_run.export_concept(trainables, request.plans, request.index, request.base, {})
+        concept = training_run.learned_concept(trainables, request.plans, request.index, request.base, {})
     model, clip = training.bridge_model.apply_deltas(base.model, base.clip, concept.deltas)
     clip = register_concepts(clip, [training_run.ConceptUse(concept)])
     sampled = encode_layered(clip, "a photo of zorbo, smiling", len(request.index))

@@ -297,7 +297,7 @@ def test_whole_weights_and_projections_are_applied_by_the_host(lean, monkeypatch
             hooked = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
             trainables.set_strength(0.0)
             plain = host.predict(noisy, torch.tensor([500]), context, torch.tensor([0]))
-            concept = training_run.export_concept(trainables, request.plans, request.index, request.base, {})
+            concept = training_run.learned_concept(trainables, request.plans, request.index, request.base, {})
         deltas = {name: delta for name, delta in concept.deltas.items() if name.startswith("diffusion_model")}
         model, _ = training_run.bridge_model.apply_deltas(lean.model, None, deltas)
         patched = replace(lean, model=model)

@@ -58,7 +58,7 @@ def fused(**changes):
 
 
 def resized(word):
-    return fuse.resize(solve.GroupSolution(DELTA, 0.0, 1.0), forced(FusionSettings(), size=word))
+    return fuse.cut_to_size(solve.GroupSolution(DELTA, 0.0, 1.0), forced(FusionSettings(), size=word))
 
 
 def calibrated(word):

@@ -11,7 +11,7 @@ from mos_benchmarks.cost.lbfgs import fit_lbfgs
 from mos_pack.mixofshow_core import linalg
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, fuse, preview
+from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, foresee_conflicts, fuse
 from mos_pack.mixofshow_core.fusion.measure import measure_group
 from mos_pack.mixofshow_core.fusion.merges import (
     merge_average,
@@ -289,7 +289,7 @@ def test_memory_does_not_grow_with_the_number_of_concepts():
         sources[0] = replace(sources[0], deltas={m: Dense(d.dense()) for m, d in sources[0].deltas.items()})
         Reading.most = 0
         fuse(sources, [GROUP], (), exact_size(), Statistics({GROUP.name: gram_of(rows(50))}))
-        preview(sources, [GROUP])
+        foresee_conflicts(sources, [GROUP])
         return Reading.most
 
     assert most(3) == most(8) <= 6
@@ -389,8 +389,10 @@ def test_conflicts_are_foreseen_from_statistics():
     apart = Statistics({GROUP.name: gram_of(torch.cat([rows(1)[:, : D // 2] * 0, rows(1)[:, D // 2 :]], 1))})
     first = Statistics({GROUP.name: gram_of(torch.cat([rows(0)[:, : D // 2], rows(0)[:, D // 2 :] * 0], 1))})
     same, other = clash[0].statistics, (first, apart)
-    told = preview([clash[0], replace(clash[1], statistics=same)], [GROUP])["cross_kv"]
-    separate = preview([replace(s, statistics=o) for s, o in zip(clash, other, strict=True)], [GROUP])["cross_kv"]
+    told = foresee_conflicts([clash[0], replace(clash[1], statistics=same)], [GROUP])["cross_kv"]
+    separate = foresee_conflicts([replace(s, statistics=o) for s, o in zip(clash, other, strict=True)], [GROUP])[
+        "cross_kv"
+    ]
     gram = same.grams[GROUP.name].matrix
     energy = [sum(linalg.energy(s.deltas[m].matrix(), gram) for m in MEMBERS) for s in clash]
     assert told["total"] == pytest.approx([energy[1] / energy[0], energy[0] / energy[1]], rel=1e-4)

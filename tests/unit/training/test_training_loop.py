@@ -259,7 +259,7 @@ def test_a_step_visits_each_slot_once_and_epochs_visit_every_picture():
 def test_an_exported_concept_acts_like_the_hooks():
     trainables, state, model = run(12)
     plan = adapters.ConceptPlan("mara", "woman", "character")
-    concept = adapters.export_concept(trainables, [plan], (0, 1, 2, 1), BaseInfo("sd15", None, 4), {"steps": 12})
+    concept = adapters.learned_concept(trainables, [plan], (0, 1, 2, 1), BaseInfo("sd15", None, 4), {"steps": 12})
     x = torch.randn(5, 4)
     with trainables.attached({NAME: model.to_q}):
         hooked = model.to_q(x)
