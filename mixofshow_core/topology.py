@@ -117,6 +117,11 @@ def role_of(layer_name: str) -> str:
     return ROLE_CROSS_KV if layer_name.endswith((".attn2.to_k", ".attn2.to_v")) else ROLE_SPATIAL
 
 
+def input_of(name: str) -> str:
+    """A name of what a UNet's layer reads: the same for layers that read the same tensor, else the layer's own."""
+    return re.sub(r"(\.attn1)\.to_[qkv]$|(\.attn2)\.to_[kv]$", r"\1\2", name)
+
+
 def has_places(name: str) -> bool:
     """Whether the inputs of a UNet's linear are places of the picture: those in and around a transformer.
 

@@ -97,7 +97,7 @@ class Scene:
         import torch
         from mos_pack.mixofshow_core.delta import LowRank
         from mos_pack.mixofshow_core.regional.gating import stack_factors
-        from mos_pack.nodes.bridge.placing.routing import Routes
+        from mos_pack.nodes.bridge.placing.routing import Routes, share_downs
 
         shapes = {
             path: module.weight.shape
@@ -114,7 +114,8 @@ class Scene:
             }
             for _ in range(count)
         ]
-        return Routes(stack_factors(concepts), tuple(range(count)), None, count)
+        factors, shared = share_downs(stack_factors(concepts))
+        return Routes(factors, tuple(range(count)), None, count, shared=shared)
 
     def couple(self, count: int):
         from .peers import attention_couple

@@ -16,7 +16,8 @@ Letters: B rows, N tokens, R regions, K concepts, S stacked rank.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -30,21 +31,49 @@ from ..topology import BIAS, module_of
 class Factors:
     """All concepts' changes of one layer: ``down`` [S, in], ``up`` [out, S], ``owner`` [S] = concept of each rank.
 
-    ``whole``: (concept, matrix [out, in]) of those that are no products (LoHa, LoKr, DoRA, full weights); each costs a
-    product of its own. For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
+    ``blocks``: (concept, rank) in the order of the rows, which is what `owner` says. ``whole``: (concept, matrix
+    [out, in]) of those that are no products (LoHa, LoKr, DoRA, full weights); each costs a product of its own.
+    For a convolution ``in`` counts the cells of the kernel as well: channels x rows x columns.
     ``shift`` [K, out]: the changes of the bias, or None.
     """
 
     down: Tensor
     up: Tensor
     owner: Tensor
+    blocks: tuple[tuple[int, int], ...]
     whole: tuple[tuple[int, Tensor], ...] = ()
     shift: Tensor | None = None
 
     def to(self, like: Tensor) -> Factors:
         whole = tuple((number, matrix.to(like)) for number, matrix in self.whole)
         shift = None if self.shift is None else self.shift.to(like)
-        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device), whole, shift)
+        return Factors(self.down.to(like), self.up.to(like), self.owner.to(like.device), self.blocks, whole, shift)
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """Gates ``values`` [B, N or 1, K], and what layers make of them: once for all of one dtype and of such ranks."""
+
+    values: Tensor
+    made: dict = field(default_factory=dict)
+
+    def cast(self, like: Tensor) -> Tensor:
+        """[B, N or 1, K] in the type and place of `like`."""
+        key = like.device, like.dtype
+        if key not in self.made:
+            self.made[key] = self.values.to(like)
+        return self.made[key]
+
+    def rows(self, rows: Sequence[int]) -> Gates:
+        """Those of some batch rows."""
+        return Gates(self.values[list(rows)])
+
+    def of_ranks(self, factors: Factors, like: Tensor) -> Tensor:
+        """[B, N or 1, S]: every rank has its concept's gate."""
+        key = like.device, like.dtype, factors.blocks
+        if key not in self.made:
+            self.made[key] = self.cast(like).index_select(-1, factors.owner)
+        return self.made[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +132,12 @@ def _stack(parts: Sequence[tuple[int, Delta]], shift: Tensor | None) -> Factors:
     thin = [(number, delta) for number, delta in parts if isinstance(delta, LowRank)]
     if not thin:
         rows, cells = whole[0][1].shape if whole else (shift.shape[1], 0)
-        return Factors(torch.zeros(0, cells), torch.zeros(rows, 0), torch.zeros(0, dtype=torch.long), whole, shift)
+        return Factors(torch.zeros(0, cells), torch.zeros(rows, 0), torch.zeros(0, dtype=torch.long), (), whole, shift)
     return Factors(
         torch.cat([delta.down.float() for _, delta in thin]),
         torch.cat([delta.up.float() for _, delta in thin], 1),
         torch.cat([torch.full((delta.rank,), number) for number, delta in thin]),
+        tuple((number, delta.rank) for number, delta in thin),
         whole,
         shift,
     )
@@ -124,21 +154,48 @@ def concept_gates(weights: Tensor, owners: Sequence[int | None], background: int
     return gates
 
 
-def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Tensor) -> Tensor:
-    """out + ((x D^T) * M) U^T; ``x`` is [B, N, in], or [B, in, h, w] of a 1x1 convolution, ``gates`` [B, N or 1, K]"""
+def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Gates, ranks: Tensor | None = None) -> Tensor:
+    """out + ((x D^T) * M) U^T; ``x`` is [B, N, in], or [B, in, h, w] of a 1x1 convolution.
+
+    ``out`` may be written into: the layer has just made it. ranks: (x D^T) * M where it is known (`gate_ranks`).
+    """
     if x.dim() == 4:
-        change = _change(x.flatten(2).transpose(1, 2), factors, gates.to(x))
-        return out + change.transpose(1, 2).unflatten(2, out.shape[-2:]).to(out)
-    return out + _change(x, factors, gates.to(x)).to(out)
-
-
-def _change(x: Tensor, factors: Factors, gates: Tensor) -> Tensor:
-    change = ((x @ factors.down.T) * gates[..., factors.owner]) @ factors.up.T if len(factors.owner) else 0
+        rows = x.flatten(2).transpose(1, 2)
+        change = torch.zeros_like(out).flatten(2).transpose(1, 2)
+        change = add_gated(change, rows, factors, gates)
+        return out + change.transpose(1, 2).unflatten(2, out.shape[-2:])
+    if factors.blocks:
+        out = _add_product(out, gate_ranks(x, factors, gates) if ranks is None else ranks, factors.up)
     if factors.shift is not None:
-        change = change + gates @ factors.shift
+        out = out + (gates.cast(x) @ factors.shift).to(out)
     for number, matrix in factors.whole:
-        change = change + (x @ matrix.T) * gates[..., number, None]
-    return change
+        out = out + ((x @ matrix.T) * gates.cast(x)[..., number, None]).to(out)
+    return out
+
+
+def gate_ranks(x: Tensor, factors: Factors, gates: Gates) -> Tensor:
+    """(x D^T) * M, [B, N, S]"""
+    return (x @ factors.down.T) * gates.of_ranks(factors, x)
+
+
+def join(parts: Sequence[Factors]) -> tuple[Factors, tuple[slice, ...]]:
+    """Factors of layers that read the same tensor as one, whose ranks are one product, and the ranks of each.
+
+    It has no `up`: what a layer adds is its own.
+    """
+    ends = list(accumulate(len(part.down) for part in parts))
+    spans = tuple(slice(end - len(part.down), end) for part, end in zip(parts, ends, strict=True))
+    down, owner = (torch.cat([getattr(part, side) for part in parts]) for side in ("down", "owner"))
+    blocks = tuple(block for part in parts for block in part.blocks)
+    return Factors(down, down.new_zeros(0, len(down)), owner, blocks), spans
+
+
+def _add_product(out: Tensor, ranks: Tensor, up: Tensor) -> Tensor:
+    """out + ranks up^T as one operation, in place where nothing forbids it."""
+    if out.requires_grad or ranks.requires_grad or out.dtype != ranks.dtype or not out.is_contiguous():
+        return out + (ranks @ up.T).to(out)
+    out.view(-1, out.shape[-1]).addmm_(ranks.flatten(0, -2), up.T)
+    return out
 
 
 @dataclass(frozen=True)
@@ -151,11 +208,11 @@ class Kernel:
     dilation: tuple[int, int]
 
 
-def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Tensor, kernel: Kernel) -> Tensor:
+def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Gates, kernel: Kernel) -> Tensor:
     """out + U ((D * x) M) for a convolution: x [B, in, h, w], out [B, out, h', w'], ``gates`` [B, h'w', K]."""
     walk = kernel.stride, kernel.padding, kernel.dilation
-    maps = gates.to(x).transpose(1, 2).unflatten(2, out.shape[-2:])  # [B, K, h', w']
-    if len(factors.owner):
+    maps = gates.cast(x).transpose(1, 2).unflatten(2, out.shape[-2:])  # [B, K, h', w']
+    if factors.blocks:
         down = factors.down.view(len(factors.down), -1, *kernel.size)
         ranks = F.conv2d(x, down, None, *walk) * maps[:, factors.owner]
         out = out + F.conv2d(ranks, factors.up[..., None, None]).to(out)
@@ -167,9 +224,9 @@ def add_gated_kernel(out: Tensor, x: Tensor, factors: Factors, gates: Tensor, ke
     return out
 
 
-def add_gated_norm(out: Tensor, normed: Tensor, change: NormShifts, gates: Tensor) -> Tensor:
+def add_gated_norm(out: Tensor, normed: Tensor, change: NormShifts, gates: Gates) -> Tensor:
     """out + M (n(x) v + b); ``normed`` = n(x) without weight and bias, [B, N, C], or [B, C, h, w] of a group norm."""
-    weight, bias = (gates.to(normed) @ side for side in (change.weight, change.bias))  # [B, N, C]
+    weight, bias = (gates.cast(normed) @ side for side in (change.weight, change.bias))  # [B, N, C]
     if normed.dim() == 4:
         weight, bias = (side.transpose(1, 2).unflatten(2, normed.shape[-2:]) for side in (weight, bias))
     return out + (normed * weight + bias).to(out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.regional import attention as regional
-from ....mixofshow_core.regional.gating import concept_gates
+from ....mixofshow_core.regional.gating import Gates, concept_gates, gate_ranks
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.topology import CrossAttention, cross_attention_layers
 from ..host.show import leave_words, show_on_node
-from .routing import Routes
+from .routing import Routes, SharedDown
 
 log = logging.getLogger("mixofshow")
 
@@ -94,6 +95,13 @@ class Sampling:
             self.room -= size
             self.projections[key] = projected
 
+    def factors_like(self, key: tuple, factors, like: Tensor):
+        """Factors in the type and place of `like`, kept for the whole sampling."""
+        key = *key, like.device, like.dtype
+        if key not in self.factors:
+            self.factors[key] = factors.to(like)
+        return self.factors[key]
+
     def layers_of(self, unet) -> dict[tuple, CrossAttention]:
         """Cross-attention layers by the host's address (block name, number, block_index)."""
         if id(unet) not in self.addresses:
@@ -121,7 +129,8 @@ class Batch:
 
     ``shared``: another patch changes what cross-attention reads; ``replaced``: blocks whose attention another node
     computes. ``reading``: the cross-attention that runs now. ``here`` is the size (rows, columns) of the transformer
-    that runs now, as far as routing looks; see ``enter``.
+    that runs now, as far as routing looks; see ``enter``. ``read``: the ranks of the last routed layers that
+    share one input.
     """
 
     sampling: Sampling
@@ -134,6 +143,7 @@ class Batch:
     reading: PendingAttention | None = None
     here: tuple[int, int] | None = None
     focus: dict | None = None
+    read: tuple | None = None
     kept: dict = field(default_factory=dict)
 
     def layer(self, options: dict) -> CrossAttention | None:
@@ -173,7 +183,7 @@ class Batch:
         used = (self.payloads[number - 1].routes for number in set(self.ids) if number)
         return list({id(routes): routes for routes in used if routes is not None}.values())
 
-    def gates(self, routes: Routes, size: tuple[int, int]) -> Tensor:
+    def gates(self, routes: Routes, size: tuple[int, int]) -> Gates:
         """Gates [B, N, K] of every row and token; rows of other conditionings stay closed."""
         key = ("gates", id(routes), size)
         if key not in self.kept:
@@ -186,15 +196,30 @@ class Batch:
                 empty = gates.new_zeros(len(rows), 0, gates.shape[1])
                 weights = empty if payload.placed is None else self.weights(rows, size)
                 gates[rows] = concept_gates(weights, routes.owners, routes.background, routes.count)
-            self.kept[key] = gates
+            self.kept[key] = Gates(gates)
         return self.kept[key]
 
-    def text_gates(self, routes: Routes) -> Tensor:
+    def text_gates(self, routes: Routes) -> Gates:
         """Gates [B, 1, K] for the base text of every row: the background's concept, if there is one."""
-        rows = [bool(number) and self.payloads[number - 1].routes is routes for number in self.ids]
-        return routes.one_hot([routes.background if mine else None for mine in rows])
+        key = ("text", id(routes))
+        if key not in self.kept:
+            rows = [bool(number) and self.payloads[number - 1].routes is routes for number in self.ids]
+            self.kept[key] = routes.one_hot([routes.background if mine else None for mine in rows])
+        return self.kept[key]
 
-    def gates_for(self, routes: Routes, x: Tensor, reads_text: bool) -> Tensor | None:
+    def ranks(self, routes: Routes, shared: SharedDown, x: Tensor, gates: Gates) -> Tensor:
+        """The gated ranks of a layer that reads what others read as well: one product at the first of them."""
+        if (
+            self.read is None
+            or self.read[0] is not shared.joined
+            or self.read[1]() is not x
+            or self.read[2] is not gates
+        ):
+            down = self.sampling.factors_like((id(routes), id(shared.joined)), shared.joined, x)
+            self.read = shared.joined, weakref.ref(x), gates, gate_ranks(x, down, gates)
+        return self.read[3][..., shared.span]
+
+    def gates_for(self, routes: Routes, x: Tensor, reads_text: bool) -> Gates | None:
         """Gates for the input of one layer; None when nothing acts there or its tokens cannot be told."""
         if self.focus is not None:
             return self.focus.get(id(routes))

@@ -113,7 +113,7 @@ def _region_attention(batch: Batch, reading: PendingAttention, plan, rows: list[
 def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
     """What the base text alone gives at the covered tokens, computed as the host does."""
     module = reading.layer.module
-    with batch.focused({id(routes): batch.text_gates(routes)[rows] for routes in batch.routes()}):
+    with batch.focused({id(routes): batch.text_gates(routes).rows(rows) for routes in batch.routes()}):
         keys, values = module.to_k(reading.context[rows]), module.to_v(reading.value[rows])
     return _attend(reading)(query, keys, values)
 

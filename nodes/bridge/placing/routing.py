@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +21,17 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta, share_of
 from ....mixofshow_core.regional.gating import (
     Factors,
+    Gates,
     Kernel,
     NormShifts,
     add_gated,
     add_gated_kernel,
     add_gated_norm,
+    join,
     stack_factors,
     stack_norms,
 )
-from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, has_places, module_of, role_of
+from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, has_places, input_of, module_of, role_of
 from ..host.model import unet_of
 
 log = logging.getLogger("mixofshow")
@@ -39,10 +41,19 @@ TRANSFORMER = re.compile(r"(.+?)\.(?:transformer_blocks\.|proj_in$|proj_out$)")
 
 
 @dataclass(frozen=True, eq=False)
+class SharedDown:
+    """A layer that reads what others read as well: one product makes the ranks of all of them, ``span`` are its own."""
+
+    joined: Factors
+    span: slice
+
+
+@dataclass(frozen=True, eq=False)
 class Routes:
     """Which concept acts where: factors by UNet path, the concept of each region, and the background's.
 
-    ``norms``: the changes of norms, by UNet path.
+    ``norms``: the changes of norms, by UNet path. ``shared``: layers whose `down` is part of a joined one, and empty in
+    their own factors; see `share_downs`.
     """
 
     factors: dict[str, Factors]
@@ -50,14 +61,15 @@ class Routes:
     background: int | None
     count: int
     norms: dict[str, NormShifts] = field(default_factory=dict)
+    shared: dict[str, SharedDown] = field(default_factory=dict)
 
-    def one_hot(self, owners: Sequence[int | None]) -> Tensor:
+    def one_hot(self, owners: Sequence[int | None]) -> Gates:
         """Gates [len(owners), 1, K] for whole texts: a region's text is read with its concept at full weight."""
         gates = torch.zeros(len(owners), 1, self.count)
         for row, owner in enumerate(owners):
             if owner is not None:
                 gates[row, 0, owner] = 1
-        return gates
+        return Gates(gates)
 
 
 def make_routes(
@@ -89,7 +101,23 @@ def make_routes(
                 f"MODEL: {share:.1%} of its norm. Fuse it to use all of it. The first: {left[0]}"
             )
             log.warning("Place: %s", notes[-1])
-    return Routes(stack_factors(layers), tuple(owners), background, len(uses), stack_norms(norms))
+    factors, shared = share_downs(stack_factors(layers))
+    return Routes(factors, tuple(owners), background, len(uses), stack_norms(norms), shared)
+
+
+def share_downs(factors: dict[str, Factors]) -> tuple[dict[str, Factors], dict[str, SharedDown]]:
+    """The factors with one `down` for all layers that read the same tensor: one product a layer group, not one each."""
+    groups: dict[str, list[str]] = {}
+    for path, own in factors.items():
+        if own.blocks:
+            groups.setdefault(input_of(path), []).append(path)
+    factors, shared = dict(factors), {}
+    for paths in (paths for paths in groups.values() if len(paths) > 1):
+        joined, spans = join([factors[path] for path in paths])
+        for path, span in zip(paths, spans, strict=True):
+            shared[path] = SharedDown(joined, span)
+            factors[path] = replace(factors[path], down=joined.down[:0])
+    return factors, shared
 
 
 def _routable(unet: nn.Module) -> dict[str, nn.Module]:
@@ -129,17 +157,17 @@ def _make_hook(batch, routes: Routes, path: str, layer: nn.Module, factors: Fact
     reads_text = role_of(path) == ROLE_CROSS_KV
     conv = layer if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1) else None
     kernel = conv and Kernel(conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    shared = routes.shared.get(path)
 
     def add(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
         x = inputs[0]
         gates = batch.gates_for(routes, out if out.dim() == 4 else x, reads_text)  # strides: places are the output's
         if gates is None:
             return out
-        key = (id(routes), path, x.device, x.dtype)
-        kept = batch.sampling.factors.get(key)
-        if kept is None:
-            kept = batch.sampling.factors[key] = factors.to(x)
-        return add_gated(out, x, kept, gates) if kernel is None else add_gated_kernel(out, x, kept, gates, kernel)
+        kept = batch.sampling.factors_like((id(routes), path), factors, x)
+        if kernel is not None:
+            return add_gated_kernel(out, x, kept, gates, kernel)
+        return add_gated(out, x, kept, gates, batch.ranks(routes, shared, x, gates) if shared else None)
 
     return add
 
@@ -150,10 +178,7 @@ def _make_norm_hook(batch, routes: Routes, path: str, change: NormShifts):
         gates = batch.gates_for(routes, x, False)
         if gates is None:
             return out
-        key = (id(routes), path, x.device, x.dtype)
-        kept = batch.sampling.factors.get(key)
-        if kept is None:
-            kept = batch.sampling.factors[key] = change.to(x)
+        kept = batch.sampling.factors_like((id(routes), path), change, x)
         if isinstance(module, nn.GroupNorm):
             normed = F.group_norm(x, module.num_groups, None, None, module.eps)
         else:
