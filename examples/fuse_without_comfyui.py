@@ -19,12 +19,12 @@ pack = sys.modules.setdefault("mixofshow_pack", ModuleType("mixofshow_pack"))
 pack.__path__ = [str(Path(__file__).resolve().parent.parent)]
 
 from mixofshow_pack.mixofshow_core.delta import LowRank  # noqa: E402
+from mixofshow_pack.mixofshow_core.families.layers import ROLE_CROSS_KV, LayerGroup  # noqa: E402
 from mixofshow_pack.mixofshow_core.fusion.capture import Capture  # noqa: E402
 from mixofshow_pack.mixofshow_core.fusion.fuse import Source, fuse  # noqa: E402
 from mixofshow_pack.mixofshow_core.fusion.report import format_report  # noqa: E402
 from mixofshow_pack.mixofshow_core.fusion.settings import FusionSettings, per_role  # noqa: E402
 from mixofshow_pack.mixofshow_core.fusion.statistics import Statistics  # noqa: E402
-from mixofshow_pack.mixofshow_core.topology import ROLE_CROSS_KV, LayerGroup  # noqa: E402
 
 WIDTH, TEXT = 16, 32
 GROUP = LayerGroup("attn.kv", ROLE_CROSS_KV, ("attn.k", "attn.v"))  # both read the same text: one Gram, one solve

@@ -21,8 +21,8 @@ from torch import Tensor
 from .bounds import meaning
 from .delta import Delta, check_matrix
 from .errors import MixOfShowError
+from .families.layers import BIAS, TEXT_PREFIX, module_of
 from .names import MAX_NAME, fold, is_name, is_word, normal
-from .topology import BIAS, TEXT_PREFIX, module_of
 
 KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")

@@ -10,12 +10,12 @@ from comfy_api.latest import io, ui
 from ..mixofshow_core.bounds import bounds_of
 from ..mixofshow_core.concept import ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.families.layers import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from ..mixofshow_core.fusion.methods import METHODS, describe_methods
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
 from ..mixofshow_core.fusion.settings import FusionSettings, parse_weights
-from ..mixofshow_core.topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 from .bridge.fusing.fusion import fuse_uses, save_fused
 from .bridge.host.applied import mark_applied
 from .bridge.host.files import work_folder

@@ -67,12 +67,12 @@ class Bench:
         """Predicted noise [P, levels * B, C, h, w] on `latents` [B, C, h, w] with the same noise every time."""
         import comfy.model_management
         import torch
-        from mos_pack.mixofshow_core.topology import cross_attention_layers
-        from mos_pack.nodes.bridge.host.model import unet_of
+        from mos_pack.mixofshow_core.families.nets import cross_attention_layers
+        from mos_pack.nodes.bridge.host.model import net_of
         from mos_pack.nodes.bridge.host.text import encode_layered
 
-        layers = cross_attention_layers(unet_of(model))
-        index = {(layer.block, layer.block_index): layer.index for layer in layers}
+        layers = cross_attention_layers(net_of(model))
+        index = {layer.address: layer.index for layer in layers}
         sampling = model.model.model_sampling
         sigmas = sampling.sigma(torch.tensor(LEVELS, dtype=torch.float32)).repeat_interleave(len(latents))
         noise = torch.randn((len(sigmas), *latents.shape[1:]), generator=torch.Generator().manual_seed(0))
@@ -84,7 +84,7 @@ class Bench:
             if text.layers is not None:
 
                 def per_layer(n, context, value, options, rows=text.layers):
-                    row = rows[index[options["block"][:2], options["block_index"]]].expand(len(context), -1, -1)
+                    row = rows[index[(*options["block"], options["block_index"])]].expand(len(context), -1, -1)
                     return n, row, row
 
                 patched.set_model_attn2_patch(per_layer)

@@ -256,7 +256,7 @@ def compare_bare(quick: bool, clock=time.perf_counter) -> list[dict]:
 
 def memory_groups(quick: bool):
     """All groups of SD1.5's attention (quick: one block of every width), or its widest feed-forward layer alone."""
-    from mos_pack.mixofshow_core.topology import LayerGroup
+    from mos_pack.mixofshow_core.families.layers import LayerGroup
 
     groups = []
     for role, width, outputs, count, *_ in GROUPS:

@@ -26,7 +26,7 @@ def predict(model, context, noise, time, layered=None):
     """UNet prediction [B, C, h, w]; `layered` [L, T, C] gives every cross-attention layer its own context."""
     import comfy.model_management
     import torch
-    from mos_pack.mixofshow_core.topology import cross_attention_layers
+    from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 
     comfy.model_management.load_models_gpu([model], force_patch_weights=True)
     unet, hooks = model.model.diffusion_model, []

@@ -1,4 +1,6 @@
-"""What one kind of net is, said once: the facts of SD1.5 and SDXL that readers, writers, training and placing ask for.
+"""What one kind of net is, said once: everything else asks here.
 
-Lives here: `family.py` (what a row holds) and `known.py` (the rows). It imports nothing of ours but errors.
+`family.py` and `known.py`: the rows of facts (sizes, texts, what other programs say). `net.py`, `unet.py`: what a kind
+answers about a live net; `nets.py` tells which kind it is. `layers.py`: the words for all of it. `text.py`: text
+encoders. `names.py`: names in each dialect.
 """

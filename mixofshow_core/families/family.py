@@ -77,7 +77,8 @@ class Family:
     context_width: of the text that cross-attention reads, the encoders' widths together. native_size: pixels of the
     side that it was trained at. linear_projections: proj_in and proj_out are linears, else 1x1 convolutions.
     architecture, base_version: modelspec's and kohya's words for it. batch: pictures per training step that an
-    ordinary GPU bears. runs: its files are read and its nets can be used; else the former alone.
+    ordinary GPU bears. mark: a layer that no other kind of net has. runs: its files are read and its nets can be used;
+    else the former alone.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Family:
     batch: int
     cell: int = CELL
     runs: bool = True
+    mark: str = ""
 
     def __post_init__(self) -> None:
         widths = sum(encoder.width for encoder in self.encoders)

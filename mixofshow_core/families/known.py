@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .family import Family, TextEncoder, UNetLayout
 
 UNKNOWN = "unknown"  # the family of a file that does not say and whose shapes do not tell
@@ -33,6 +35,7 @@ SDXL = Family(
     layout=UNetLayout(((0, 0), (2, 2), (10, 10)), 10, ((10, 10, 10), (2, 2, 2), (0, 0, 0))),
     architecture="stable-diffusion-xl-v1-base",
     base_version="sdxl_base_v1-0",
+    mark="diffusion_model.label_emb.0.0",
     batch=1,
 )
 # Its text encoder is not one of ours. Named like every net of unknown context: sd-<width>.
@@ -65,6 +68,12 @@ def find_family(name: str) -> Family | None:
 def family_of_width(context_width: int | None) -> Family | None:
     """The row whose cross-attention reads a text this wide."""
     return next((row for row in FAMILIES if row.context_width == context_width), None)
+
+
+def family_of_layers(names: Collection[str], context_width: int | None) -> Family | None:
+    """The row of a net with these layers, which a lean one of its kind shares, else of one that reads such a text."""
+    marked = (row for row in FAMILIES if row.mark and row.mark in names)
+    return next(marked, None) or family_of_width(context_width)
 
 
 def name_of_width(context_width: int | None) -> str:

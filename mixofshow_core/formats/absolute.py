@@ -16,8 +16,10 @@ from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import ENCODERS, encoder_of_width
-from ..topology import BIAS, ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout, role_of
-from .dialect import CROSS_KV, TEXT_LAYER, Reading, ReadResult, guess_base, make_entries
+from ..families.layers import BIAS, ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX
+from ..families.names import NameTable, guess_layout
+from ..families.nets import reads_text, role_of
+from .dialect import TEXT_LAYER, Reading, ReadResult, guess_base, make_entries
 from .edlora import EMBEDDINGS, FACTOR
 
 BaseWeights = Mapping[str, Tensor]  # layer name -> weight, fp32 or as stored; may be lazy
@@ -54,7 +56,7 @@ def read_absolute(
     """
     reading = Reading(file_name)
     table, words = _unet_table(tree), _read_words(tree, reading)
-    width = next((_width(v) for k, v in table.items() if k.endswith(tuple(f"{s}.weight" for s in CROSS_KV))), None)
+    width = next((_width(v) for k, v in table.items() if reads_text(k.removesuffix(".weight"))), None)
     host = any(k.startswith(("input_blocks", "output_blocks", "middle_block")) for k in table)
     layout = _layout(table, width, base)
     names = NameTable(layout, {})

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from ..concept import Concept
 from ..delta import LowRank, has_dense, megabytes, norm
-from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, ROLE_TITLES, role_of
+from ..families.layers import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, ROLE_TITLES
+from ..families.nets import role_of
 from .community import thumbnail_bytes
 from .dialect import ReadResult
 from .side_files import frequent_tags

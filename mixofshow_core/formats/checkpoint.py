@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ..concept import BaseInfo
 from ..errors import MixOfShowError
-from ..families.known import SDXL, UNKNOWN, family_of_width
-from ..topology import BIAS, TEXT_PREFIX, UNET_PREFIX, NameTable, guess_layout
+from ..families.known import UNKNOWN, family_of_layers
+from ..families.layers import BIAS, TEXT_PREFIX, UNET_PREFIX
+from ..families.names import NameTable, guess_layout
+from ..families.nets import reads_text
 from .absolute import BaseWeights, read_absolute
 from .dialect import TEXT_LAYER, ReadResult
 from .header import check_header
@@ -100,10 +102,10 @@ class CheckpointWeights(Mapping[str, Tensor]):
 
     def info(self) -> BaseInfo:
         """What the shapes tell of the base; its fingerprint is left out, and what it predicts is not known."""
-        keys = [layer for layer in self._where if layer.endswith(".attn2.to_k")]
-        width = self[keys[0]].shape[1] if keys else 0
-        row = SDXL if f"{UNET_PREFIX}label_emb.0.0" in self._where else family_of_width(width)
-        return BaseInfo(row.name if row else f"sd-{width}" if width else UNKNOWN, None, len(keys))
+        readers = [layer for layer in self._where if reads_text(layer)]  # keys and values of each
+        width = self[readers[0]].shape[1] if readers else 0
+        row = family_of_layers(self._where, width)
+        return BaseInfo(row.name if row else f"sd-{width}" if width else UNKNOWN, None, len(readers) // 2)
 
     def __getitem__(self, layer: str) -> Tensor:
         path, key, third = self._where[layer]

@@ -24,12 +24,12 @@ from ..delta import Delta, LowRank
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import find_family, name_of_width
+from ..families.layers import UNET_PREFIX
+from ..families.names import guess_layout
+from ..families.nets import KINDS, reads_text
 from ..names import MAX_NAME, fold, is_name, is_word, legal, normal
-from ..topology import UNET_PREFIX, guess_layout
 
 MAX_SIDE = 2**17  # rows or columns of one layer; the largest in SDXL has 10,240
-CROSS_KV = (".attn2.to_k", ".attn2.to_v")
-KERNELS = (".in_layers.2", ".out_layers.3", ".op", ".conv", ".input_blocks.0.0", ".out.2")  # names of 3x3 layers
 TEXT_LAYER = re.compile(
     r"(?:text_model\.)?(encoder\.layers\.\d{1,3}\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12]))"
 )
@@ -126,7 +126,7 @@ class Reading:
 
 def context_width(deltas: Mapping[str, object]) -> int | None:
     """Width of the text context that the cross-attention layers of these deltas read; None if there are none."""
-    return next((d.shape[1] for name, d in deltas.items() if name.endswith(CROSS_KV)), None)
+    return next((d.shape[1] for name, d in deltas.items() if reads_text(name)), None)
 
 
 def embedding_width(entries: Iterable[ConceptEntry]) -> int | None:
@@ -154,7 +154,7 @@ def layout_of(concept: Concept) -> UNetLayout:
 
 def check_concept(concept: Concept, where: str) -> None:
     """Refuse what cannot belong together: mixed families, embeddings for another number of layers, absurd sides."""
-    widths = {d.shape[1] for name, d in concept.deltas.items() if name.endswith(CROSS_KV)}
+    widths = {d.shape[1] for name, d in concept.deltas.items() if reads_text(name)}
     words = {
         sum(rows.shape[1] for rows in embedding.rows.values())
         for entry in concept.entries
@@ -182,8 +182,8 @@ def check_concept(concept: Concept, where: str) -> None:
 
 
 def is_kernel(layer: str) -> bool:
-    """Whether the layer is one of a UNet's 3x3 convolutions."""
-    return layer.startswith(UNET_PREFIX) and layer.endswith(KERNELS)
+    """Whether the layer is one of a net's 3x3 convolutions."""
+    return layer.startswith(UNET_PREFIX) and any(kind.is_kernel(layer) for kind in KINDS)
 
 
 def as_layer(layer: str, factor: Tensor, family: str, side: str) -> Tensor:

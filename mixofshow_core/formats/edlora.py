@@ -16,9 +16,10 @@ from ..concept import Concept
 from ..delta import Dense
 from ..errors import MixOfShowError
 from ..families.known import ENCODERS, encoder_of_width
-from ..topology import TEXT_PREFIX, NameTable, guess_layout
+from ..families.layers import TEXT_PREFIX
+from ..families.names import NameTable, guess_layout
+from ..families.nets import reads_text
 from .dialect import (
-    CROSS_KV,
     TEXT_LAYER,
     Reading,
     ReadResult,
@@ -66,7 +67,7 @@ def read_edlora(tree: Mapping, file_name: str) -> ReadResult:
     words = _read_words(tree, reading)
     pairs = {part: _pair_up(tree.get(part, {}), part, reading) for part in PARTS}
     paths = list(pairs["unet"])
-    width = next((_width(pairs["unet"][path]["down"][1]) for path in paths if path.endswith(CROSS_KV)), None)
+    width = next((_width(pairs["unet"][path]["down"][1]) for path in paths if reads_text(path)), None)
     layout = guess_layout(paths, width)
     names = NameTable(layout, {})
     for part, found in pairs.items():

@@ -14,7 +14,8 @@ from ..delta import Delta, Dense, LowRank, share_of
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import CLIP_G, CLIP_L, ENCODERS, find_family
-from ..topology import NameTable
+from ..families.names import NameTable
+from ..families.nets import reads_text
 from .absolute import BaseWeights, custom_diffusion_tree
 from .community import community_metadata
 from .compress import Compressed, compress_by_share, compress_to_size, size_steps
@@ -100,7 +101,7 @@ def export(
         for name, delta in deltas.items()
     }
     if kind == "custom-diffusion-compressed":
-        kept = {name: d for name, d in deltas.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))}
+        kept = {name: d for name, d in deltas.items() if reads_text(name)}
         small = (
             compress_by_share(kept) if size == "auto" else compress_to_size(kept, size, low_rank_only=True, step=step)
         )

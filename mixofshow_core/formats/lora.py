@@ -17,7 +17,8 @@ from torch import Tensor
 from ..concept import Concept, layer_tensors
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import NameTable, module_of
+from ..families.layers import module_of
+from ..families.names import NameTable
 from .dialect import as_layer
 from .native import save_safetensors
 

@@ -22,7 +22,7 @@ from ..atomic import replacing
 from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word, concept_tensors, describe_entry
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import BIAS
+from ..families.layers import BIAS
 from .community import community_metadata
 from .header import check_header
 

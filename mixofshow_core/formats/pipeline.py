@@ -20,7 +20,9 @@ from ..concept import ConceptEntry
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import CLIP_G, ENCODERS
-from ..topology import UNET_PREFIX, NameTable, transformer_blocks, unet_layout
+from ..families.layers import UNET_PREFIX
+from ..families.names import NameTable
+from ..families.unet import transformer_blocks, unet_layout
 from .checkpoint import CONCEPT_TABLE
 from .native import save_safetensors
 
@@ -117,7 +119,7 @@ def _unet_state(state: Mapping[str, Tensor], names: NameTable) -> dict[str, Tens
 def unet_config(unet: nn.Module, layout: UNetLayout) -> dict:
     """diffusers' configuration of a live UNet of the host's kind (SD1.5, SD2, SDXL, and lean nets like them)."""
     widths, heads, depths = [], [], []
-    blocks = {path.rsplit(".transformer_blocks", 1)[0]: block for path, _, _, block in transformer_blocks(unet)}
+    blocks = {path.rsplit(".transformer_blocks", 1)[0]: block for path, _, block in transformer_blocks(unet)}
     number = 1
     for level in layout.down:
         stage = unet.input_blocks[number]

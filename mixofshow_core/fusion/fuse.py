@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from ..bounds import meaning
 from ..delta import Delta, cut
 from ..errors import MixOfShowError
-from ..topology import TEXT_PREFIX, LayerGroup, has_places, role_of
+from ..families.layers import TEXT_PREFIX, LayerGroup
+from ..families.nets import has_places, role_of
 from .conflict import GroupConflict, preview_group, summarise_conflicts
 from .measure import GroupReport, measure_group
 from .methods import MergeJob, method_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..topology import ROLE_TITLES
+from ..families.layers import ROLE_TITLES
 
 WIDTH, MARGIN, LABEL, BAR = 960, 28, 220, 12
 COLOURS = {"residual": "#2f6fde", "residual_average": "#9aa3ad", "residual_sum": "#e08a2c"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ..topology import LAYER_ROLES, ROLE_TITLES
+from ..families.layers import LAYER_ROLES, ROLE_TITLES
 from .conflict import format_conflicts
 from .measure import GroupReport
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
+from ..families.layers import LAYER_ROLES
 from ..names import fold
-from ..topology import LAYER_ROLES
 
 UNSOLVED = ("mean", "sum", "drop")
 MODES = ("own", "staged")

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..delta import Delta, LowRank
-from ..topology import BIAS, module_of
+from ..families.layers import BIAS, module_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from ..bounds import meaning
 from ..concept import BaseInfo, Concept, ConceptEntry, LayeredEmbedding, Word
 from ..delta import Delta, Dense, LowRank
 from ..errors import MixOfShowError
-from ..topology import ROLE_CROSS_KV, TEXT_PREFIX, role_of
+from ..families.layers import ROLE_CROSS_KV, TEXT_PREFIX
+from ..families.nets import role_of
 from .captions import concept_words
 
 

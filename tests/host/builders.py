@@ -9,12 +9,14 @@ def make_concept(base, name, seed, rank=2, size=0.3, layered=True, spatial=True,
     """A concept with deltas on every attention layer and two words; layered: another embedding per layer."""
     from mos_pack.mixofshow_core.concept import Concept, ConceptEntry, LayeredEmbedding, Word
     from mos_pack.mixofshow_core.delta import LowRank
-    from mos_pack.mixofshow_core.topology import ROLE_CROSS_KV, ROLE_TEXT, layer_groups_text, layer_groups_unet
-    from mos_pack.nodes.bridge.host.model import describe_base, named_linears, text_models_of, unet_of
+    from mos_pack.mixofshow_core.families.layers import ROLE_CROSS_KV, ROLE_TEXT
+    from mos_pack.mixofshow_core.families.nets import layer_groups
+    from mos_pack.mixofshow_core.families.text import layer_groups_text
+    from mos_pack.nodes.bridge.host.model import describe_base, named_linears, net_of, text_models_of
 
     generator = torch.Generator().manual_seed(seed)
     info = describe_base(base.model)
-    groups = list(layer_groups_unet(unet_of(base.model)))
+    groups = list(layer_groups(net_of(base.model)))
     encoders = text_models_of(base.clip)
     for encoder, module in encoders.items():
         groups += layer_groups_text(module, encoder)

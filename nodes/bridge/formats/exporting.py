@@ -16,15 +16,16 @@ from ....mixofshow_core.atomic import replacing
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.layers import UNET_PREFIX
+from ....mixofshow_core.families.unet import unet_layout
 from ....mixofshow_core.formats.community import community_metadata
 from ....mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export
 from ....mixofshow_core.formats.native import write_concept
 from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabulary, write_pipeline
-from ....mixofshow_core.topology import UNET_PREFIX, unet_layout
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, effective, prediction_class, text_models_of, unet_of
+from ..host.model import apply_deltas, effective, net_of, prediction_class, text_models_of
 from ..host.progress import Steps
 from ..host.show import show_progress
 from .live import LiveWeights
@@ -44,7 +45,7 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
     if kind in WHOLE_FORMATS:
         return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
-    layout = unet_layout(unet_of(model)) if model is not None else None
+    layout = unet_layout(net_of(model)) if model is not None else None
     step = Steps("layers made smaller")
     return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, step)
 
@@ -95,7 +96,7 @@ def _whole(model, clip, vae, step: Callable[[int, int], None]) -> Whole:
         autoencoder = None
     predicts = "v_prediction" if prediction_class(model) is comfy.model_sampling.V_PREDICTION else "epsilon"
     scale = getattr(model.model.latent_format, "scale_factor", 1.0)
-    return Whole(unet_of(model), states[UNET_PREFIX], texts, autoencoder, predicts, scale)
+    return Whole(net_of(model), states[UNET_PREFIX], texts, autoencoder, predicts, scale)
 
 
 def _write_tokenizers(folder: Path, whole: Whole, concept: Concept) -> None:

@@ -21,6 +21,8 @@ from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Conce
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import CLIP_G, FAMILIES, UNKNOWN, name_of_width
+from ....mixofshow_core.families.layers import BIAS, UNET_PREFIX
+from ....mixofshow_core.families.nets import reads_text
 from ....mixofshow_core.formats.diffusers_names import (
     PEFT_CONFIG,
     PEFT_PARTS,
@@ -37,7 +39,6 @@ from ....mixofshow_core.formats.read import load_tree
 from ....mixofshow_core.formats.side_files import side_facts
 from ....mixofshow_core.names import name_of_file
 from ....mixofshow_core.renaming import renamed
-from ....mixofshow_core.topology import BIAS, UNET_PREFIX
 from ..host.model import layer_name_of
 from .layer_names import KeyMap, family_key_map, key_map_of
 from .live import LiveWeights
@@ -317,6 +318,6 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 def _family(deltas: Mapping[str, Delta]) -> str:
     """From the width that cross-attention keys read; unknown when the file does not touch them."""
     for name, delta in deltas.items():
-        if name.endswith(".attn2.to_k") and name.startswith(UNET_PREFIX):
+        if name.startswith(UNET_PREFIX) and reads_text(name):
             return name_of_width(delta.shape[1])
     return UNKNOWN

@@ -18,13 +18,11 @@ import torch
 
 from ....mixofshow_core.families.family import UNetLayout
 from ....mixofshow_core.families.known import SD15, SDXL
-from ....mixofshow_core.topology import (
-    UNET_PREFIX,
-    NameTable,
-    text_blocks,
-    unet_layout,
-)
-from ..host.model import patch_key, text_models_of, unet_of
+from ....mixofshow_core.families.layers import UNET_PREFIX
+from ....mixofshow_core.families.names import NameTable
+from ....mixofshow_core.families.text import text_blocks
+from ....mixofshow_core.families.unet import unet_layout
+from ..host.model import net_of, patch_key, text_models_of
 from .live import LiveWeights
 
 
@@ -55,7 +53,7 @@ def key_map_of(base: LiveWeights) -> KeyMap:
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
         texts = {name: len(list(text_blocks(module))) for name, module in text_models_of(clip).items()}
     there = {*base.model.get_key_patches(), *(clip.patcher.get_key_patches() if clip is not None else ())}
-    keys = _completed(known, there, unet_layout(unet_of(base.model)), texts)
+    keys = _completed(known, there, unet_layout(net_of(base.model)), texts)
     if clip is not None:
         return KeyMap(keys)
     generic = family_key_map(family)

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.fusion.capture import Capture, text_weights
-from ....mixofshow_core.fusion.plan import CalibrationPlan
-from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
-from ....mixofshow_core.topology import (
+from ....mixofshow_core.families.layers import (
     ROLE_CROSS_KV,
     ROLE_SPATIAL,
     ROLE_TEXT,
     TEXT_PREFIX,
     UNET_PREFIX,
     LayerGroup,
-    cross_attention_layers,
 )
-from ..host.model import foreign_patches, named_linears, text_models_of, unet_of
+from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.fusion.capture import Capture, text_weights
+from ....mixofshow_core.fusion.plan import CalibrationPlan
+from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
+from ..host.model import foreign_patches, named_linears, net_of, text_models_of
 from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, token_kinds
 
 LATENT_SCALE = 8
@@ -60,7 +60,7 @@ def collect_text(
     model, clip, groups: Sequence[LayerGroup], prompts: Sequence[str], tick: Callable[[str], None]
 ) -> dict[str, Gram]:
     """Grams of text-encoder groups (hidden states, all layer variants) and of K, V groups (each layer's contexts)."""
-    layers = cross_attention_layers(unet_of(model))
+    layers = cross_attention_layers(net_of(model))
     encoders = tuple(text_models_of(clip))
     captures = {encoder: Capture(_names(groups, ROLE_TEXT, f"{TEXT_PREFIX}{encoder}.")) for encoder in encoders}
     modules = _group_modules(named_linears(None, clip), groups)
@@ -123,7 +123,7 @@ def collect_spatial(
 
     Picture k starts from noise seeded with plan.seed + k, drawn on the CPU. plan.width and height are in pixels.
     """
-    layers = cross_attention_layers(unet_of(model))
+    layers = cross_attention_layers(net_of(model))
     capture = Capture(_names(groups, ROLE_SPATIAL, UNET_PREFIX))
     negative = encode_layered(clip, "", len(layers))
     empty = torch.zeros(1, 4, plan.height // LATENT_SCALE, plan.width // LATENT_SCALE)
@@ -199,11 +199,11 @@ def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contex
     clone.add_wrapper_with_key(extension.DIFFUSION_MODEL, WRAPPER_KEY, diffusion_model)
     clone.set_model_attn2_patch(check_rows)
     if contexts is not None:
-        index = {(layer.block, layer.block_index): layer.index for layer in layers}
+        index = {layer.address: layer.index for layer in layers}
 
         def layer_context(n, context, value, options):
             return n, *[
-                _with_layer(part, contexts[index[options["block"][:2], options["block_index"]]], options)
+                _with_layer(part, contexts[index[(*options["block"], options["block_index"])]], options)
                 for part in (context, value)
             ]
 

@@ -13,6 +13,8 @@ import torch
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept, ConceptUse, concept_tensors
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.nets import layer_groups
+from ....mixofshow_core.families.text import layer_groups_text
 from ....mixofshow_core.fitting import with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
@@ -21,7 +23,6 @@ from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.report import peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
-from ....mixofshow_core.topology import layer_groups_text, layer_groups_unet
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, concept_save_path, safe_name
 from ..host.fingerprints import models_key
@@ -31,8 +32,8 @@ from ..host.model import (
     describe_base,
     named_linears,
     native_size,
+    net_of,
     text_models_of,
-    unet_of,
 )
 from .stages import FusionJob, names_of, use_identity
 
@@ -85,7 +86,7 @@ def fuse_uses(
 
     parts = [use.changes() for use in solved]
     attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
-    attention += layer_groups_unet(unet_of(model))
+    attention += layer_groups(net_of(model))
     groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
     left = [group for group in groups if group.role not in settings.stages]
     groups = tuple(group for group in groups if group not in left)

@@ -21,6 +21,7 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.layers import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
 from ....mixofshow_core.fusion.fuse import Fusion, Source, foresee_conflicts, fuse, hash_of
 from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
@@ -28,7 +29,6 @@ from ....mixofshow_core.fusion.report import format_conflicts_of
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import StatisticsStore
-from ....mixofshow_core.topology import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
 from ..host.model import apply_deltas, named_linears
 from ..host.progress import Progress
 from ..host.text import register_concepts

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....mixofshow_core.concept import Concept, ConceptUse
 from ....mixofshow_core.delta import Delta, LowRank
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.topology import TEXT_PREFIX
+from ....mixofshow_core.families.layers import TEXT_PREFIX
 from .model import apply_deltas, patch_key
 
 APPLIED = "mixofshow_applied"

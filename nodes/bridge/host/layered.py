@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ....mixofshow_core.topology import cross_attention_layers
-from .model import unet_of
+from ....mixofshow_core.families.nets import cross_attention_layers
+from .model import net_of
 
 POSITIVE = 0  # as the host numbers conditionings in `cond_or_uncond`
 
@@ -22,7 +22,7 @@ def with_layers(model, layers: Tensor | None):
     """
     if layers is None:
         return model
-    index_of = {(*layer.block, layer.block_index): layer.index for layer in cross_attention_layers(unet_of(model))}
+    index_of = {layer.address: layer.index for layer in cross_attention_layers(net_of(model))}
 
     def read(n, context, value, options):
         text = layers[index_of[(*options["block"], options["block_index"])]].to(context)

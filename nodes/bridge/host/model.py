@@ -29,19 +29,15 @@ from ....mixofshow_core.families.known import (
     family_of_width,
     find_family,
 )
-from ....mixofshow_core.topology import BIAS, TEXT_PREFIX, UNET_PREFIX, cross_attention_layers
+from ....mixofshow_core.families.layers import BIAS, TEXT_PREFIX, UNET_PREFIX
+from ....mixofshow_core.families.nets import cross_attention_layers
 
 FINGERPRINT_VALUES = 256
 
 
-def unet_of(model) -> nn.Module:
-    """The UNet module of a MODEL; MixOfShowError for models that are not SD1.5 or SDXL style UNets."""
-    unet = model.model.diffusion_model
-    if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
-        raise MixOfShowError(
-            f"MODEL is a {type(unet).__name__}, not a UNet of the SD1.5 or SDXL family; load such a checkpoint."
-        )
-    return unet
+def net_of(model) -> nn.Module:
+    """The diffusion net of a MODEL, of whatever kind."""
+    return model.model.diffusion_model
 
 
 def text_models_of(clip) -> dict[str, nn.Module]:
@@ -60,7 +56,6 @@ def prediction_class(model) -> type:
 
 def family(model) -> str:
     """``sd15``, ``sdxl`` or ``sd-<context width>``, with ``-v`` appended for v-prediction."""
-    unet_of(model)
     context_width = model.model.model_config.unet_config.get("context_dim")
     known = SDXL if isinstance(model.model, comfy.model_base.SDXL) else family_of_width(context_width)
     prediction = V_PREDICTION if prediction_class(model) is comfy.model_sampling.V_PREDICTION else ""
@@ -90,10 +85,10 @@ def base_weight(patcher, key: str) -> Tensor:
 
 def describe_base(model) -> BaseInfo:
     """Family, layer count and a fingerprint of a few weights (kilobytes read, not gigabytes)."""
-    layers = cross_attention_layers(unet_of(model))
+    layers = cross_attention_layers(net_of(model))
     digest = hashlib.sha256()
-    for path in (layers[0].path, layers[len(layers) // 2].path, layers[-1].path):
-        weight = base_weight(model, f"{UNET_PREFIX}{path}.to_q.weight")
+    for path in (layers[0].query, layers[len(layers) // 2].query, layers[-1].query):
+        weight = base_weight(model, f"{UNET_PREFIX}{path}.weight")
         sample = weight.detach().flatten()[:FINGERPRINT_VALUES].to("cpu", torch.float16)
         digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
     return BaseInfo(family(model), digest.hexdigest()[:16], len(layers))
@@ -103,7 +98,7 @@ def named_linears(model, clip) -> dict[str, nn.Module]:
     """Every linear layer and 1x1 convolution by layer name; ``model`` or ``clip`` may be None."""
     roots: dict[str, nn.Module] = {}
     if model is not None:
-        roots[UNET_PREFIX] = unet_of(model)
+        roots[UNET_PREFIX] = net_of(model)
     if clip is not None:
         roots.update({f"{TEXT_PREFIX}{name}.": module for name, module in text_models_of(clip).items()})
     return {

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.layers import CrossAttention
+from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.regional import attention as regional
 from ....mixofshow_core.regional.gating import Gates, concept_gates, gate_ranks
 from ....mixofshow_core.regional.raster import RegionMap
-from ....mixofshow_core.topology import CrossAttention, cross_attention_layers
 from ..host.show import leave_words, show_on_node
 from .routing import Routes, SharedDown
 
@@ -107,7 +108,7 @@ class Sampling:
         if id(unet) not in self.addresses:
             layers = cross_attention_layers(unet)
             # the module is kept beside its layers, so that its id cannot be given to another one meanwhile
-            self.addresses[id(unet)] = unet, {(*layer.block, layer.block_index): layer for layer in layers}
+            self.addresses[id(unet)] = unet, {layer.address: layer for layer in layers}
         return self.addresses[id(unet)][1]
 
 

@@ -15,8 +15,8 @@ import torch
 from comfy.ldm.modules import attention as host_attention
 from torch import Tensor, nn
 
+from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional import attention as regional
-from ....mixofshow_core.topology import CrossAttention
 from .attention import Batch, PendingAttention, at_layer
 
 
@@ -26,8 +26,8 @@ def blended(batch: Batch) -> Iterator[None]:
     with ExitStack() as stack:
         if batch.groups():
             for layer in batch.layers.values():
-                stack.callback(layer.module.to_q.register_forward_hook(_note_query(batch, layer)).remove)
-                stack.callback(layer.module.to_out.register_forward_pre_hook(_add_regions(batch, layer)).remove)
+                stack.callback(layer.asked.register_forward_hook(_note_query(batch, layer)).remove)
+                stack.callback(layer.result.register_forward_pre_hook(_add_regions(batch, layer)).remove)
         yield
         batch.begin(None)
 
@@ -83,15 +83,15 @@ def _neighbours(rows: list[int]) -> slice | list[int]:
 
 
 def _attend(reading: PendingAttention):
-    module = reading.layer.module
+    layer = reading.layer
 
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return host_attention.optimized_attention(
             query,
             keys,
             values,
-            module.heads,
-            attn_precision=module.attn_precision,
+            layer.heads,
+            attn_precision=getattr(layer.module, "attn_precision", None),
             transformer_options=reading.options,
         )
 
@@ -112,9 +112,9 @@ def _region_attention(batch: Batch, reading: PendingAttention, plan, rows: list[
 
 def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
     """What the base text alone gives at the covered tokens, computed as the host does."""
-    module = reading.layer.module
+    layer = reading.layer
     with batch.focused({id(routes): batch.text_gates(routes).rows(rows) for routes in batch.routes()}):
-        keys, values = module.to_k(reading.context[rows]), module.to_v(reading.value[rows])
+        keys, values = layer.keys(reading.context[rows]), layer.values(reading.value[rows])
     return _attend(reading)(query, keys, values)
 
 
@@ -128,6 +128,6 @@ def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> 
         text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
         routes = payload.routes
         with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
-            kept = layer.module.to_k(text), layer.module.to_v(text)
+            kept = layer.keys(text), layer.values(text)
         batch.sampling.keep(key, kept)
     return kept

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.layers import TEXT_PREFIX
+from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.tags import Tags
-from ....mixofshow_core.topology import TEXT_PREFIX, cross_attention_layers
 from ..host.applied import apply_once, carries
 from ..host.fitting import check_fit, check_pair
-from ..host.model import apply_deltas, unet_of
+from ..host.model import apply_deltas, net_of
 from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
@@ -103,7 +104,7 @@ def place(
     for note in notes:
         if note.startswith(WARNING):
             log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
-    encode = Encoder(clips, len(cross_attention_layers(unet_of(model))))
+    encode = Encoder(clips, len(cross_attention_layers(net_of(model))))
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
         _conditioning(encode, positives, for_positive, routes, "prompt"),
@@ -250,9 +251,5 @@ def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry
 
 def attention_levels(model) -> tuple[int, ...]:
     """By how much the latent is downsampled where MODEL has cross-attention: 1, 2, 4, 8 for SD1.5; 2, 4 for SDXL."""
-    unet, level, found = unet_of(model), 1, set()
-    for stage in (*unet.input_blocks, unet.middle_block):
-        level *= 2 if any(type(layer).__name__ == "Downsample" for layer in stage) else 1
-        if any(hasattr(layer, "transformer_blocks") for layer in stage):
-            found.add(level)
-    return tuple(sorted(found))
+    net = net_of(model)
+    return kind_of(net).levels(net)

@@ -8,7 +8,6 @@ and Place says so.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta, share_of
+from ....mixofshow_core.families.layers import ROLE_CROSS_KV, UNET_PREFIX, module_of
+from ....mixofshow_core.families.nets import has_places, input_of, kind_of, role_of
 from ....mixofshow_core.regional.gating import (
     Factors,
     Gates,
@@ -31,13 +32,11 @@ from ....mixofshow_core.regional.gating import (
     stack_factors,
     stack_norms,
 )
-from ....mixofshow_core.topology import ROLE_CROSS_KV, UNET_PREFIX, has_places, input_of, module_of, role_of
-from ..host.model import unet_of
+from ..host.model import net_of
 
 log = logging.getLogger("mixofshow")
 
 NORMS = (nn.LayerNorm, nn.GroupNorm)
-TRANSFORMER = re.compile(r"(.+?)\.(?:transformer_blocks\.|proj_in$|proj_out$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ def make_routes(
 
     What cannot be routed is said in `notes`, with its share of the concept's norm.
     """
-    modules = _routable(unet_of(model))
+    modules = _routable(net_of(model))
     layers, norms = [], []
     for use in uses:
         kept: tuple[dict[str, Delta], dict[str, Delta]] = ({}, {})
@@ -137,7 +136,8 @@ def routed(unet: nn.Module, batch) -> Iterator[None]:
     try:
         used = batch.routes()
         paths = [path for routes in used for path in (*routes.factors, *routes.norms)]
-        for path in {found[1] for found in map(TRANSFORMER.match, paths) if found}:
+        kind = kind_of(unet)
+        for path in {place for place in map(kind.places, paths) if place}:
             enter = unet.get_submodule(path).register_forward_pre_hook(lambda module, inputs: batch.enter(inputs[0]))
             handles.append(enter)
         for routes in used:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ....mixofshow_core.topology import CrossAttention
+from ....mixofshow_core.families.layers import CrossAttention
 
 RECORDING = "mixofshow_recording"  # its key in transformer_options
 

@@ -24,13 +24,9 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
-from ....mixofshow_core.topology import (
-    CrossAttention,
-    LayerGroup,
-    cross_attention_layers,
-    layer_groups_text,
-    text_blocks,
-)
+from ....mixofshow_core.families.layers import CrossAttention, LayerGroup
+from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.families.text import layer_groups_text, text_blocks
 from ....mixofshow_core.training.adapters import ConceptPlan, Trainables
 from ....mixofshow_core.training.loop import TextContexts
 from ....mixofshow_core.training.objectives import NoiseSchedule
@@ -194,7 +190,7 @@ class HostDenoiser:
         sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
         self.schedule = NoiseSchedule(sigmas, prediction_of(model))
         layers = cross_attention_layers(self.model.diffusion_model)
-        self.layer_of = {(*layer.block, layer.block_index): layer.index for layer in layers}
+        self.layer_of = {layer.address: layer.index for layer in layers}
         self.layers = layers
         self.patchers = [model, clip.patcher]
         self.encoders = bridge_model.text_models_of(clip)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from torch import nn
-
-from ....mixofshow_core.topology import text_blocks
+from ....mixofshow_core.families.nets import kind_of
+from ....mixofshow_core.families.text import text_blocks
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
 from .denoiser import TEXT_SECTIONS
@@ -17,7 +15,7 @@ from .request import TrainRequest
 GIGABYTE = 1024**3
 POSITIONS = 77
 # Values kept for the backward pass per position and channel, measured on the host's modules (see the test).
-RESIDUAL_KEPT, TRANSFORMER_KEPT, TEXT_KEPT = 7.0, 30.0, 22.0
+TEXT_KEPT = 22.0
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "adafactor": 1}
 
 
@@ -44,24 +42,6 @@ def gigabytes(size: float) -> str:
     return f"{size / GIGABYTE:.1f} GB" if size >= 0.1 * GIGABYTE else f"{size / 1024**2:.0f} MB"
 
 
-def _blocks(unet: nn.Module, side: int) -> Iterator[tuple[float, float]]:
-    """Per residual block or transformer: (values kept for one picture, values of its input)."""
-    cells = side * side
-    for stage in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
-        for layer in stage:
-            kind = type(layer).__name__
-            if kind == "ResBlock":
-                yield cells * layer.out_channels * RESIDUAL_KEPT, cells * layer.out_channels
-            elif hasattr(layer, "transformer_blocks"):
-                width = layer.transformer_blocks[0].attn1.to_q.in_features
-                kept = cells * width * TRANSFORMER_KEPT
-                yield kept * len(layer.transformer_blocks), cells * width
-            elif kind == "Downsample":
-                cells /= 4
-            elif kind == "Upsample":
-                cells *= 4
-
-
 def _text_values(request: TrainRequest, settings: TrainSettings, rows: int) -> float:
     if not (settings.trains_embeddings or settings.text_lora):
         return 0.0
@@ -78,7 +58,7 @@ def _text_values(request: TrainRequest, settings: TrainSettings, rows: int) -> f
 def estimate(request: TrainRequest, settings: TrainSettings | None = None) -> MemoryEstimate:
     """A run's memory on the device, within a factor of two; the attention kernel and the allocator decide the rest."""
     settings = settings or request.settings
-    unet = bridge_model.unet_of(request.model)
+    unet = bridge_model.net_of(request.model)
     half = settings.is_half
     weights = sum(p.numel() * (p.element_size() if half else 4) for p in unet.parameters())
     for module in bridge_model.text_models_of(request.clip).values():
@@ -86,7 +66,7 @@ def estimate(request: TrainRequest, settings: TrainSettings | None = None) -> Me
     changed = replace(request, settings=settings)
     trained = count_trained(changed) * (8 + MOMENT_BYTES[settings.optimizer])
     pictures = settings.batch * (2 if settings.prior_weight else 1)
-    blocks = list(_blocks(unet, bridge_model.native_cells(request.model)))
+    blocks = list(kind_of(unet).activations(unet, bridge_model.native_cells(request.model)))
     if settings.recomputes:
         values = sum(inputs for _, inputs in blocks) + max(kept for kept, _ in blocks)
     else:

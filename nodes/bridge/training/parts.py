@@ -7,14 +7,9 @@ import math
 from torch import nn
 
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.topology import (
-    ROLE_CROSS_KV,
-    TEXT_PREFIX,
-    UNET_PREFIX,
-    layer_groups_unet,
-    role_of,
-    text_blocks,
-)
+from ....mixofshow_core.families.layers import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX
+from ....mixofshow_core.families.nets import cross_attention_layers, has_places, layer_groups, role_of
+from ....mixofshow_core.families.text import text_blocks
 from ....mixofshow_core.training.adapters import Trainables, WordEmbeddings, seeded, start_vectors
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
@@ -30,11 +25,12 @@ def unet_layer_names(unet: nn.Module, coverage: str) -> list[str]:
 
     Norms and biases never change: a concept file holds weights of linears and convolutions.
     """
-    attention = [name for group in layer_groups_unet(unet) for name in group.members]
+    attention = [name for group in layer_groups(unet) for name in group.members]
     if coverage == "cross_kv":
         return [name for name in attention if role_of(name) == ROLE_CROSS_KV]
     if coverage == "cross_attention":
-        return [name for name in attention if ".attn2." in name]
+        crossing = tuple(f"{UNET_PREFIX}{layer.path}." for layer in cross_attention_layers(unet))
+        return [name for name in attention if name.startswith(crossing)]
     if coverage == "attention":
         return attention
     modules = ((UNET_PREFIX + path, m) for path, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
@@ -42,17 +38,14 @@ def unet_layer_names(unet: nn.Module, coverage: str) -> list[str]:
         return [name for name, _ in modules]
     if coverage != "transformer":
         raise MixOfShowError(f"Training setting unet_layers is {coverage!r}, which no layers are known for.")
-    transformers = tuple(
-        f"{UNET_PREFIX}{path}." for path, m in unet.named_modules() if hasattr(m, "transformer_blocks")
-    )
-    return [name for name, _ in modules if name.startswith(transformers)]
+    return [name for name, _ in modules if has_places(name)]
 
 
 def trained_modules(model, clip) -> dict[str, nn.Module]:
     """Every module that an adapter can be hooked onto, by layer name."""
     convolutions = {
         UNET_PREFIX + path: module
-        for path, module in bridge_model.unet_of(model).named_modules()
+        for path, module in bridge_model.net_of(model).named_modules()
         if isinstance(module, nn.Conv2d)
     }
     return convolutions | bridge_model.named_linears(model, clip)
@@ -77,7 +70,7 @@ def text_layer_names(request: TrainRequest) -> list[str]:
 def changed_layers(request: TrainRequest) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, int]]]:
     """Layers that change as whole weights, with their shapes, and those that get LoRA, as (out, in)."""
     settings = request.settings
-    unet = bridge_model.unet_of(request.model)
+    unet = bridge_model.net_of(request.model)
     modules = trained_modules(request.model, request.clip)
     names = unet_layer_names(unet, settings.unet_layers) if settings.unet_lora else []
     full = {name: tuple(modules[name].weight.shape) for name in names} if settings.full_weights else {}

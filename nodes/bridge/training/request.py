@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ....mixofshow_core.concept import BaseInfo
-from ....mixofshow_core.topology import cross_attention_layers
+from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.dataset import TrainingSet
 from ....mixofshow_core.training.folder import folder_fingerprint
@@ -48,7 +48,7 @@ class TrainRequest:
 
     @property
     def index(self) -> tuple[int, ...]:
-        layers = cross_attention_layers(bridge_model.unet_of(self.model))
+        layers = cross_attention_layers(bridge_model.net_of(self.model))
         return embedding_index(layers, self.settings.embedding_rows)
 
     @property

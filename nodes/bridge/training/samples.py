@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ....mixofshow_core.concept import ConceptUse
-from ....mixofshow_core.topology import cross_attention_layers
+from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.training.sheet import labelled_grid
 from ..host import model as bridge_model
 from ..host.layered import with_layers
@@ -21,7 +21,7 @@ SAMPLER, SCHEDULER = "dpmpp_2m", "normal"
 
 def sample_latents(model, clip, prompt: str, seed: int, count: int, use: ConceptUse | None = None) -> Tensor:
     """``count`` latents [count, C, h, w] of a prompt, from the noise of ``seed``, as the VAE decodes them."""
-    layers, size = len(cross_attention_layers(bridge_model.unet_of(model))), bridge_model.native_size(model)
+    layers, size = len(cross_attention_layers(bridge_model.net_of(model))), bridge_model.native_size(model)
     text_model = clip if use is None else register_concepts(clip, (use,))
     positive, negative = encode_layered(text_model, prompt, layers), encode_layered(text_model, "", layers)
     channels, cells = model.model.latent_format.latent_channels, bridge_model.native_cells(model)

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.topology import cross_attention_layers
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base
 
 

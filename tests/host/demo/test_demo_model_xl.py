@@ -7,7 +7,7 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.topology import cross_attention_layers
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
 from mos_pack.nodes.bridge.host import model as bridge_model
 from mos_pack.nodes.bridge.host.fitting import check_fit

@@ -11,12 +11,12 @@ import pytest
 import torch
 from mos_pack import cli
 from mos_pack.mixofshow_core.concept import ConceptUse, LayeredEmbedding
+from mos_pack.mixofshow_core.families.unet import unet_layout
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights
 from mos_pack.mixofshow_core.formats.export import export
-from mos_pack.mixofshow_core.topology import unet_layout
 from mos_pack.nodes.bridge.formats import exporting
-from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.model import net_of
 from mos_tests.host.builders import make_concept
 from mos_tests.host.tiny import TinyBase, _randomise, unet_config
 from safetensors.torch import save_file
@@ -99,7 +99,7 @@ def test_the_stock_checkpoint_loader(base, concept, folder):
 
 
 def test_the_command_line_merges_a_foreign_lora_into_a_pipeline_folder(base, concept, folder, capsys):
-    done = export(concept, "kohya", folder / "foreign", layout=unet_layout(unet_of(base.model)))
+    done = export(concept, "kohya", folder / "foreign", layout=unet_layout(net_of(base.model)))
     lora = done.main.with_name("cut.safetensors")
     from mos_pack.mixofshow_core.formats.native import load_safetensors
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.checkpoint import CheckpointWeights
-from mos_pack.mixofshow_core.topology import cross_attention_layers
 from mos_pack.nodes.bridge.formats import exporting
-from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.model import net_of
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
@@ -113,7 +113,7 @@ def test_a_reference_file_loads_and_samples_like_the_weights_it_holds(tiny_sd15)
         assert torch.allclose(patched[layer], bare[layer] + up @ down, atol=1e-6), layer
     # Row l belongs to cross-attention layer l: encode by hand with one row at a time.
     knowing = register_concepts(clip, uses)
-    layered = encode_layered(knowing, "photo of potter", len(cross_attention_layers(unet_of(model))))
+    layered = encode_layered(knowing, "photo of potter", len(cross_attention_layers(net_of(model))))
     table = clip.cond_stage_model.clip_l.transformer.get_input_embeddings().weight
     for layer in (0, 6, 15):
         rows = [parts["new_concept_embedding"][f"<potter{n}>"][layer] for n in (1, 2)]

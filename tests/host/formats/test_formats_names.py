@@ -2,7 +2,11 @@
 
 import pytest
 from diffusers import UNet2DConditionModel
-from mos_pack.mixofshow_core import topology
+from mos_pack.mixofshow_core.families import layers as layer_words
+from mos_pack.mixofshow_core.families import names as dialect_names
+from mos_pack.mixofshow_core.families import nets as kinds
+from mos_pack.mixofshow_core.families import text
+from mos_pack.mixofshow_core.families import unet as unets
 from mos_pack.mixofshow_core.families.known import SD15, SDXL
 from mos_pack.nodes.bridge.demo.small_base import build_clip, build_unet
 from mos_pack.nodes.bridge.host import model as bridge
@@ -50,7 +54,7 @@ def nets(request):
         clip = build_clip()
         return family, build_unet().diffusion_model, theirs, bridge.text_models_of(clip)
     base = request.getfixturevalue(f"tiny_{family}")
-    return family, bridge.unet_of(base.model), theirs, bridge.text_models_of(base.clip)
+    return family, bridge.net_of(base.model), theirs, bridge.text_models_of(base.clip)
 
 
 def paths_with_weights(module):
@@ -58,21 +62,21 @@ def paths_with_weights(module):
 
 
 def names_of(unet, texts):
-    layers = {encoder: len(list(topology.text_blocks(module))) for encoder, module in texts.items()}
-    return topology.NameTable(topology.unet_layout(unet), layers)
+    layers = {encoder: len(list(text.text_blocks(module))) for encoder, module in texts.items()}
+    return dialect_names.NameTable(unets.unet_layout(unet), layers)
 
 
 def test_every_module_has_one_name_in_every_dialect(nets):
     _, unet, theirs, texts = nets
     names, ours, expected = names_of(unet, texts), paths_with_weights(unet), paths_with_weights(theirs)
-    assert {names.of(topology.UNET_PREFIX + path).path for path in ours} == set(expected)
+    assert {names.of(layer_words.UNET_PREFIX + path).path for path in ours} == set(expected)
     for path, shape in ours.items():
-        row = names.of(topology.UNET_PREFIX + path)
+        row = names.of(layer_words.UNET_PREFIX + path)
         assert expected[row.path] == shape, f"{path} and {row.path} are different modules"
         assert names.by_diffusers["unet", row.path] is names.by_kohya[row.kohya] is row
     for encoder, module in texts.items():
         for path in paths_with_weights(module):
-            row = names.of(f"{topology.TEXT_PREFIX}{encoder}.{path}")
+            row = names.of(f"{layer_words.TEXT_PREFIX}{encoder}.{path}")
             assert names.by_diffusers[row.part, row.path] is names.by_kohya[row.kohya] is row
     assert len(names.by_layer) == len(names.by_diffusers) == len(names.by_kohya)
 
@@ -81,7 +85,7 @@ def test_the_layer_index_goes_down_middle_up(nets):
     """diffusers' own module walk goes down, up, middle: an index taken from it would put the middle last."""
     family, unet, theirs, texts = nets
     names = names_of(unet, texts)
-    queries = [f"{topology.UNET_PREFIX}{layer.path}.to_q" for layer in topology.cross_attention_layers(unet)]
+    queries = [f"{layer_words.UNET_PREFIX}{layer.path}.to_q" for layer in kinds.cross_attention_layers(unet)]
     ours = [names.of(query).path.removesuffix(".to_q") for query in queries]
     walk = [name for name, _ in theirs.named_modules() if name.endswith(".attn2")]
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
@@ -109,12 +113,12 @@ def test_the_host_agrees_on_kohya_names(nets):
 
 def test_a_layout_is_found_again_from_the_names_alone(nets):
     _, unet, theirs, _ = nets
-    layout = topology.unet_layout(unet)
-    assert topology.guess_layout(paths_with_weights(unet)) == layout
-    assert topology.guess_layout(paths_with_weights(theirs)) == layout
+    layout = unets.unet_layout(unet)
+    assert dialect_names.guess_layout(paths_with_weights(unet)) == layout
+    assert dialect_names.guess_layout(paths_with_weights(theirs)) == layout
 
 
 def test_the_published_layouts(tiny_sd15, tiny_sdxl):
-    assert topology.unet_layout(bridge.unet_of(tiny_sd15.model)) == SD15.layout
-    assert topology.unet_layout(bridge.unet_of(tiny_sdxl.model)) == SDXL.layout
-    assert topology.guess_layout([], 2048) == SDXL.layout
+    assert unets.unet_layout(bridge.net_of(tiny_sd15.model)) == SD15.layout
+    assert unets.unet_layout(bridge.net_of(tiny_sdxl.model)) == SDXL.layout
+    assert dialect_names.guess_layout([], 2048) == SDXL.layout

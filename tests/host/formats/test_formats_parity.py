@@ -9,11 +9,11 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.delta import LowRank
+from mos_pack.mixofshow_core.families.unet import unet_layout
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.export import export
-from mos_pack.mixofshow_core.topology import unet_layout
 from mos_pack.nodes.bridge.formats import exporting
-from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.model import net_of
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_tests.host.builders import make_concept
 
@@ -87,7 +87,7 @@ def ours(tiny_sd15, concept):
 
 
 def write(concept, kind, base, target):
-    return export(concept, kind, target, layout=unet_layout(unet_of(base.model)))
+    return export(concept, kind, target, layout=unet_layout(net_of(base.model)))
 
 
 def agree(found, expected):

@@ -247,17 +247,17 @@ def test_a_connected_base_of_another_shape_reads_its_own_names(tmp_path):
     from types import SimpleNamespace
 
     from comfy.model_patcher import ModelPatcher
+    from mos_pack.mixofshow_core.families.unet import unet_layout
     from mos_pack.mixofshow_core.formats.export import export
-    from mos_pack.mixofshow_core.topology import unet_layout
     from mos_pack.nodes.bridge.demo import small_base
     from mos_pack.nodes.bridge.formats.exporting import LiveWeights
     from mos_pack.nodes.bridge.formats.foreign import read_with_host
-    from mos_pack.nodes.bridge.host.model import unet_of
+    from mos_pack.nodes.bridge.host.model import net_of
 
     cpu, clip, model = torch.device("cpu"), small_base.build_clip(), small_base.build_unet()
     base = SimpleNamespace(model=ModelPatcher(model, load_device=cpu, offload_device=cpu), clip=clip)
     concept = make_concept(base, "mara", 3)
-    done = export(concept, "kohya", tmp_path / "mara", layout=unet_layout(unet_of(base.model)))
+    done = export(concept, "kohya", tmp_path / "mara", layout=unet_layout(net_of(base.model)))
     found = read_with_host(done.main, base=LiveWeights(base.model, base.clip))
     assert found.concept.deltas.keys() == concept.deltas.keys() and not found.skipped
     found = read_with_host(done.main, base=LiveWeights(base.model))

@@ -8,12 +8,14 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import Concept, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
+from mos_pack.mixofshow_core.families.layers import TEXT_PREFIX, UNET_PREFIX
+from mos_pack.mixofshow_core.families.nets import layer_groups
+from mos_pack.mixofshow_core.families.text import layer_groups_text
 from mos_pack.mixofshow_core.formats.dialect import is_kernel
-from mos_pack.mixofshow_core.topology import TEXT_PREFIX, UNET_PREFIX, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.formats.foreign import read_with_host
-from mos_pack.nodes.bridge.host.model import describe_base, text_models_of, unet_of
+from mos_pack.nodes.bridge.host.model import describe_base, net_of, text_models_of
 from mos_tests.host.builders import make_concept
 from mos_tests.host.formats.test_load_concept import compare_with_the_stock_loader
 from mos_tests.host.tiny import _randomise
@@ -39,7 +41,7 @@ def bases(tiny_sd15, tiny_sdxl):
 
 
 def modules_of(base):
-    roots = {UNET_PREFIX: unet_of(base.model)}
+    roots = {UNET_PREFIX: net_of(base.model)}
     roots |= {f"{TEXT_PREFIX}{name}.": module for name, module in text_models_of(base.clip).items()}
     for prefix, root in roots.items():
         for path, module in root.named_modules():
@@ -110,7 +112,7 @@ def test_formats_of_low_rank_give_all_matrices_back_and_say_what_they_lack(kind,
 
 def of_kind(concept, base, *kinds):
     """The part of a concept that a narrow format holds."""
-    attention = {name for group in layer_groups_unet(unet_of(base.model)) for name in group.members}
+    attention = {name for group in layer_groups(net_of(base.model)) for name in group.members}
     for name, module in text_models_of(base.clip).items():
         attention |= {member for group in layer_groups_text(module, name) for member in group.members}
     tests = {

@@ -35,11 +35,12 @@ def run(base, uses, folder, method="exact", settings=None, plan=None):
 
 
 def all_groups(base):
-    from mos_pack.mixofshow_core.topology import layer_groups_text, layer_groups_unet
+    from mos_pack.mixofshow_core.families.nets import layer_groups
+    from mos_pack.mixofshow_core.families.text import layer_groups_text
 
     _, _, model, _ = bridge()
     groups = [g for n, m in model.text_models_of(base.clip).items() for g in layer_groups_text(m, n)]
-    return groups + list(layer_groups_unet(model.unet_of(base.model)))
+    return groups + list(layer_groups(model.net_of(base.model)))
 
 
 def bytes_of(concept):
@@ -62,7 +63,7 @@ def test_every_group_is_seen_and_the_result_beats_sum_and_average(family, reques
 
 def test_model_is_left_as_it_was(tiny_sd15, tmp_path):
     model = bridge()[2]
-    unet, names = model.unet_of(tiny_sd15.model), [m for g in all_groups(tiny_sd15) for m in g.members]
+    unet, names = model.net_of(tiny_sd15.model), [m for g in all_groups(tiny_sd15) for m in g.members]
     parts = [
         (tiny_sd15.model, [n for n in names if n.startswith("diff")]),
         (tiny_sd15.clip.patcher, [n for n in names if n.startswith("text")]),
@@ -93,7 +94,7 @@ def test_cancel_removes_every_hook(tiny_sd15, tmp_path):
         calibration.collect(
             tiny_sd15.model, clip, all_groups(tiny_sd15), ["person0", "a person0"], ["person0"], tiny_plan(), tick
         )
-    for module in (model.unet_of(tiny_sd15.model), clip.cond_stage_model):
+    for module in (model.net_of(tiny_sd15.model), clip.cond_stage_model):
         assert not any(child._forward_pre_hooks for child in module.modules())
 
 

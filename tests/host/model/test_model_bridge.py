@@ -9,8 +9,9 @@ from mos_pack.mixofshow_core.concept import BaseInfo, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.known import UNKNOWN
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers, layer_groups
+from mos_pack.mixofshow_core.families.text import layer_groups_text
 from mos_pack.mixofshow_core.fitting import check_base
-from mos_pack.mixofshow_core.topology import cross_attention_layers, layer_groups_text, layer_groups_unet
 from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.unit.builders import make_concept
 
@@ -21,19 +22,19 @@ def base(request):
 
 
 def group_members(base):
-    groups = list(layer_groups_unet(bridge.unet_of(base.model)))
+    groups = list(layer_groups(bridge.net_of(base.model)))
     for encoder, module in bridge.text_models_of(base.clip).items():
         groups += layer_groups_text(module, encoder)
     return [member for group in groups for member in group.members]
 
 
 def test_layer_order_is_down_mid_up(tiny_sd15, tiny_sdxl):
-    layers = cross_attention_layers(bridge.unet_of(tiny_sd15.model))
+    layers = cross_attention_layers(bridge.net_of(tiny_sd15.model))
     assert [layer.index for layer in layers] == list(range(16))
-    assert [layer.block for layer in layers] == (
+    assert [layer.address[:2] for layer in layers] == (
         [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
     )
-    assert len(cross_attention_layers(bridge.unet_of(tiny_sdxl.model))) == 70
+    assert len(cross_attention_layers(bridge.net_of(tiny_sdxl.model))) == 70
 
 
 def test_every_grouped_layer_exists_and_is_patchable(base):
@@ -97,7 +98,7 @@ def test_family_and_fingerprint(tiny_sd15, tiny_sdxl):
 
 def test_fingerprint_ignores_baked_patches(tiny_sd15):
     before = bridge.describe_base(tiny_sd15.model)
-    layer = f"diffusion_model.{cross_attention_layers(bridge.unet_of(tiny_sd15.model))[0].path}.to_q"
+    layer = f"diffusion_model.{cross_attention_layers(bridge.net_of(tiny_sd15.model))[0].path}.to_q"
     shape = bridge.named_linears(tiny_sd15.model, None)[layer].weight.shape
     patched, _ = bridge.apply_deltas(tiny_sd15.model, None, {layer: Dense(torch.ones(shape))})
     patched.patch_model(device_to=torch.device("cpu"))

@@ -5,15 +5,15 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ROLES, ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.mixofshow_core.formats.export import WHOLE_FORMATS
 from mos_pack.mixofshow_core.fusion.settings import MODES
-from mos_pack.mixofshow_core.topology import cross_attention_layers
 from mos_pack.mixofshow_core.training.augment import paste
 from mos_pack.mixofshow_core.training.dataset import Picture
 from mos_pack.mixofshow_core.training.settings import EMBEDDING_ROWS, LAYERS, MASKS
 from mos_pack.nodes.bridge.formats.exporting import EXPORT_FORMATS, export_whole
 from mos_pack.nodes.bridge.fusing.stages import MODE_STAGES
-from mos_pack.nodes.bridge.host.model import unet_of
+from mos_pack.nodes.bridge.host.model import net_of
 from mos_pack.nodes.bridge.training.denoiser import embedding_index
 from mos_pack.nodes.bridge.training.encode import cell_masks
 from mos_pack.nodes.bridge.training.parts import unet_layer_names
@@ -49,8 +49,8 @@ def exported(base, kind):
 
 
 READERS = {
-    "embedding_rows": (lambda b, w: embedding_index(cross_attention_layers(unet_of(b.model)), w), EMBEDDING_ROWS),
-    "unet_layers": (lambda b, w: unet_layer_names(unet_of(b.model), w), LAYERS),
+    "embedding_rows": (lambda b, w: embedding_index(cross_attention_layers(net_of(b.model)), w), EMBEDDING_ROWS),
+    "unet_layers": (lambda b, w: unet_layer_names(net_of(b.model), w), LAYERS),
     "loss_mask": (masked, MASKS),
     "role": (placed, ROLES),
     "crop": (scored, CROPS),
@@ -72,5 +72,5 @@ def test_every_mode_of_fusing_has_its_stages():
 
 
 def test_layers_of_a_choice_are_all_different(tiny_sd15):
-    sizes = [len(unet_layer_names(unet_of(tiny_sd15.model), word)) for word in LAYERS]
+    sizes = [len(unet_layer_names(net_of(tiny_sd15.model), word)) for word in LAYERS]
     assert sizes == sorted(set(sizes))

@@ -114,7 +114,7 @@ def test_every_layer_reads_its_own_context(sd15):
 
 def test_layers_are_told_apart_from_their_neighbours(sd15):
     """Record the context that each attention module receives: layer k reads text k, in execution order."""
-    from mos_pack.mixofshow_core.topology import cross_attention_layers
+    from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 
     layers = sd15.a.repeat(16, 1, 1)
     layers[:, 0, 0] = torch.arange(16.0)
@@ -331,7 +331,7 @@ def test_a_patch_that_rebatches_attention_is_named(sd15, caplog):
 
 
 def test_attention_that_another_node_computes_is_named(sd15, caplog, monkeypatch):
-    from mos_pack.mixofshow_core.topology import cross_attention_layers
+    from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 
     module = cross_attention_layers(sd15.model.model.diffusion_model)[3].module
     monkeypatch.setattr(module, "forward", lambda n, **_: torch.zeros_like(n))
@@ -368,7 +368,7 @@ def test_wrong_number_of_layers_is_an_error(sd15):
 
 
 def test_projections_are_made_once_per_sampling(sd15):
-    from mos_pack.mixofshow_core.topology import cross_attention_layers
+    from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 
     module = cross_attention_layers(sd15.model.model.diffusion_model)[3].module
     calls = []

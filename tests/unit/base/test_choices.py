@@ -14,6 +14,7 @@ import torch
 from mos_pack.mixofshow_core.concept import KINDS, ROLE_OF_KIND, Concept, ConceptUse
 from mos_pack.mixofshow_core.delta import LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.names import NameTable
 from mos_pack.mixofshow_core.formats import edlora
 from mos_pack.mixofshow_core.fusion import fuse, plan, solve
 from mos_pack.mixofshow_core.fusion.methods import METHODS
@@ -21,7 +22,6 @@ from mos_pack.mixofshow_core.fusion.settings import SIZES, UNSOLVED, FusionSetti
 from mos_pack.mixofshow_core.fusion.statistics import Statistics
 from mos_pack.mixofshow_core.regional.attention import blend_weights, cover
 from mos_pack.mixofshow_core.regional.schema import EDGES, OVERLAPS
-from mos_pack.mixofshow_core.topology import NameTable
 from mos_pack.mixofshow_core.training import adapters, captions, dataset, objectives, settings
 from mos_tests.unit.builders import make_concept
 

@@ -51,8 +51,8 @@ def test_round_trips_are_bit_equal(kind, concept, tmp_path):
 
 @pytest.mark.parametrize("style", edlora.STYLES)
 def test_the_reference_tree_is_written_key_for_key(style, tmp_path):
+    from mos_pack.mixofshow_core.families.names import NameTable
     from mos_pack.mixofshow_core.formats.dialect import layout_of
-    from mos_pack.mixofshow_core.topology import NameTable
 
     tree = files.edlora(style=style)["params"]
     torch.save(tree, tmp_path / "reference.pth")

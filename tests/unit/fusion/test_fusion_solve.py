@@ -11,6 +11,7 @@ from mos_benchmarks.cost.lbfgs import fit_lbfgs
 from mos_pack.mixofshow_core import linalg
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.layers import LayerGroup
 from mos_pack.mixofshow_core.fusion.fuse import Source, choose_groups, foresee_conflicts, fuse
 from mos_pack.mixofshow_core.fusion.measure import measure_group
 from mos_pack.mixofshow_core.fusion.merges import (
@@ -26,7 +27,6 @@ from mos_pack.mixofshow_core.fusion.report import format_report
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings, parse_weights
 from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
-from mos_pack.mixofshow_core.topology import LayerGroup
 
 D, OUT = 24, 16
 NAME = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"

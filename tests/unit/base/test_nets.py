@@ -1,8 +1,9 @@
 """What a layer's name tells of it, without a net."""
 
 import pytest
+from mos_pack.mixofshow_core.families.layers import LAYER_ROLES, ROLE_TITLES
+from mos_pack.mixofshow_core.families.nets import has_places, role_of
 from mos_pack.mixofshow_core.fusion.fuse import choose_groups
-from mos_pack.mixofshow_core.topology import LAYER_ROLES, ROLE_TITLES, has_places, role_of
 
 BLOCK = "diffusion_model.input_blocks.4.1"
 TEXT = "text_encoders.clip_l.transformer.text_model"

@@ -1,7 +1,4 @@
-"""Which layers a UNet and its text encoders have: execution order, roles, and groups that share one input.
-
-Everything is read off the modules, never off constants, so lean, SD1.5 and SDXL nets are one case.
-"""
+"""What other programs call the layers of a UNet and its text encoders: diffusers' paths and kohya's flat names."""
 
 from __future__ import annotations
 
@@ -9,126 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
-
-from .errors import MixOfShowError
-from .families.family import UNetLayout
-from .families.known import CLIP_G, ENCODERS, SD15, family_of_width
-
-UNET_PREFIX = "diffusion_model."
-TEXT_PREFIX = "text_encoders."
-BIAS = ".bias"  # behind a layer's name: its bias
-ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL = "text", "cross_kv", "spatial"
-LAYER_ROLES = (ROLE_TEXT, ROLE_CROSS_KV, ROLE_SPATIAL)
-ROLE_TITLES = {ROLE_TEXT: "Text encoder", ROLE_CROSS_KV: "Cross-attention K, V", ROLE_SPATIAL: "Spatial layers"}
-PLACES = re.compile(r"\.transformer_blocks\.|\.(?:proj_in|proj_out)$")
-
-
-def module_of(layer_name: str) -> str:
-    """The layer that a change belongs to: of a bias, the layer that has it."""
-    return layer_name.removesuffix(BIAS)
-
-
-@dataclass(frozen=True)
-class CrossAttention:
-    """One cross-attention layer. ``index`` counts in execution order (down, middle, up), as the papers do.
-
-    ``block`` and ``block_index`` are the host's address of the transformer block: ("input", 1) and 0, say.
-    """
-
-    index: int
-    path: str
-    block: tuple[str, int]
-    block_index: int
-    module: nn.Module
-
-
-@dataclass(frozen=True)
-class LayerGroup:
-    """Linear layers that read the same input; ``members`` are layer names, ``name`` is the shared prefix and slot."""
-
-    name: str
-    role: str
-    members: tuple[str, ...]
-
-
-def transformer_blocks(unet: nn.Module) -> Iterator[tuple[str, tuple[str, int], int, nn.Module]]:
-    """Yield (path, block, block_index, module) of every transformer block in execution order."""
-    stages = [("input", n, f"input_blocks.{n}", stage) for n, stage in enumerate(unet.input_blocks)]
-    stages.append(("middle", 0, "middle_block", unet.middle_block))
-    stages += [("output", n, f"output_blocks.{n}", stage) for n, stage in enumerate(unet.output_blocks)]
-    for kind, number, prefix, stage in stages:
-        for position, layer in enumerate(stage):
-            for index, block in enumerate(getattr(layer, "transformer_blocks", ())):
-                yield f"{prefix}.{position}.transformer_blocks.{index}", (kind, number), index, block
-
-
-def cross_attention_layers(unet: nn.Module) -> tuple[CrossAttention, ...]:
-    """All cross-attention layers in execution order.
-
-    The order equals Mix-of-Show's down, mid, up numbering; walking ``named_modules`` of a diffusers net would not.
-    """
-    layers = tuple(
-        CrossAttention(index, f"{path}.attn2", block, block_index, module.attn2)
-        for index, (path, block, block_index, module) in enumerate(transformer_blocks(unet))
-    )
-    if not layers:
-        raise MixOfShowError("This model has no cross-attention layers; SD1.5 and SDXL style UNets are supported.")
-    return layers
-
-
-def layer_groups_unet(unet: nn.Module) -> tuple[LayerGroup, ...]:
-    """Attention linears of the UNet, grouped by shared input: 5 groups per transformer block."""
-    groups = []
-    for path, _, _, _ in transformer_blocks(unet):
-        name = UNET_PREFIX + path
-        for slot, role, members in (
-            ("attn1.qkv", ROLE_SPATIAL, ("attn1.to_q", "attn1.to_k", "attn1.to_v")),
-            ("attn1.out", ROLE_SPATIAL, ("attn1.to_out.0",)),
-            ("attn2.q", ROLE_SPATIAL, ("attn2.to_q",)),
-            ("attn2.kv", ROLE_CROSS_KV, ("attn2.to_k", "attn2.to_v")),
-            ("attn2.out", ROLE_SPATIAL, ("attn2.to_out.0",)),
-        ):
-            groups.append(LayerGroup(f"{name}.{slot}", role, tuple(f"{name}.{member}" for member in members)))
-    return tuple(groups)
-
-
-def text_blocks(text_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (path, module) of every transformer layer of a CLIP text encoder, in execution order."""
-    for path, module in text_model.named_modules():
-        if hasattr(module, "self_attn") and hasattr(module, "mlp"):
-            yield path, module
-
-
-def layer_groups_text(text_model: nn.Module, encoder: str) -> tuple[LayerGroup, ...]:
-    """Attention linears of one CLIP text encoder (``encoder`` is clip_l or clip_g), grouped by shared input."""
-    groups = []
-    for path, _ in text_blocks(text_model):
-        name = f"{TEXT_PREFIX}{encoder}.{path}.self_attn"
-        groups.append(LayerGroup(f"{name}.qkv", ROLE_TEXT, tuple(f"{name}.{k}_proj" for k in "qkv")))
-        groups.append(LayerGroup(f"{name}.out", ROLE_TEXT, (f"{name}.out_proj",)))
-    return tuple(groups)
-
-
-def role_of(layer_name: str) -> str:
-    """Role of any layer name, also of layers that belong to no group (feed-forward, projections, convolutions)."""
-    if layer_name.startswith(TEXT_PREFIX):
-        return ROLE_TEXT
-    return ROLE_CROSS_KV if layer_name.endswith((".attn2.to_k", ".attn2.to_v")) else ROLE_SPATIAL
-
-
-def input_of(name: str) -> str:
-    """A name of what a UNet's layer reads: the same for layers that read the same tensor, else the layer's own."""
-    return re.sub(r"(\.attn1)\.to_[qkv]$|(\.attn2)\.to_[kv]$", r"\1\2", name)
-
-
-def has_places(name: str) -> bool:
-    """Whether the inputs of a UNet's linear are places of the picture: those in and around a transformer.
-
-    Time and label layers see one row per picture. Convolutions always have places.
-    """
-    return PLACES.search(name) is not None
-
+from ..errors import MixOfShowError
+from .family import UNetLayout
+from .known import CLIP_G, ENCODERS, SD15, family_of_width
+from .layers import TEXT_PREFIX, UNET_PREFIX, module_of
 
 MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd names cannot ask for a giant table
 
@@ -227,30 +108,6 @@ def _text_names(text_layers: Mapping[str, int]) -> Iterator[ModuleName]:
         ] + ["text_projection"]
         for path in paths:
             yield ModuleName(f"{TEXT_PREFIX}{encoder}.transformer.{path}", part, path, flat + path.replace(".", "_"))
-
-
-def unet_layout(unet: nn.Module) -> UNetLayout:
-    """The layout of a live UNet of the host's kind."""
-    down, level = [], []
-    for stage in list(unet.input_blocks)[1:]:
-        if hasattr(stage[0], "op"):
-            down.append(tuple(level))
-            level = []
-        else:
-            level.append(_depth(stage))
-    down.append(tuple(level))
-    up, level = [], []
-    for stage in unet.output_blocks:
-        level.append(_depth(stage))
-        if type(stage[-1]).__name__ == "Upsample":
-            up.append(tuple(level))
-            level = []
-    up.append(tuple(level))
-    return UNetLayout(tuple(down), _depth(unet.middle_block), tuple(up))
-
-
-def _depth(stage: nn.Module) -> int:
-    return max((len(getattr(layer, "transformer_blocks", ())) for layer in stage), default=0)
 
 
 def guess_layout(paths: Iterable[str], context_width: int | None = None) -> UNetLayout:

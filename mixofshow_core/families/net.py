@@ -1,0 +1,67 @@
+"""What is asked of one kind of net, and what is answered for a net that no file here knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from .layers import UNET_PREFIX, CrossAttention, LayerGroup
+
+
+class NetKind:
+    """Answers about live nets of one kind. This one knows none of them: it lists no layers, so nothing can be placed.
+
+    Paths are those of the net's modules; a layer name, which has "diffusion_model." before it, does as well.
+    """
+
+    title = "a net of another kind"
+
+    def fits(self, net: nn.Module) -> bool:
+        """Whether `net` is of this kind."""
+        return True
+
+    def cross_attention(self, net: nn.Module) -> tuple[CrossAttention, ...]:
+        """All layers that read the text by themselves, in execution order."""
+        return ()
+
+    def groups(self, net: nn.Module) -> tuple[LayerGroup, ...]:
+        """The attention linears by shared input; empty where only a forward pass tells (observed.py)."""
+        return ()
+
+    def is_kernel(self, path: str) -> bool:
+        """Whether a name is one of a convolution larger than one cell."""
+        return False
+
+    def has_places(self, path: str) -> bool:
+        """Whether the inputs of a linear are places of the picture. Convolutions always have places."""
+        return False
+
+    def reads_text(self, path: str) -> bool:
+        """Whether a linear reads the text itself: keys and values of cross-attention."""
+        return False
+
+    def input_of(self, path: str) -> str:
+        """A name of what a linear reads: the same for linears that read the same tensor, else its own."""
+        return path
+
+    def levels(self, net: nn.Module) -> tuple[int, ...]:
+        """Cells of the latent's side that one place stands for, where there is cross-attention."""
+        return ()
+
+    def places(self, path: str) -> str | None:
+        """The module whose input's size [B, C, h, w] says which places the linear at `path` sees, or None."""
+        return None
+
+    def activations(self, net: nn.Module, side: int) -> Iterator[tuple[float, float]]:
+        """Per block, in execution order: values that training keeps of one picture, and values of the block's input."""
+        return iter(())
+
+    def read_text(self, net: nn.Module, text: Tensor, extras: Mapping[str, object]) -> Tensor:
+        """What cross-attention reads of an encoded text [R, T, C]: itself, unless the net works on it before."""
+        return text
+
+
+def names_under(prefix: str, members: Sequence[str]) -> tuple[str, ...]:
+    """Layer names of members of one block."""
+    return tuple(f"{UNET_PREFIX}{prefix}.{member}" for member in members)
