@@ -57,6 +57,13 @@ class NetKind:
         """Per block, in execution order: values that training keeps of one picture, and values of the block's input."""
         return iter(())
 
+    def everywhere(self, net: nn.Module, latent: Tensor) -> tuple[int, int] | None:
+        """Rows and columns of places that every layer sees of a latent [B, C, ..., h, w]; None if layers differ."""
+        return None
+
+    def check_text(self, extras: Mapping[str, object], where: str) -> None:
+        """MixOfShowError for an encoded text that the net cannot read; `extras` came with it from the encoder."""
+
     def read_text(self, net: nn.Module, text: Tensor, extras: Mapping[str, object]) -> Tensor:
         """What cross-attention reads of an encoded text [R, T, C]: itself, unless the net works on it before."""
         return text

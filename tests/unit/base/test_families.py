@@ -70,6 +70,16 @@ def test_families_stand_below_everything():
 
 
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nobody_else_asks_whether_a_net_is_a_unet(path):
+    """Modules and layers of one kind of net are named in its file alone, and in two dialects that only UNets have."""
+    if path.name in ("pipeline.py", "absolute.py"):
+        return
+    kinds = r"(input|middle|output)_blocks?\b|transformer_blocks|\battn[12]\.|cross_attn\b|UNetModel"
+    found = re.findall(rf".*(?:{kinds}).*", path.read_text(encoding="utf-8"))
+    assert not found, f"ask the net's kind (mixofshow_core/families/nets.py) for {found}"
+
+
+@pytest.mark.parametrize("path", READERS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nobody_else_names_a_family_or_its_sizes(path):
     """Words and numbers in code, not in texts for people."""
     if path.relative_to(ROOT).as_posix() in HOST_CLASSES:
