@@ -40,6 +40,7 @@ log = logging.getLogger("mixofshow")
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
+SIGMA_DATA = 1.0  # deviation of latents that objectives.NoiseSchedule takes for granted, as eps and v models do
 PREDICTIONS = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
 
 
@@ -53,6 +54,13 @@ def prediction_of(model) -> str:
         raise MixOfShowError(
             f"MODEL predicts {kind.__name__}; training knows eps and v prediction (SD1.5 and SDXL). Connect the "
             "checkpoint itself, or choose eps or v_prediction on ModelSamplingDiscrete."
+        )
+    scale = getattr(model.get_model_object("model_sampling"), "sigma_data", SIGMA_DATA)
+    if scale != SIGMA_DATA:
+        raise MixOfShowError(
+            f"MODEL is sampled with sigma_data {scale:g}; training knows {SIGMA_DATA:g} (SD1.5 and SDXL), and would "
+            "show the net pictures of another size. Put a ModelSamplingDiscrete node (eps or v_prediction, as the "
+            "checkpoint predicts) before Train."
         )
     return PREDICTIONS[kind]
 
