@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from .bridge.host.show import warnings_first
 from .bridge.placing.place import place
-from .types import CONCEPTS, PLACE, REGIONS, found_by
+from .types import CONCEPTS, PLACE, REGIONS, every, found_by, in_step
 
 
 class MixOfShowPlace(io.ComfyNode):
@@ -15,6 +15,7 @@ class MixOfShowPlace(io.ComfyNode):
             display_name="Mix-of-Show Place",
             category=PLACE,
             **found_by("MixOfShowPlace"),
+            is_input_list=True,  # concepts are wanted all at once; a list of prompts is a list of pictures
             description="Encode the prompt with one embedding per attention layer for each concept word, and put every "
             "region's text where it belongs, in one pass of the model.",
             inputs=[
@@ -41,17 +42,35 @@ class MixOfShowPlace(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For the sampler."),
-                io.Conditioning.Output(display_name="positive", tooltip="For the sampler; use it with this model."),
-                io.Conditioning.Output(display_name="negative", tooltip="For the sampler; use it with this model."),
+                io.Model.Output(display_name="model", tooltip="For the sampler.", is_output_list=True),
+                *(
+                    io.Conditioning.Output(
+                        display_name=name, tooltip="For the sampler; use it with this model.", is_output_list=True
+                    )
+                    for name in ("positive", "negative")
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, model, clip, prompt, negative, regions=None, concepts=None) -> io.NodeOutput:
+        """One picture for each item of the lists that arrive, each with the whole cast."""
+        cast = tuple(use for part in every(concepts) for use in part)
+        pictures = in_step(model=model, clip=clip, prompt=prompt, negative=negative, regions=regions)
+        made = [cls.one(**picture, concepts=cast) for picture in pictures]
+        said = dict.fromkeys(line for one in made for line in one.ui.as_dict()["text"][0].splitlines())
+        return io.NodeOutput(*map(list, zip(*(one.result for one in made), strict=True)), ui=tell(said))
+
+    @classmethod
+    def one(cls, model, clip, prompt, negative, regions=None, concepts=None) -> io.NodeOutput:
+        """The outputs for one picture, none of them a list."""
         notes: list[str] = []
         outputs = place(model, clip, prompt, negative, regions, concepts, notes)
-        return io.NodeOutput(*outputs, ui=ui.PreviewText(warnings_first(notes)))
+        return io.NodeOutput(*outputs, ui=tell(notes))
+
+
+def tell(lines) -> ui.PreviewText:
+    return ui.PreviewText(warnings_first(lines))
 
 
 NODES = [MixOfShowPlace]

@@ -70,6 +70,17 @@ def alone(node: str, **inputs: object) -> list:
     return found
 
 
+def in_step(**inputs: object) -> list[dict[str, object]]:
+    """The host's own rule for lists, for a node that takes them whole: as many runs as the longest list has items, and
+    a shorter one goes on with its last."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in inputs.items()}
+    count = max(map(len, lists.values()))
+    return [
+        {name: values[min(n, len(values) - 1)] if values else None for name, values in lists.items()}
+        for n in range(count)
+    ]
+
+
 def drawn_text(name: str, widget: str, default: str, tooltip: str) -> io.String.Input:
     """A STRING by its socket, so that JSON can be wired in; drawn in the node by the front end's `widget` (web/)."""
     entry = io.String.Input(name, multiline=True, default=default, tooltip=tooltip)

@@ -148,7 +148,7 @@ def test_train_fuse_place_and_export(base, monkeypatch):
     model, clip, fused, report, _ = MixOfShowFuse.execute(base.model, base.clip, uses, "exact", "quick").result
     assert "zorbo" in report and "mimba" in report
     placed = regions({"id": "left", "prompt": "zorbo"}, {"id": "right", "prompt": "mimba"})
-    patched, positive, negative = MixOfShowPlace.execute(model, clip, PROMPT, "", placed, None).result
+    patched, positive, negative = MixOfShowPlace.one(model, clip, PROMPT, "", placed, None).result
     import nodes
 
     latent = nodes.EmptyLatentImage().generate(104, 72)[0]

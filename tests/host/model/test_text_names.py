@@ -90,9 +90,9 @@ def test_place_knows_the_name_in_every_form(base):
 
     clip = text.register_concepts(base.clip, [named(base.clip, ZOE)])
     for concept in ("zoe\u0308", "\uff3a\uff2f\u00cb", "<Zo\u00eb>"):
-        MixOfShowPlace.execute(base.model, clip, "a street", "", regions({"prompt": "a hat", "concept": concept}))
+        MixOfShowPlace.one(base.model, clip, "a street", "", regions({"prompt": "a hat", "concept": concept}))
     with pytest.raises(MixOfShowError, match="does not know"):
-        MixOfShowPlace.execute(base.model, clip, "a street", "", regions({"prompt": "a hat", "concept": "zoe"}))
+        MixOfShowPlace.one(base.model, clip, "a street", "", regions({"prompt": "a hat", "concept": "zoe"}))
 
 
 def test_files_of_such_names_fit_every_file_system():

@@ -40,7 +40,7 @@ def fused(base, uses, folder):
 
 
 def place(base, prompt, placed, concepts=None, pair=None):
-    return MixOfShowPlace.execute(*(pair or (base.model, base.clip)), prompt, "", placed, concepts).result
+    return MixOfShowPlace.one(*(pair or (base.model, base.clip)), prompt, "", placed, concepts).result
 
 
 def test_several_concepts_without_regions(tiny_sd15, uses, tmp_path):

@@ -50,7 +50,7 @@ def doors(concept, tmp_path):
         "Load Concept": load_from(file),
         "Cast": lambda base, use: MixOfShowCast.execute(rows, model=base.model, clip=base.clip),
         "Fuse": lambda base, use: fuse_uses(base.model, base.clip, (use,), "sum", tiny_plan(), settings, tmp_path),
-        "Place": lambda base, use: MixOfShowPlace.execute(base.model, base.clip, "mara", "", None, (use,)),
+        "Place": lambda base, use: MixOfShowPlace.one(base.model, base.clip, "mara", "", None, (use,)),
         "Compare": lambda base, use: Comparison(base.model, base.clip, base.vae, (use,)),
         "Export": lambda base, use: exporting.export_concept(use, "kohya", "exact", "door", base.model, base.clip),
     }
@@ -101,7 +101,7 @@ def test_model_and_clip_of_two_families_are_refused_by_every_node(tiny_sd15, tin
     message = "reads texts 64 wide, but CLIP writes them 128 wide. Connect the CLIP that comes from the same loader"
     everywhere(make_concept(tiny_sd15, "mara", 1), mixed, tmp_path, message)
     with pytest.raises(MixOfShowError, match=message):
-        MixOfShowPlace.execute(mixed.model, mixed.clip, "a cat", "")  # without concepts, too
+        MixOfShowPlace.one(mixed.model, mixed.clip, "a cat", "")  # without concepts, too
     with pytest.raises(MixOfShowError, match=message):
         prepare(mixed.model, mixed.clip, mixed.vae, None, None, "", 1, 0, "")
     check_pair(tiny_sd15.model, tiny_sd15.clip)

@@ -55,7 +55,7 @@ def test_a_lora_of_8_bits_is_placed_at_any_strength(tiny_sd15, eight_bits):
     full = regions({"prompt": "mara"})
     pictures = [
         sample(
-            MixOfShowPlace.execute(
+            MixOfShowPlace.one(
                 tiny_sd15.model, tiny_sd15.clip, "a street", "", full, (ConceptUse(concept, 0.8, text_strength=0.5),)
             ).result
         )
@@ -176,7 +176,7 @@ def test_an_attention_couple_before_fuse_is_named_and_works_behind_it(
     result = fuse_uses(tiny_sd15.model, tiny_sd15.clip, uses, "exact", plan, FusionSettings(), tmp_path)
     model, clip = apply_deltas(tiny_sd15.model, tiny_sd15.clip, result.concept.deltas)
     clip = register_concepts(clip, [ConceptUse(result.concept)])
-    sample(MixOfShowPlace.execute(couple(model, masks, texts), clip, "a street", "").result)
+    sample(MixOfShowPlace.one(couple(model, masks, texts), clip, "a street", "").result)
 
 
 def test_a_patch_that_breaks_sampling_before_fuse_is_named(tiny_sd15, tmp_path):

@@ -30,7 +30,7 @@ def masked(base, kind):
 def placed(base, role):
     use = make_use(base, "mara", 1)
     object.__setattr__(use, "role", role)
-    return MixOfShowPlace.execute(base.model, base.clip, "mara", "", None, [use])
+    return MixOfShowPlace.one(base.model, base.clip, "mara", "", None, [use])
 
 
 def scored(base, crop):

@@ -9,11 +9,12 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.dataset import MixOfShowDataset
 from mos_pack.nodes.evaluate import MixOfShowCompare, MixOfShowScore
 from mos_pack.nodes.fuse import MixOfShowFuse
+from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import MixOfShowRegions
-from mos_tests.host.placing.test_routing import make_use
+from mos_tests.host.placing.test_routing import make_use, sample
 from PIL import Image
 
-WHOLE = (MixOfShowDataset, MixOfShowFuse, MixOfShowRegions, MixOfShowCompare, MixOfShowScore)
+WHOLE = (MixOfShowDataset, MixOfShowFuse, MixOfShowRegions, MixOfShowPlace, MixOfShowCompare, MixOfShowScore)
 FACTS = {"name": ["mara"], "class_word": ["person"], "kind": ["character"], "folder": [""], "captions": ["auto"]}
 
 
@@ -75,6 +76,28 @@ def test_a_list_of_masks_and_concepts_belongs_to_one_drawing(tiny_sd15):
     left, low = result[1]
     assert left[:, :30].min() == 1 and left[:, 34:].max() == 0 and low[36:].min() == 1 and low[:28].max() == 0
     assert len(result.ui["mixofshow_masks"]) == 2
+
+
+def test_a_list_of_prompts_is_a_list_of_pictures_and_each_has_the_whole_cast(tiny_sd15):
+    shapes = [
+        {"id": name, "prompt": f"{name} in a hat", "shape": {"type": "rect", "x": x, "y": 0, "width": 0.5, "height": 1}}
+        for name, x in (("mara", 0), ("tom", 0.5))
+    ]
+    editor = [json.dumps({"version": 1, "regions": shapes})]
+    uses = [(make_use(tiny_sd15, "mara", 1),), (make_use(tiny_sd15, "tom", 2),)]
+    placed = MixOfShowRegions.execute(editor, [64], [64], concepts=uses)[0]
+    texts = ["a street", "a red lake"]
+    shared = [tiny_sd15.model], [tiny_sd15.clip]
+    done = MixOfShowPlace.execute(*shared, texts, [""], regions=[placed], concepts=uses)
+    assert all(entry.is_output_list for entry in MixOfShowPlace.define_schema().outputs)
+    models, positives, negatives = done.result
+    assert len(models) == len(positives) == len(negatives) == 2
+    for text, *found in zip(texts, *done.result, strict=True):
+        wanted = MixOfShowPlace.one(tiny_sd15.model, tiny_sd15.clip, text, "", placed, (*uses[0], *uses[1])).result
+        assert torch.equal(sample(found, steps=1), sample(wanted, steps=1))
+    assert not torch.equal(positives[0][0][0], positives[1][0][0])
+    told = done.ui.as_dict()["text"][0].splitlines()
+    assert len(told) == len(set(told)) and any("mara" in line for line in told) and any("tom" in line for line in told)
 
 
 def test_a_list_of_pictures_is_one_score():

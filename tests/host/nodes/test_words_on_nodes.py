@@ -200,13 +200,13 @@ def test_a_fused_clip_is_told_by_its_names(tiny_sd15):
 
     uses = [ConceptUse(make_concept(tiny_sd15, name, 60 + n)) for n, name in enumerate(("mara", "finn"))]
     clip = register_concepts(tiny_sd15.clip, uses)
-    text = MixOfShowPlace.execute(tiny_sd15.model, clip, "mara, marra's friend", "").ui.as_dict()["text"][0]
+    text = MixOfShowPlace.one(tiny_sd15.model, clip, "mara, marra's friend", "").ui.as_dict()["text"][0]
     assert text.splitlines() == [
         "WARNING: 'marra' in the prompt is no concept and is read as a plain word; did you mean mara?",
         "mara: the whole picture",
         "known here and named nowhere: finn",
     ]
-    plain = MixOfShowPlace.execute(tiny_sd15.model, tiny_sd15.clip, "a cat", "").ui.as_dict()["text"][0]
+    plain = MixOfShowPlace.one(tiny_sd15.model, tiny_sd15.clip, "a cat", "").ui.as_dict()["text"][0]
     assert plain == "CLIP knows no concept here: the prompts are read as plain text."
 
 

@@ -32,7 +32,7 @@ def fuse(base, uses, model=None, clip=None):
 
 
 def place(model, clip, concepts=None, spec=None):
-    shown = MixOfShowPlace.execute(model, clip, *PROMPTS, spec or regions({"prompt": "mara in a hat"}), concepts)
+    shown = MixOfShowPlace.one(model, clip, *PROMPTS, spec or regions({"prompt": "mara in a hat"}), concepts)
     return shown.result, "\n".join((shown.ui and shown.ui.as_dict()["text"]) or ())
 
 

@@ -65,7 +65,7 @@ def test_a_zeroed_text_of_another_place_is_no_text_either(sd15, warned):
 def test_routed_concepts_act_on_a_zeroed_and_on_a_stock_negative(tiny_sd15, warned):
     """As the same concept patched into MODEL does: else guidance would multiply the concept itself."""
     base, use = tiny_sd15, make_use(tiny_sd15, "mara", 1, text=False)
-    placed = MixOfShowPlace.execute(
+    placed = MixOfShowPlace.one(
         base.model, base.clip, "a street", "bad", regions({"prompt": "mara in a hat"}), [use]
     ).result
     model, wanted, _ = alone(base, use, "mara in a hat", "bad")
@@ -83,7 +83,7 @@ def test_one_side_alone_is_gated_as_both_are(tiny_sd15):
 
     base, use = tiny_sd15, make_use(tiny_sd15, "mara", 1, text=False)
     full = regions({"prompt": "mara in a hat"})
-    placed = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", full, [use]).result
+    placed = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", full, [use]).result
     negative = stock(base.clip, "something else")
 
     def guided(model):
@@ -198,7 +198,7 @@ def test_tiles_with_the_canvas_own_proportions_are_told(sd15, warned):
 
 
 def test_place_marks_what_it_gives(tiny_sd15):
-    model, positive, _ = MixOfShowPlace.execute(
+    model, positive, _ = MixOfShowPlace.one(
         tiny_sd15.model, tiny_sd15.clip, "a street", "", regions({"prompt": "a dog"})
     ).result
     carrier = positive[0][1]["model_conds"][KEY]

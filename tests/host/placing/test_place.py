@@ -69,7 +69,7 @@ def test_a_new_regions_node_is_empty_and_claims_nothing(base):
     """Two promptless halves took half of whatever was drawn over them."""
     assert MixOfShowRegions.define_schema().inputs[0].default == NO_REGIONS
     placed = MixOfShowRegions.execute(NO_REGIONS, 104, 72)[0]
-    model, *_ = MixOfShowPlace.execute(base.model, base.clip, "a", "b", placed).result
+    model, *_ = MixOfShowPlace.one(base.model, base.clip, "a", "b", placed).result
     assert placed.regions.regions == () and model is base.model, "stock without a drawing"
 
 
@@ -94,7 +94,7 @@ def test_regions_node_checks_concepts():
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_without_regions_everything_is_stock(family, request):
     base = request.getfixturevalue(f"tiny_{family}")
-    model, positive, negative = MixOfShowPlace.execute(base.model, base.clip, "a red cat", "bad").result
+    model, positive, negative = MixOfShowPlace.one(base.model, base.clip, "a red cat", "bad").result
     assert model is base.model
     for found, prompt in ((positive, "a red cat"), (negative, "bad")):
         wanted = stock(base.clip, prompt)
@@ -106,7 +106,7 @@ def test_without_regions_everything_is_stock(family, request):
 def test_texts_of_regions(base, knowing):
     entries = {"prompt": "in a hat", "concept": "mara"}, {"prompt": "TOM running", "concept": "tom"}
     placed = regions(*entries, suffix="4k")
-    model, positive, negative = MixOfShowPlace.execute(base.model, knowing, "two people", "bad", placed).result
+    model, positive, negative = MixOfShowPlace.one(base.model, knowing, "two people", "bad", placed).result
     assert KEY in model.attachments and KEY not in base.model.attachments
     found = payload(positive)
     assert found.layers is None and payload(negative) is None
@@ -118,7 +118,7 @@ def test_texts_of_regions(base, knowing):
 
 def test_negatives_and_empty_regions_fall_back_to_place(base, knowing):
     placed = regions({"negative": "hat"}, {"prompt": "a dog"})
-    _, positive, negative = MixOfShowPlace.execute(base.model, knowing, "mara and a dog", "bad", placed).result
+    _, positive, negative = MixOfShowPlace.one(base.model, knowing, "mara and a dog", "bad", placed).result
     positive, negative = payload(positive), payload(negative)
     assert torch.equal(positive.texts[0], positive.layers)
     assert torch.equal(positive.texts[1], stock(knowing, "a dog")[0][0])
@@ -133,11 +133,11 @@ def test_a_region_that_says_nothing_takes_no_token_of_what_it_lies_over(base):
     dog, silent, denying = {"prompt": "a dog"}, {"shape": whole}, {"shape": whole, "negative": "hat"}
 
     def sampled(*entries):
-        return case.sample(*MixOfShowPlace.execute(*prompts, regions(*entries)).result)
+        return case.sample(*MixOfShowPlace.one(*prompts, regions(*entries)).result)
 
     assert torch.equal(sampled(dog, silent), sampled(dog))
-    assert torch.equal(sampled(silent), case.sample(*MixOfShowPlace.execute(*prompts).result)), "stock again"
-    shown = MixOfShowPlace.execute(*prompts, regions(dog, silent, denying))
+    assert torch.equal(sampled(silent), case.sample(*MixOfShowPlace.one(*prompts).result)), "stock again"
+    shown = MixOfShowPlace.one(*prompts, regions(dog, silent, denying))
     positive, negative = (payload(shown.result[n]).placed.masks for n in (1, 2))
     assert [int(mask.max()) for mask in positive] == [255, 0, 0]
     assert [int(mask.max()) for mask in negative] == [255, 0, 255]
@@ -147,7 +147,7 @@ def test_a_region_that_says_nothing_takes_no_token_of_what_it_lies_over(base):
 
 def test_background_concept(base, knowing):
     placed = regions({"prompt": "a dog"}, background={"concept": "tom"})
-    _, positive, _ = MixOfShowPlace.execute(base.model, knowing, "a lake", "", placed).result
+    _, positive, _ = MixOfShowPlace.one(base.model, knowing, "a lake", "", placed).result
     assert torch.equal(payload(positive).layers, text.encode_layered(knowing, "tom, a lake", 16).layers)
 
 
@@ -155,9 +155,9 @@ def test_background_concept(base, knowing):
 def test_unknown_concept_names_are_errors_that_list_the_known(base, knowing, field):
     value = "zoe" if field == "concept" else "a photo of <zoe>"
     with pytest.raises(MixOfShowError, match="region 'r0'.*zoe.*Known: mara, tom"):
-        MixOfShowPlace.execute(base.model, knowing, "people", "", regions({field: value}))
+        MixOfShowPlace.one(base.model, knowing, "people", "", regions({field: value}))
     with pytest.raises(MixOfShowError, match="Known: mara, tom"):
-        MixOfShowPlace.execute(base.model, knowing, "people and <zoe>", "")
+        MixOfShowPlace.one(base.model, knowing, "people and <zoe>", "")
 
 
 def test_every_input_and_output_explains_itself():
@@ -174,9 +174,9 @@ def test_every_input_and_output_explains_itself():
 def test_thin_regions_are_named_with_whole_token_edges(base, caplog):
     thin = {"id": "thin", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.05, "height": 1}, "prompt": "x"}
     with caplog.at_level("WARNING", logger="mixofshow"):
-        MixOfShowPlace.execute(base.model, base.clip, "a", "", regions(thin))
+        MixOfShowPlace.one(base.model, base.clip, "a", "", regions(thin))
         assert not [record for record in caplog.records if record.name == "mixofshow"]
-        MixOfShowPlace.execute(base.model, base.clip, "a", "", regions(thin, edges="paper"))
+        MixOfShowPlace.one(base.model, base.clip, "a", "", regions(thin, edges="paper"))
     assert "'thin' covers no whole" in caplog.text
 
 

@@ -221,7 +221,7 @@ class TestRouted:
     def both(self, base, use):
         wanted = routing.alone(base, use, "mara", "bad")
         placed = routing.regions({"prompt": "mara"})
-        found = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", placed, [use]).result
+        found = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", placed, [use]).result
         return wanted, found
 
     @pytest.mark.parametrize("feature", [freeu_v2, perturbed_attention, deep_shrink], ids=lambda f: f.__name__)
@@ -268,15 +268,15 @@ class TestDetailPass:
         picked, mask = MixOfShowPickRegion.execute(placed, "hat").result
         assert mask.shape == (1, 72, 96) and 0.1 < mask.mean() < 0.3
         with caplog.at_level("WARNING", logger="mixofshow"):
-            found = square(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", picked).result)
+            found = square(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", picked).result)
         assert not [record for record in caplog.records if record.name == "mixofshow"]
-        wanted = square(MixOfShowPlace.execute(base.model, base.clip, "a red hat", "bad").result)
+        wanted = square(MixOfShowPlace.one(base.model, base.clip, "a red hat", "bad").result)
         assert routing.gap(found, wanted) < NEAR
 
     def test_a_crop_with_all_regions_warns(self, tiny_sd15, caplog):
         placed = routing.regions({"prompt": "a red hat", "shape": routing.box(0.1, 0.3)})
         with caplog.at_level("WARNING", logger="mixofshow"):
-            square(MixOfShowPlace.execute(tiny_sd15.model, tiny_sd15.clip, "a street", "bad", placed).result)
+            square(MixOfShowPlace.one(tiny_sd15.model, tiny_sd15.clip, "a street", "bad", placed).result)
         assert "squeezed to fit" in caplog.text and "Pick Region" in caplog.text
 
 

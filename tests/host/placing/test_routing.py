@@ -72,16 +72,16 @@ def alone(base, use, prompt, negative):
     """The concept patched into MODEL and CLIP, nothing regional about it."""
     clip = register_concepts(base.clip, [use])
     model, clip = apply_deltas(base.model, clip, use.concept.deltas, use.strength)
-    return MixOfShowPlace.execute(model, clip, prompt, negative).result
+    return MixOfShowPlace.one(model, clip, prompt, negative).result
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_a_region_that_covers_everything_is_the_single_concept_model(base, uses, cfg):
     wanted = sample(alone(base, uses[0], "mara in a hat", "bad"), cfg=cfg)
     full = regions({"prompt": "mara in a hat"})
-    found = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", full, uses[:1]).result, cfg=cfg)
+    found = sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", full, uses[:1]).result, cfg=cfg)
     assert gap(found, wanted) < 5e-5
-    plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara in a hat", "bad").result, cfg=cfg)
+    plain = sample(MixOfShowPlace.one(base.model, base.clip, "mara in a hat", "bad").result, cfg=cfg)
     assert gap(plain, wanted) > 0.01
 
 
@@ -98,7 +98,7 @@ def test_changes_that_are_no_products_are_routed_too(base, uses):
     use = ConceptUse(Concept(uses[0].concept.entries, deltas, uses[0].concept.base, {}), 0.8)
     wanted = sample(alone(base, use, "mara in a hat", "bad"))
     full = regions({"prompt": "mara in a hat"})
-    found = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", full, [use]).result)
+    found = sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", full, [use]).result)
     assert gap(found, wanted) < 5e-5
 
 
@@ -107,34 +107,34 @@ def test_full_coverage_on_sdxl(tiny_sdxl):
     use = make_use(tiny_sdxl, "mara", 1, layers=70, text=False, family="sdxl")
     wanted = sample(alone(tiny_sdxl, use, "mara in a hat", "bad"), steps=1)
     full = regions({"prompt": "mara in a hat"})
-    placed = MixOfShowPlace.execute(tiny_sdxl.model, tiny_sdxl.clip, "mara in a hat", "bad", full, [use]).result
+    placed = MixOfShowPlace.one(tiny_sdxl.model, tiny_sdxl.clip, "mara in a hat", "bad", full, [use]).result
     assert gap(sample(placed, steps=1), wanted) < 5e-5
 
 
 def test_styles_and_add_ons_act_on_the_whole_picture(base, uses):
     style = ConceptUse(uses[1].concept, 0.5, role="add-on")
     model, clip = apply_deltas(base.model, base.clip, style.concept.deltas, 0.5)
-    wanted = sample(MixOfShowPlace.execute(model, clip, "a street", "bad").result)
-    found = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", None, [style]).result)
+    wanted = sample(MixOfShowPlace.one(model, clip, "a street", "bad").result)
+    found = sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", None, [style]).result)
     assert torch.equal(found, wanted)
 
 
 def test_without_regions_the_only_concept_is_everywhere(base, uses):
     wanted = sample(alone(base, uses[1], "tom at a lake", "bad"))
-    found = sample(MixOfShowPlace.execute(base.model, base.clip, "tom at a lake", "bad", None, uses[1:]).result)
+    found = sample(MixOfShowPlace.one(base.model, base.clip, "tom at a lake", "bad", None, uses[1:]).result)
     assert gap(found, wanted) < 5e-5
 
 
 def test_a_scene_in_the_background(base, uses):
     wanted = sample(alone(base, uses[0], "mara, a lake", "bad"))
     nowhere = regions({"prompt": "x", "strength": 0}, background={"concept": "mara"})
-    found = sample(MixOfShowPlace.execute(base.model, base.clip, "a lake", "bad", nowhere, uses[:1]).result)
+    found = sample(MixOfShowPlace.one(base.model, base.clip, "a lake", "bad", nowhere, uses[:1]).result)
     assert gap(found, wanted) < 5e-5
 
 
 def test_a_region_may_name_the_scene_beside_its_own_concept(base, uses):
     both = regions({"prompt": "tom in mara", "shape": box(0, 0.5)}, background={"concept": "mara"})
-    placed = MixOfShowPlace.execute(base.model, base.clip, "a lake", "bad", both, uses).result
+    placed = MixOfShowPlace.one(base.model, base.clip, "a lake", "bad", both, uses).result
     routes = payload(placed[1]).routes
     assert routes.owners == (1,) and routes.background == 0
 
@@ -159,7 +159,7 @@ def test_two_concepts_do_not_touch_each_other_in_the_first_layers(base, uses):
         {"concept": "mara", "prompt": "x", "shape": box(0, 0.5)},
         {"concept": "tom", "prompt": "x", "shape": box(0.5, 1)},
     )
-    record("both", MixOfShowPlace.execute(base.model, base.clip, "people", "bad", both, uses).result)
+    record("both", MixOfShowPlace.one(base.model, base.clip, "people", "bad", both, uses).result)
     for use, half in ((uses[0], slice(0, 6)), (uses[1], slice(6, 12))):
         name = use.concept.name
         record(name, alone(base, use, "people", "bad"))
@@ -173,16 +173,16 @@ def hooks_left(base):
 
 
 def test_nothing_is_left_on_the_model(base, uses):
-    before = sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad").result)
-    placed = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
+    before = sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad").result)
+    placed = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
     first = sample(placed)
     assert torch.equal(sample(placed), first)
     assert not hooks_left(base)
-    assert torch.equal(sample(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad").result), before)
+    assert torch.equal(sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad").result), before)
 
 
 def test_hooks_go_away_when_sampling_is_interrupted(base, uses):
-    placed = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
+    placed = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
     model = placed[0].clone()
 
     def stop(out, options):
@@ -196,7 +196,7 @@ def test_hooks_go_away_when_sampling_is_interrupted(base, uses):
 
 def test_every_region_has_its_own_text_encoder(base, uses):
     both = regions({"concept": "mara", "shape": box(0, 0.5)}, {"concept": "tom", "shape": box(0.5, 1)})
-    _, positive, negative = MixOfShowPlace.execute(base.model, base.clip, "people", "bad", both, uses).result
+    _, positive, negative = MixOfShowPlace.one(base.model, base.clip, "people", "bad", both, uses).result
     for use, mine, theirs in zip(uses, payload(positive).texts, payload(negative).texts, strict=True):
         _, wanted, unwanted = alone(base, use, use.concept.name, "bad")
         assert torch.allclose(mine, payload(wanted).layers, atol=1e-5)
@@ -215,7 +215,7 @@ def test_composes_with_another_attention_patch(base, uses):
 
     wanted = sample(with_other(alone(base, uses[0], "mara", "bad")))
     full = regions({"prompt": "mara"})
-    found = sample(with_other(MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", full, uses[:1]).result))
+    found = sample(with_other(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", full, uses[:1]).result))
     assert gap(found, wanted) < 5e-5
 
 
@@ -250,11 +250,11 @@ def test_large_convolutions_are_routed_and_time_layers_are_listed(base, caplog):
     } < set(use.concept.deltas)
     wanted = sample(alone(base, without_time(use), "mara", "bad"))
     with caplog.at_level("WARNING", logger="mixofshow"):
-        full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
+        full = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
     wanted_note = r"WARNING: 1 layers of mara have no places .* \d+\.\d% of its norm.* diffusion_model.time_embed.0"
     assert re.search(wanted_note, caplog.text) and re.search(wanted_note, full.ui.as_dict()["text"][0])
     assert gap(sample(full.result), wanted) < 5e-5
-    plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara", "bad").result)
+    plain = sample(MixOfShowPlace.one(base.model, base.clip, "mara", "bad").result)
     assert gap(plain, wanted) > 0.01
 
 
@@ -278,10 +278,10 @@ def test_norms_and_biases_are_routed(base):
     kinds = {name.rpartition(".")[2] for name in use.concept.deltas}
     assert {"bias", "norm", "norm1", "norm2", "norm3"} <= kinds
     wanted = sample(alone(base, use, "mara", "bad"))
-    full = MixOfShowPlace.execute(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
+    full = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", regions({"prompt": "mara"}), [use])
     assert "no places" not in full.ui.as_dict()["text"][0]
     assert gap(sample(full.result), wanted) < 5e-5
-    plain = sample(MixOfShowPlace.execute(base.model, base.clip, "mara", "bad").result)
+    plain = sample(MixOfShowPlace.one(base.model, base.clip, "mara", "bad").result)
     assert gap(plain, wanted) > 0.01
 
 
@@ -302,9 +302,9 @@ def test_a_large_convolution_changes_its_own_half_only(base):
         return seen.pop()
 
     left = regions({"concept": "mara", "prompt": "x", "shape": box(0, 0.5)})
-    both = record(MixOfShowPlace.execute(base.model, base.clip, "people", "bad", left, [use]).result)
+    both = record(MixOfShowPlace.one(base.model, base.clip, "people", "bad", left, [use]).result)
     with_it = record(alone(base, use, "people", "bad"))
-    without = record(MixOfShowPlace.execute(base.model, base.clip, "people", "bad").result)
+    without = record(MixOfShowPlace.one(base.model, base.clip, "people", "bad").result)
     assert gap(both[..., :6], with_it[..., :6]) < 1e-5 and torch.equal(both[..., 6:], without[..., 6:])
     assert gap(both[..., :6], without[..., :6]) > 1e-3
 
@@ -312,11 +312,11 @@ def test_a_large_convolution_changes_its_own_half_only(base):
 class TestErrors:
     def test_two_concepts_in_one_region(self, base, uses):
         with pytest.raises(MixOfShowError, match="region 'r0' names 2 unfused concepts"):
-            MixOfShowPlace.execute(base.model, base.clip, "a", "", regions({"prompt": "mara and tom"}), uses)
+            MixOfShowPlace.one(base.model, base.clip, "a", "", regions({"prompt": "mara and tom"}), uses)
 
     def test_concepts_without_regions(self, base, uses):
         with pytest.raises(MixOfShowError, match="without regions. Connect Regions, or fuse"):
-            MixOfShowPlace.execute(base.model, base.clip, "mara and tom", "", None, uses)
+            MixOfShowPlace.one(base.model, base.clip, "mara and tom", "", None, uses)
 
     def test_other_base(self, base, uses):
         layer = next(name for name in uses[0].concept.deltas if name.endswith("attn2.to_q"))
@@ -324,9 +324,9 @@ class TestErrors:
             uses[0].concept.entries, {layer: LowRank(torch.randn(7, 2), torch.randn(2, 5))}, uses[0].concept.base, {}
         )
         with pytest.raises(MixOfShowError, match="does not fit MODEL and CLIP: Layer .* Connect the base it was"):
-            MixOfShowPlace.execute(base.model, base.clip, "a", "", regions({"concept": "mara"}), [ConceptUse(wrong)])
+            MixOfShowPlace.one(base.model, base.clip, "a", "", regions({"concept": "mara"}), [ConceptUse(wrong)])
 
     def test_a_concept_that_no_region_names_is_logged(self, base, uses, caplog):
         with caplog.at_level("WARNING", logger="mixofshow"):
-            MixOfShowPlace.execute(base.model, base.clip, "a", "", regions({"concept": "mara"}), uses)
+            MixOfShowPlace.one(base.model, base.clip, "a", "", regions({"concept": "mara"}), uses)
         assert "no region names concept 'tom'" in caplog.text
