@@ -1,8 +1,8 @@
 """What one group of layers keeps of every concept, measured on the calibration inputs.
 
 Every figure is a share of energy, E|D x|^2 = tr(D G D^T): residual_i = |(D - D_i) x|^2 / |D_i x|^2 on concept i's
-inputs (0 = the concept's change is met exactly, 1 = as if it had none), kept_i = <D x, D_i x> / |D_i x|^2 (1 = all of
-it), drift = |D x|^2 on generic inputs against the mean of the single concepts' own (docs/maths.md, section 6).
+inputs (0 = the concept's change is met exactly, 1 = as if it had none), overlap_i = <D x, D_i x> / |D_i x|^2, drift =
+|D x|^2 on generic inputs against the mean of the single concepts' own (docs/maths.md, section 6).
 """
 
 from __future__ import annotations

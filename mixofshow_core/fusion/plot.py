@@ -1,4 +1,4 @@
-"""The report as a picture: per role and concept, what is lost by fusing, averaging and adding up."""
+"""The report as a picture: per role and concept, what is kept by fusing, averaging and adding up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ..families.layers import ROLE_TITLES
 WIDTH, MARGIN, LABEL, BAR = 960, 28, 220, 12
 COLOURS = {"residual": "#2f6fde", "residual_average": "#9aa3ad", "residual_sum": "#e08a2c"}
 NAMES = {"residual": "fused", "residual_average": "average", "residual_sum": "sum"}
-LIMIT = 1.25  # residuals above this are cut off; their number still stands beside the bar
+FLOOR = -0.5  # a bar ends here; that it is cut, and where it would end, stands beside it
+MARKS = (0.0, 0.5, 1.0)
 
 
 def draw_report(summary: Mapping) -> Image.Image:
@@ -27,10 +28,10 @@ def draw_report(summary: Mapping) -> Image.Image:
         note = "Nothing was solved, so there is nothing to measure."
         draw.text((MARGIN, 40), note, fill="#222222", font=large)
         return image
-    draw.text((MARGIN, 18), f"Fusion of {len(labels)} concepts: what each one loses", fill="#222222", font=large)
+    draw.text((MARGIN, 18), f"Fusion of {len(labels)} concepts: what each one keeps", fill="#222222", font=large)
     draw.text(
         (MARGIN, 48),
-        "residual energy on its own calibration inputs; 0 = kept exactly, 1 = lost",
+        "share of its own effect on its own calibration inputs; below 0: worse than leaving it out",
         fill="#666666",
         font=small,
     )
@@ -40,9 +41,10 @@ def draw_report(summary: Mapping) -> Image.Image:
         draw.text((x + 20, 75), NAMES[key], fill="#222222", font=small)
         x += 110
     y, left = 104, MARGIN + LABEL
-    scale = (WIDTH - left - 110) / LIMIT
+    scale = (WIDTH - left - 110) / (1 - FLOOR)
+    zero = left - FLOOR * scale
     for role, figures in roles.items():
-        drift = "" if figures["drift"] is None else f", drift on generic text {figures['drift']:.2f}"
+        drift = "" if figures["drift"] is None else f", other text changes {figures['drift']:.2f} times as much"
         draw.text(
             (MARGIN, y + 12),
             f"{ROLE_TITLES.get(role, role)} ({figures['groups']} groups{drift})",
@@ -51,22 +53,30 @@ def draw_report(summary: Mapping) -> Image.Image:
         )
         y += 44
         bottom = y + row * len(labels) - 8
-        for mark in (0.0, 0.5, 1.0):
-            draw.line((left + mark * scale, y - 4, left + mark * scale, bottom), fill="#dddddd")
-            draw.text((left + mark * scale + 3, y - 20), f"{mark:g}", fill="#888888", font=small)
+        for mark in MARKS:
+            draw.line((zero + mark * scale, y - 4, zero + mark * scale, bottom), fill="#dddddd")
+            draw.text((zero + mark * scale + 3, y - 20), f"{mark:.0%}", fill="#888888", font=small)
         for i, label in enumerate(labels):
             draw.text((MARGIN, y + BAR), _shorten(label), fill="#222222", font=small)
             for n, (key, colour) in enumerate(COLOURS.items()):
                 value = figures[key][i]
                 if value is None:
-                    draw.text((left + 6, y + BAR), "changes nothing here", fill="#888888", font=small)
+                    draw.text((zero + 6, y + BAR), "changes nothing here", fill="#888888", font=small)
                     break
-                end = left + max(min(value, LIMIT) * scale, 1)
-                draw.rectangle((left, y + n * BAR, end, y + n * BAR + BAR - 3), fill=colour)
-                draw.text((end + 5, y + n * BAR - 4), f"{value:.3f}", fill="#444444", font=small)
+                end, told = bar_of(1 - value)
+                ends = sorted((zero, zero + end * scale))
+                top = y + n * BAR
+                draw.rectangle((ends[0], top, max(ends[1], ends[0] + 1), top + BAR - 3), fill=colour)
+                draw.text((ends[1] + 5, top - 4), told, fill="#444444", font=small)
             y += row
         y += 14
     return image
+
+
+def bar_of(keeps: float) -> tuple[float, str]:
+    """Where a bar ends, and what stands beside it."""
+    end = max(keeps, FLOOR)
+    return end, f"{keeps:.0%}" + ("" if end == keeps else f" (bar cut at {FLOOR:.0%})")
 
 
 def _shorten(label: str, limit: int = 26) -> str:

@@ -16,6 +16,7 @@ import torch
 from ..families.layers import LAYER_ROLES, ROLE_TITLES
 from .conflict import format_conflicts
 from .measure import GroupReport
+from .words import verdict
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
     return {
         "groups": len(groups),
         "residual": [ratio("residual", i) for i in range(count)],
-        "kept": [ratio("overlap", i) for i in range(count)],
+        "overlap": [ratio("overlap", i) for i in range(count)],
         "residual_sum": [ratio("sum_residual", i) for i in range(count)],
         "residual_average": [ratio("average_residual", i) for i in range(count)],
         "drift": fused / single if single > 0 else None,
@@ -126,82 +127,66 @@ def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
 
 
 def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
-    """The report as people read it."""
+    """The report as people read it: verdict and advice, then figures, then how it was done. ``extra`` comes last."""
+    lines = [*verdict(summary), *_figures(summary)]
+    lines += format_conflicts_of(summary.get("conflicts", {}))
+    lines += ["", *_how(summary), *extra]
+    return "\n".join(lines)
+
+
+def _figures(summary: Mapping) -> list[str]:
+    """What every concept keeps in every part, beside what other merges would, and the weakest layers."""
+    if not summary["measured"]:
+        return []
+    labels, lines = summary["concepts"], []
+    width = max([len(label) for label in labels] + [8])
+    lines.append(f"\n{'keeps':<{width + 2}}{'fused':>10}{'sum':>10}{'average':>10}")
+    for role, figures in summary["roles"].items():
+        lines.append(f"{ROLE_TITLES.get(role, role)}")
+        for i, label in enumerate(labels):
+            cells = [figures[key][i] for key in ("residual", "residual_sum", "residual_average")]
+            told = "changes nothing here" if cells[0] is None else "".join(f"{1 - cell:>10.1%}" for cell in cells)
+            lines.append(f"  {label:<{width}}{'  ' if cells[0] is None else ''}{told}")
+    lines.append("  (below 0: worse than leaving it out)")
+    if summary["worst"]:
+        lines.append("\nThe layers that keep least, of all concepts together:")
+        lines += [f"  {1 - item['residual']:.1%}  {item['layer']}" for item in summary["worst"]]
+    return lines
+
+
+def _how(summary: Mapping) -> list[str]:
+    """How it was done, what was left out, and what it cost."""
     labels = summary["concepts"]
     lines = [f"Mix-of-Show fusion of {len(labels)} concepts, method {summary['method']}"]
-    lines += list(extra)
     if any(weight != 1 for weight in summary.get("weights", ())):
         told = (f"{label} {weight:g}" for label, weight in zip(labels, summary["weights"], strict=True))
         lines.append(f"objective weights: {', '.join(told)}")
-    if not summary["measured"]:
-        lines.append("not measured: this method collects no statistics")
-    lines += _in_words(summary)
-    width = max([len(label) for label in labels] + [8])
     for role, figures in summary["roles"].items() if summary["measured"] else ():
-        drift = "no prior" if figures["drift"] is None else f"drift on generic text {figures['drift']:.3g}"
         lines.append(
-            f"\n{ROLE_TITLES.get(role, role)}: {figures['groups']} groups, {drift}, ridge {figures['ridge']:.1e}, "
-            f"condition up to {figures['condition']:.1e}, sum of ranks / width {figures['rank_share']:.3f}"
+            f"{ROLE_TITLES.get(role, role)}: {figures['groups']} groups, ridge {figures['ridge']:.1e}, condition up to "
+            f"{figures['condition']:.1e}, sum of ranks / width {figures['rank_share']:.3f}"
         )
-        lines.append(f"  {'concept':<{width}}  residual   kept   (residual of: sum, average)")
-        for i, label in enumerate(labels):
-            cells = [figures[key][i] for key in ("residual", "kept", "residual_sum", "residual_average")]
-            if cells[0] is None:
-                lines.append(f"  {label:<{width}}  changes nothing here")
-            else:
-                lines.append(f"  {label:<{width}}  {cells[0]:8.4f} {cells[1]:7.3f}   ({cells[2]:.4f}, {cells[3]:.4f})")
-    if summary["worst"]:
-        lines.append("\nLargest residual:")
-        lines += [f"  {item['residual']:.4f}  {item['layer']}" for item in summary["worst"]]
     if summary["unsolved"]["layers"]:
         first = ", ".join(summary["unsolved"]["first"])
         lines.append(
-            f"\n{summary['unsolved']['layers']} layers cannot be solved (kernels, norms, biases, time and label "
+            f"{summary['unsolved']['layers']} layers cannot be solved (kernels, norms, biases, time and label "
             f"layers); rule: {summary['unsolved']['rule']}. First: {first}"
         )
-    lines += format_conflicts_of(summary.get("conflicts", {}))
     told = [
         f"{figures['layers']} {kind} ({figures['norm_share']:.1%} of the changes' squared norm)"
         for kind, figures in summary.get("layers", {}).items()
         if figures["layers"]
     ]
     if told:
-        lines.append("\nLayers: " + ", ".join(told))
+        lines.append("Layers: " + ", ".join(told))
     if "size" in summary:
         lines.append(summary["size"])
     lines += [f"note: {reason}" for reason in summary["reasons"]]
     if summary.get("refine"):
-        told = ", ".join(f"{value:.4f}" for value in summary["residuals"] if value is not None)
-        lines.append(f"residual per round of refining, each on that round's own inputs: {told}")
+        told = ", ".join(f"{1 - value:.1%}" for value in summary["residuals"] if value is not None)
+        lines.append(f"kept by all, per round of refining, each on that round's own inputs: {told}")
     if summary.get("peak_memory_mb"):
         lines.append(f"largest memory of the whole process so far: {summary['peak_memory_mb']} MB")
     if summary.get("seconds"):
-        spent = (f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items())
-        lines.append("\n" + ", ".join(spent))
-    if summary["measured"]:
-        lines.append(
-            "residual: 0 = the concept's change is met exactly on its calibration inputs, 1 = lost. "
-            "It is the least-squares objective, not picture quality."
-        )
-    return "\n".join(lines)
-
-
-def _in_words(summary: Mapping) -> list[str]:
-    """What is left of every concept, and what happens to everything else, without a symbol."""
-    roles = summary["roles"] if summary["measured"] else {}
-    lines = []
-    for i, label in enumerate(summary["concepts"] if roles else ()):
-        left = [
-            f"{ROLE_TITLES.get(role, role)} {max(1 - figures['residual'][i], 0):.0%}"
-            for role, figures in roles.items()
-            if figures["residual"][i] is not None
-        ]
-        lines.append(f"  {label} keeps of what it does alone: {', '.join(left) or 'it changes nothing that is solved'}")
-    drifts = [
-        f"{ROLE_TITLES.get(role, role)} {figures['drift']:.2f}"
-        for role, figures in roles.items()
-        if figures["drift"] is not None
-    ]
-    if drifts:
-        lines.append(f"  other text changes, against one concept alone (1 = as much): {', '.join(drifts)}")
-    return ["\nIn plain words, on the inputs that were looked at:", *lines] if lines else []
+        lines.append(", ".join(f"{name.replace('_', ' ')} {value} s" for name, value in summary["seconds"].items()))
+    return lines

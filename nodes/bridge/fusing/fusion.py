@@ -182,12 +182,9 @@ def _keep_finished(path: Path, concept: Concept) -> list[str]:
 
 
 def _notes(solved, add_ons, groups, store: StatisticsStore, summary: Mapping) -> list[str]:
-    width = {role: figures["rank_share"] for role, figures in summary["roles"].items()}
     lines = [f"roles: {', '.join(f'{use.label} ({use.resolved_role} {use.strength:g})' for use in solved)}"]
     if add_ons:
         lines.append(f"add-ons, added as they are: {', '.join(f'{u.label} ({u.strength:g})' for u in add_ons)}")
-    if width:
-        lines.append("total rank / layer width: " + ", ".join(f"{role} {share:.3f}" for role, share in width.items()))
     lines.append(
         f"{len(groups)} groups of layers; statistics in {store.folder} use {store.size() / 1e6:.1f} MB "
         f"of {store.limit / 1e9:g} GB (safe to delete)"

@@ -446,9 +446,9 @@ def test_a_heavier_concept_loses_less():
     )
     residual = [figures["roles"]["cross_kv"]["residual"] for figures in (light, heavy)]
     assert residual[1][1] < 0.5 * residual[0][1] and residual[1][0] > residual[0][0]
-    words = f"c1 keeps of what it does alone: Cross-attention K, V {1 - residual[1][1]:.0%}\n"
+    words = f"c1 keeps: keys and values {1 - residual[1][1]:.0%}\n"
     assert words in format_report(heavy)
-    assert "objective weights: c0 1, c1 10" in format_report(heavy) and "weights" not in format_report(light)
+    assert "objective weights: c0 1, c1 10" in format_report(heavy) and "objective weights" not in format_report(light)
 
 
 def test_shortening_is_the_best_cut_and_the_report_counts_ranks():
