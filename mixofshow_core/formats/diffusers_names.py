@@ -28,11 +28,12 @@ TEXT = re.compile(
 )
 PROJECTION = re.compile(r"(?:text_encoder(_2)?\.)?text_projection")
 ENDING = re.compile(
-    r"\.(?:lora_[AB](?:\.\w+)?\.weight|(?:lora_|lora\.|lora_linear_layer\.)(?:up|mid|down)\.weight|alpha|dora_scale"
+    r"\.(?:lora_[AB](?:\.\w+)?\.(?:weight|bias)|(?:lora_|lora\.|lora_linear_layer\.)(?:up|mid|down)\.weight|alpha|dora_scale"
     r"|hada_\w+|lokr_\w+|oft_blocks|[ab][12]\.weight|diff|diff_b|w_norm|b_norm)$"
 )
 RANKED = (".lora_A.weight", ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b")  # the factors whose first side is the rank
-ADAPTER = re.compile(r"\.(lora_[AB])\.\w+\.weight$")
+ADAPTER = re.compile(r"\.(lora_[AB])\.\w+\.(weight|bias)$")
+UP_BIAS = ".lora_B.bias"  # PEFT's lora_bias: added to a layer's output, times the scale, as a change of its bias
 
 
 def peft_parts(folder: Path) -> list[Path]:
@@ -49,7 +50,7 @@ def to_kohya_name(key: str, second: bool = False) -> str:
     ending = ENDING.search(name)
     if ending is None or ".processor." in name:  # the spelling of 2023, which ComfyUI knows
         return key
-    module, rest = name[: ending.start()], ADAPTER.sub(r".\1.weight", ending.group())
+    module, rest = name[: ending.start()], ADAPTER.sub(r".\1.\2", ending.group())
     unet, text, projection = (pattern.fullmatch(module) for pattern in (UNET, TEXT, PROJECTION))
     if unet:
         return f"lora_unet_{unet[1].replace('.', '_')}{rest}"
@@ -92,16 +93,29 @@ def peft_alphas(config: Mapping[str, object], named: Mapping[str, str], ranks: M
     patterns = patterns if isinstance(patterns, Mapping) else {}
     found = {}
     for full_name, key in named.items():
-        ending = ENDING.search(key)
-        name = full_name.removesuffix(ending.group()) if ending else full_name
-        if name not in ranks or not full_name.endswith(RANKED):
+        end = next((end for end in RANKED if full_name.endswith(end)), None)
+        name = full_name.removesuffix(end or "")
+        if end is None or name not in ranks:
             continue
-        module = key[: ending.start()]
+        ending = ENDING.search(key)  # which may hold the adapter's name, too
+        module = key[: ending.start()] if ending else key
         fits = [value for pattern, value in patterns.items() if f".{module}".endswith(f".{pattern}")]
         alpha = (fits or [config.get("lora_alpha")])[0]
         if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and abs(alpha) < MAX_ALPHA:
             found[f"{name}.alpha"] = torch.tensor(alpha * (ranks[name] ** 0.5 if config.get("use_rslora") else 1.0))
     return found
+
+
+def biases_for_the_host(named: Mapping[str, str], tensors: Mapping[str, Tensor], alphas: Mapping[str, Tensor]):
+    """({kohya's name of a change of a bias: key in the file}, {that name: values}) of PEFT's biases."""
+    keys, values = {}, {}
+    for name, key in named.items():
+        if name.endswith(UP_BIAS):
+            module = name.removesuffix(UP_BIAS)
+            alpha, down = alphas.get(f"{module}.alpha"), named.get(f"{module}.lora_A.weight")
+            scale = 1.0 if alpha is None or down is None else float(alpha) / tensors[down].shape[0]
+            keys[f"{module}.diff_b"], values[f"{module}.diff_b"] = key, tensors[key].float() * scale
+    return keys, values
 
 
 def configs_in(metadata: Mapping[str, str]) -> dict[str, dict]:

@@ -28,6 +28,8 @@ from ....mixofshow_core.formats.diffusers_names import (
     PEFT_PARTS,
     PEFT_PREFIX,
     PEFT_WEIGHTS,
+    UP_BIAS,
+    biases_for_the_host,
     configs_in,
     peft_alphas,
     peft_parts,
@@ -196,8 +198,10 @@ def _named_for_the_host(path: Path, tensors: Mapping[str, Tensor], metadata: Map
     if peft and path.parent.name in PEFT_PARTS and (others := set(peft_parts(path.parent.parent)) - {path}):
         names = ", ".join(sorted(f"{other.parent.name}/{other.name}" for other in others))
         notes.append(f"{OTHER_PARTS} {names}. Load it with a Load Concept node of its own.")
-    found = {name: tensors[key] for name, key in named.items()}
-    return _Lora(path, alphas | found, named, tuple(notes))
+    found = {name: tensors[key] for name, key in named.items() if not name.endswith(UP_BIAS)}
+    alphas |= {name: value for name, value in found.items() if name.endswith(".alpha")}
+    keys, biases = biases_for_the_host(named, tensors, alphas)
+    return _Lora(path, alphas | found | biases, named | keys, tuple(notes))
 
 
 def _is_second_encoder(path: Path, tensors: Mapping[str, Tensor]) -> bool:
@@ -247,7 +251,8 @@ def _parse(
     deltas: dict[str, Delta] = {}
     for number, (key, patch) in enumerate(patches.items(), 1):
         layer = layer_name_of(key)
-        if key in used and LAYER_PATTERN.fullmatch(layer) and key.endswith((".weight", BIAS)):
+        is_there = not key.endswith(BIAS) or _has_bias(layer, key, chosen, base)
+        if key in used and LAYER_PATTERN.fullmatch(layer) and key.endswith((".weight", BIAS)) and is_there:
             where = f"{lora.path.name}: {lora.key(used[key][0])!r} ({layer})"
             deltas[layer] = to_delta(patch, Target(layer, chosen.shapes.get(key), base, where))
         step(number, len(patches))
@@ -309,6 +314,11 @@ def _check_networks(lora: _Lora, counted: set[str], skipped: list[str]) -> None:
             )
     if not counted:
         raise MixOfShowError(f"{lora.path.name} holds no LoRA for SD1.5 or SDXL. Expected {EXPECTED}.")
+
+
+def _has_bias(layer: str, key: str, names: KeyMap, base: Mapping[str, Tensor] | None) -> bool:
+    """Whether the model has the bias that a file changes: most layers of attention have none."""
+    return key in names.shapes or (isinstance(base, LiveWeights) and layer in base)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

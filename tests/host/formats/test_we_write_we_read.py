@@ -15,7 +15,7 @@ from mos_pack.mixofshow_core.formats.dialect import is_kernel
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.formats.foreign import read_with_host
-from mos_pack.nodes.bridge.host.model import describe_base, net_of, text_models_of
+from mos_pack.nodes.bridge.host.model import check_layers, describe_base, net_of, text_models_of
 from mos_tests.host.builders import make_concept
 from mos_tests.host.formats.test_load_concept import compare_with_the_stock_loader
 from mos_tests.host.tiny import _randomise
@@ -251,6 +251,30 @@ def test_alpha_in_the_header_of_a_diffusers_file_counts(tmp_path):
     save_file(tensors, tmp_path / "of.safetensors", header)
     (delta,) = read_with_host(tmp_path / "of.safetensors").concept.deltas.values()
     assert delta.scale == 2.0
+
+
+@pytest.mark.parametrize("spelling", ["", ".default"])
+def test_peft_biases_change_the_biases_of_layers_that_have_one(spelling, tmp_path, tiny_sd15):
+    """lora_bias of PEFT: y += scale (B A x + b). The host drops b without a word, and b needs a bias to be added to."""
+    block = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    tensors = {}
+    for layer in ("to_out.0", "to_q"):  # of these two, to_out has a bias
+        tensors |= {
+            f"{block}.{layer}.lora_A{spelling}.weight": torch.ones(4, 32),
+            f"{block}.{layer}.lora_B{spelling}.weight": torch.ones(32, 4),
+            f"{block}.{layer}.lora_B{spelling}.bias": torch.arange(32.0),
+        }
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 2, "lora_bias": true}')
+    ours = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
+    for base in (None, exporting.LiveWeights(tiny_sd15.model, tiny_sd15.clip)):
+        read = read_with_host(tmp_path / "adapter_model.safetensors", "", base)
+        assert set(read.concept.deltas) == {f"{ours}.to_out.0", f"{ours}.to_out.0.bias", f"{ours}.to_q"}
+        assert torch.equal(read.concept.deltas[f"{ours}.to_out.0.bias"].dense().flatten(), torch.arange(32.0) / 2)
+        assert read.concept.deltas[f"{ours}.to_q"].scale == 0.5, "the scale counts, whatever the adapter is called"
+        assert read.skipped == (f"{block}.to_q.lora_B{spelling}.bias",)
+        assert "1 keys are not used" in read.warning()
+    check_layers(tiny_sd15.model, tiny_sd15.clip, read.concept.deltas)
 
 
 def test_unused_keys_have_the_names_that_stand_in_the_file(tmp_path):
