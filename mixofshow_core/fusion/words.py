@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..topology import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
+from ..families.layers import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
 
 KEPT, LOST = 0.5, 0.1  # a concept is kept that keeps half in every part, and lost that keeps a tenth in one
 CALM = 0.8  # above it nothing is advised

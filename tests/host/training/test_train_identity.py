@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.layers import ROLE_SPATIAL
+from mos_pack.mixofshow_core.families.nets import layer_groups
 from mos_pack.mixofshow_core.fusion.plan import preset
-from mos_pack.mixofshow_core.topology import ROLE_SPATIAL, layer_groups_unet
 from mos_pack.nodes.bridge.fusing import calibration
-from mos_pack.nodes.bridge.host.model import family, unet_of
+from mos_pack.nodes.bridge.host.model import family, net_of
 from mos_pack.nodes.bridge.placing.place import place
 from mos_pack.nodes.bridge.training import run as training_run
 from mos_pack.nodes.bridge.training import samples
@@ -119,7 +120,7 @@ def test_calibration_preview_and_place_sample_with_the_nodes_own_rule(tiny_sd15,
     monkeypatch.setattr(samples, "STEPS", 1)
     monkeypatch.setattr(base.model.model, "native_size", 64, raising=False)
     plan = replace(preset("quick"), steps=1, width=64, height=64)
-    groups = [group for group in layer_groups_unet(unet_of(base.model)) if group.role == ROLE_SPATIAL][:1]
+    groups = [group for group in layer_groups(net_of(base.model)) if group.role == ROLE_SPATIAL][:1]
     pair = base.model, base.clip
     ways = {
         "calibration": lambda: calibration.collect_spatial(*pair, groups, ["a cat"], plan, lambda sort: None),
