@@ -326,10 +326,7 @@ class MixOfShowTrain(io.ComfyNode):
         settings=None,
         concepts=(),
     ) -> io.NodeOutput:
-        if settings is not None and not isinstance(settings, dict):
-            raise MixOfShowError("`settings` on Train needs Train Settings; what is connected belongs to another node.")
-        chosen = replace(PRESETS[preset], **(settings or {}))
-        request, notes = training_run.prepare(model, clip, vae, dataset, chosen, quality, steps, seed, save_as)
+        request, notes = prepare(model, clip, vae, dataset, preset, quality, steps, seed, save_as, settings)
         log.info("Training %s with %s, %d steps.", request.stem, chosen.method, request.settings.steps)
         memory = next(note for note in notes if note.startswith("memory"))
         show_progress(f"preparing {request.settings.steps} steps with {chosen.method}, {memory}")
@@ -348,6 +345,14 @@ class MixOfShowTrain(io.ComfyNode):
         sheet = to_image_batch([labelled])
         seen = ui.PreviewImage(sheet, cls=cls).as_dict() | {"text": (_describe_run(result, request, notes),)}
         return io.NodeOutput(chain, samples, losses, str(result.path), plot, ui=seen)
+
+
+def prepare(model, clip, vae, dataset, preset: str, quality: str, steps: int, seed: int, save_as: str, settings=None):
+    """What Train would do with these inputs, checked, and notes about what was chosen: also for the command line."""
+    if settings is not None and not isinstance(settings, dict):
+        raise MixOfShowError("`settings` on Train needs Train Settings; what is connected belongs to another node.")
+    chosen = replace(PRESETS[preset], **(settings or {}))
+    return training_run.prepare(model, clip, vae, dataset, chosen, quality, steps, seed, save_as)
 
 
 def _describe_run(result, request, notes) -> str:

@@ -1,0 +1,123 @@
+"""The commands of cli.py: what they can be told, and which of our functions they call."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS
+from . import files
+from .host import DEVICES
+from .project import NAME, read_project, write_new_project
+from .told import Teller
+from .work import Session
+
+DEMO_BASE = "SD1.5 kind"
+SIDES = {True: 64, False: 512}  # pixels of one person in a new project: the demo base's, another's
+
+
+def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Every command's function is in `run`: it takes (options, teller) and returns what was refused, if anything."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="one JSON object a line on stdout, for programs")
+        command.add_argument("--comfyui", type=Path, help="ComfyUI's folder, where this pack is not installed in it")
+        return command
+
+    def add_for_project(name: str, run, about: str, of: str = "concepts") -> argparse.ArgumentParser:
+        command = add(name, run, about)
+        command.add_argument("names", nargs="*", metavar="NAME", help=f"{of} of the project; all where none is named")
+        command.add_argument("--project", type=Path, default=Path(NAME), help=f"the project file; {NAME} in this folder")
+        command.add_argument("--set", action="append", default=[], metavar="SECTION.INPUT=VALUE", help="over the file")
+        command.add_argument("--device", choices=DEVICES, help="auto: what ComfyUI would choose, a GPU if it has one")
+        return command
+
+    init = add("init", run_init, "write a project file")
+    init.add_argument("--project", type=Path, default=Path(NAME))
+    init.add_argument("--concept", action="append", default=[], metavar="NAME=FOLDER", help="pictures to train on")
+    init.add_argument("--model", default=DEMO_BASE, help=f"a file of models/checkpoints; else {DEMO_BASE!r}, our own")
+    add_for_project("train", run_train, "learn concepts; a run that was stopped goes on, a finished one is found again")
+    add_for_project("fuse", run_fuse, "one set of weights for all concepts")
+    sample = add_for_project("sample", run_sample, "paint the project's picture")
+    sample.add_argument("--out", type=Path, help="where the picture goes too: NAME.png, NAME-2.png ...")
+    score = add_for_project("score", run_score, "how like the training pictures, and how well fitting the text")
+    score.add_argument("--pictures", type=Path, nargs="+", required=True, metavar="PNG")
+
+    inspect = add("inspect", run_inspect, "show what a file holds")
+    inspect.add_argument("--plot", type=Path, help="save the norm of every layer's change as a picture")
+    convert = add("convert", run_convert, "write a file in another dialect")
+    convert.add_argument("--to", required=True, choices=[*FORMATS, *WHOLE_FORMATS], help="the dialect to write")
+    convert.add_argument("--out", required=True, type=Path, help="path without suffix")
+    convert.add_argument("--size", default="auto", help="auto, exact, or the largest rank")
+    convert.add_argument("--strength", type=float, default=1.0, help="folded into the weights")
+    for command in (inspect, convert):
+        command.add_argument("file", type=Path)
+        command.add_argument("--base", type=Path, help="checkpoint or diffusers folder, for files with whole weights")
+        command.add_argument("--name", default="", help="another plain name; one of several: old=new,old2=new2")
+    return parser
+
+
+def open_session(options: argparse.Namespace, tell: Teller) -> Session:
+    changes = [*options.set, *([f"device={options.device}"] if options.device else [])]
+    return Session(read_project(options.project, changes), tell, options.comfyui).start()
+
+
+def run_init(options: argparse.Namespace, tell: Teller) -> None:
+    given = [text.partition("=")[::2] for text in options.concept]
+    if wrong := [name for name, folder in given if not name or not folder]:
+        raise MixOfShowError(f"--concept {wrong[0]}: write NAME=FOLDER, for instance mara=pictures/mara.")
+    concepts = {name: _place_of(folder) for name, folder in given}
+    if not concepts:
+        concepts = {"mara": "demo:mara", "finn": "demo:finn"}
+    write_new_project(options.project, concepts, options.model, SIDES[options.model == DEMO_BASE])
+    tell.say("result", f"{options.project}: look it over, then `cli.py train` and `cli.py sample`.")
+
+
+def _place_of(folder: str) -> str:
+    """As the Dataset node takes it: demo:mara, or a full path, whatever folder the command is run in later."""
+    return folder if folder.startswith("demo:") else str(Path(folder).expanduser().resolve())
+
+
+def run_train(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    for part in session.project.chosen(options.names):
+        if part.dataset is not None:
+            session.train(part)
+
+
+def run_fuse(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    session.fuse(session.project.chosen(options.names))
+
+
+def run_sample(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    saved = session.save(session.sample(session.project.chosen(options.names)))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        copies = [options.out, *(options.out.with_stem(f"{options.out.stem}-{n}") for n in range(2, len(saved) + 1))]
+        for source, target in zip(saved, copies, strict=True):
+            shutil.copyfile(source, target)
+        saved = copies
+    tell.say("result", "\n".join(map(str, saved)), pictures=[str(path) for path in saved])
+
+
+def run_score(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    session.score(session.project.chosen(options.names), options.pictures)
+
+
+def run_inspect(options: argparse.Namespace, tell: Teller) -> None:
+    asked = files.Asked(options.file, options.base, options.name, options.comfyui)
+    tell.say("result", files.inspect(asked, tell.progress, options.plot))
+
+
+def run_convert(options: argparse.Namespace, tell: Teller) -> None:
+    asked = files.Asked(options.file, options.base, options.name, options.comfyui)
+    done = files.convert(asked, tell.progress, options.to, options.out, options.size, options.strength)
+    tell.say("result", done)
