@@ -327,9 +327,9 @@ class MixOfShowTrain(io.ComfyNode):
         concepts=(),
     ) -> io.NodeOutput:
         request, notes = prepare(model, clip, vae, dataset, preset, quality, steps, seed, save_as, settings)
-        log.info("Training %s with %s, %d steps.", request.stem, chosen.method, request.settings.steps)
+        log.info("Training %s with %s, %d steps.", request.stem, request.settings.method, request.settings.steps)
         memory = next(note for note in notes if note.startswith("memory"))
-        show_progress(f"preparing {request.settings.steps} steps with {chosen.method}, {memory}")
+        show_progress(f"preparing {request.settings.steps} steps with {request.settings.method}, {memory}")
         for note in notes:
             log.info("auto: %s", note)
         result = training_run.run_training(request)

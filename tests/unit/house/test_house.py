@@ -16,7 +16,10 @@ HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folde
 HOST_PACKAGES |= {"transformers", "aiohttp"}  # the host requires them
 OPTIONAL_PACKAGES = {"onnxruntime"}  # imported inside a function only, which says how to install it
 MAX_LINES = 400
-SHIPPED = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "mixofshow_core").rglob("*.py")])
+HEADLESS_PACKAGES = {"yaml", "tqdm"}  # the host requires them
+CLUSTER = "headless/cluster"  # the one file that may import Ray, a room of its own
+FOLDERS = ("nodes", "mixofshow_core", "headless")
+SHIPPED = sorted([ROOT / "__init__.py", *(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))])
 OUTSIDE = ("world", "benchmarks", "examples")  # rooms that are not shipped
 UNSHIPPED = sorted(path for room in OUTSIDE for path in (ROOT / room).rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "web").rglob("*.js")])
@@ -32,6 +35,8 @@ def room_of(parts: tuple[str, ...]) -> str:
         return "pack"
     if parts[:2] == ("nodes", "bridge"):
         return f"bridge/{parts[2]}" if len(parts) > 2 and (ROOT / "nodes" / "bridge" / parts[2]).is_dir() else "bridge"
+    if "/".join(parts[:2]) == CLUSTER:
+        return CLUSTER
     if parts[0] == "mixofshow_core":
         return parts[1] if len(parts) > 1 and parts[1] in CORE_ROOMS else "base"
     if parts[0] in OUTSIDE and len(parts) > 1 and (ROOT / parts[0] / parts[1]).is_dir():
@@ -175,8 +180,12 @@ def test_imports_follow_the_arrows(path):
             wrong.append(f"line {line}: {room} -> {target}")
         if package is None or package in sys.stdlib_module_names or package in CORE_PACKAGES:
             continue
-        allowed = {"bridge": HOST_PACKAGES | OPTIONAL_PACKAGES, "nodes": {"comfy_api"}}.get(room.split("/")[0], set())
-        if package not in allowed:
+        allowed = {
+            "bridge": HOST_PACKAGES | OPTIONAL_PACKAGES,
+            "nodes": {"comfy_api"},
+            "headless": HEADLESS_PACKAGES | ({"ray"} if room == CLUSTER else set()),
+        }
+        if package not in allowed.get(room.split("/")[0], set()):
             wrong.append(f"line {line}: {room} imports {package}")
     assert not wrong, f"{name_of(path)}: {wrong}"
 
