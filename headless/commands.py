@@ -32,7 +32,9 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     def add_for_project(name: str, run, about: str, of: str = "concepts") -> argparse.ArgumentParser:
         command = add(name, run, about)
         command.add_argument("names", nargs="*", metavar="NAME", help=f"{of} of the project; all where none is named")
-        command.add_argument("--project", type=Path, default=Path(NAME), help=f"the project file; {NAME} in this folder")
+        command.add_argument(
+            "--project", type=Path, default=Path(NAME), help=f"the project file; {NAME} in this folder"
+        )
         command.add_argument("--set", action="append", default=[], metavar="SECTION.INPUT=VALUE", help="over the file")
         command.add_argument("--device", choices=DEVICES, help="auto: what ComfyUI would choose, a GPU if it has one")
         return command

@@ -22,7 +22,7 @@ DEVICES = ("cpu", "auto")
 
 
 def find_comfyui(given: Path | None = None) -> Path | None:
-    """The folder that is given, COMFYUI_PATH, the ComfyUI that this pack is installed in, or the one that dev.py keeps."""
+    """The given folder, COMFYUI_PATH, the ComfyUI that this pack is installed in, or the one that dev.py keeps."""
     installed_in = ROOT.parents[1] if len(ROOT.parents) > 1 else None
     places = [given, os.environ.get("COMFYUI_PATH"), installed_in, MANAGED_HOST]
     found = next((Path(place) for place in places if place and (Path(place) / "comfy" / "sd.py").is_file()), None)

@@ -35,7 +35,7 @@ WAYS = ("fused", "routed")  # how sample puts several concepts into one picture
 
 @dataclass(frozen=True)
 class ConceptPart:
-    """One concept: `dataset` to train on, or `load`, a file that is there. train, train_settings: over the project's."""
+    """One concept: `dataset` to train on, or `load`, a file that is there. The others go over the project's."""
 
     name: str
     dataset: Mapping[str, object] | None = None
@@ -196,7 +196,9 @@ def write_new_project(path: Path, concepts: Mapping[str, str], model: str, side:
         "base_directory": "comfyui",
         "model": {"base" if demo else "ckpt_name": model},
         "train": {"preset": "ED-LoRA", "quality": "standard", "steps": 0, "seed": 0},
-        "concepts": {name: {"dataset": {"class_word": "person", "folder": folder}} for name, folder in concepts.items()},
+        "concepts": {
+            name: {"dataset": {"class_word": "person", "folder": folder}} for name, folder in concepts.items()
+        },
         "fuse": {"method": "exact", "calibration": "standard", "save_as": "people"},
         "regions": {
             "width": side * max(len(concepts), 1),
@@ -208,4 +210,6 @@ def write_new_project(path: Path, concepts: Mapping[str, str], model: str, side:
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
     with replacing(path) as part:
-        part.write_text(f"# Every word is an input of a node; what is left out has that node's default.\n{text}", "utf-8")
+        part.write_text(
+            f"# Every word is an input of a node; what is left out has that node's default.\n{text}", "utf-8"
+        )
