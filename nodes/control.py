@@ -66,6 +66,7 @@ class MixOfShowRegionControl(io.ComfyNode):
     def execute(
         cls, positive, negative, control_net, image, regions, strength=1.0, outside=1.0, start=0.0, end=1.0
     ) -> io.NodeOutput:
+        regions = regions.enabled()
         both = control_regions(positive, negative, control_net, image, regions, strength, outside, start, end)
         weights = [(region.name, region.control) for region in regions.regions.regions] + [("elsewhere", outside)]
         told = ", ".join(f"{name} {strength * weight:g}" for name, weight in weights)

@@ -122,7 +122,7 @@ def _check_names(regions, concepts) -> None:
     entries = [entry for use in concepts for entry in use.concept.entries]
     known = {fold(name) for entry in entries for name in (entry.name, entry.id)}
     for region in (*regions.regions, regions.background):
-        if region.concept and fold(region.concept).strip(" <>") not in known:
+        if getattr(region, "enabled", True) and region.concept and fold(region.concept).strip(" <>") not in known:
             where = f"region {region.name!r}" if hasattr(region, "name") else "the background"
             names = ", ".join(entry.name for entry in entries) or "none"
             raise MixOfShowError(f"Regions: {where} names concept {region.concept!r}, which is not connected: {names}.")

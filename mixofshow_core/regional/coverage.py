@@ -85,12 +85,12 @@ def describe_coverage(placed: RegionMap, levels: Sequence[LevelCoverage]) -> str
 
 
 def _explain(placed: RegionMap, levels: Sequence[LevelCoverage]) -> list[str]:
-    spec, notes = placed.regions, placed.idle_notes()
+    spec, notes = placed.regions, placed.off_notes() + placed.idle_notes()
     for index, region in enumerate(spec.regions):
         if not region.claims:
             continue
         if region.strength == 0:
-            notes.append(f"{region.name!r} has strength 0: it is switched off.")
+            notes.append(f"{region.name!r} has strength 0: its text counts nowhere.")
             continue
         gone = [level for level in levels if level.shares[index].tokens == 0]
         weak = [level for level in levels if level not in gone and level.shares[index].largest < 0.5 * region.strength]

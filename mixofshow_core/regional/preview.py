@@ -22,7 +22,7 @@ def colour(index: int) -> tuple[float, float, float]:
 def draw_preview(placed: RegionMap, backdrop: Tensor | None = None) -> Tensor:
     """RGB picture [1, H, W, 3] in 0..1; ``backdrop`` is an image [1, h, w, 3] that is stretched to the canvas.
 
-    A region that claims nothing has its name, but no colour.
+    A region that claims nothing has its name, but no colour; one that is switched off has neither.
     """
     height, width = placed.regions.height, placed.regions.width
     if backdrop is None:
@@ -44,6 +44,8 @@ def _write_names(image: Image.Image, placed: RegionMap) -> None:
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(10, min(image.size) // 24))
     for index, (region, mask) in enumerate(zip(placed.regions.regions, placed.masks, strict=True)):
+        if not region.enabled:
+            continue
         rows, columns = (mask >= 128).nonzero(as_tuple=True) if (mask >= 128).any() else mask.nonzero(as_tuple=True)
         place = (float(columns.float().mean()), float(rows.float().mean()))
         label = f"{index + 1} {region.concept or region.name}".encode("latin-1", "replace").decode("latin-1")

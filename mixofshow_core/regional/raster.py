@@ -8,7 +8,7 @@ the edge; the border of the canvas is not an edge; value = floor(255 * mean + 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,18 @@ class RegionMap:
                 f"Regions: the masks are {self.masks.dtype} {tuple(self.masks.shape)}; uint8 {wanted} is needed."
             )
 
+    def enabled(self) -> RegionMap:
+        """Without the regions that are switched off, which keep their place in the list and the batch of masks only."""
+        kept = [n for n, region in enumerate(self.regions.regions) if region.enabled]
+        if len(kept) == len(self.regions.regions):
+            return self
+        regions = tuple(self.regions.regions[n] for n in kept)
+        return RegionMap(replace(self.regions, regions=regions), self.masks[kept])
+
+    def off_notes(self) -> list[str]:
+        """A line for each region that is switched off."""
+        return [f"{region.name!r} is switched off" for region in self.regions.regions if not region.enabled]
+
     def claiming(self, negative: bool = False) -> RegionMap:
         """The same regions, with empty masks for those that claim nothing: the background and the others keep it.
 
@@ -57,7 +69,7 @@ class RegionMap:
             f"{region.name!r} has no prompt and no concept: {what[bool(region.negative.strip())]}, and Place's prompt "
             "decides there. Say what is there, or delete it."
             for region in self.regions.regions
-            if not region.claims
+            if region.enabled and not region.claims
         ]
 
 
@@ -68,7 +80,7 @@ def make_map(regions: RegionSet, masks: Sequence[Tensor] = ()) -> RegionMap:
 def rasterize(regions: RegionSet, masks: Sequence[Tensor] = ()) -> Tensor:
     """All regions as uint8 [R, height, width]; ``masks`` are the float masks that `input` shapes refer to.
 
-    Raises MixOfShowError for a region that covers no pixel, and for masks that are missing, unused or unusable.
+    The mask of a region that is switched off is empty. Raises MixOfShowError for one that covers no pixel, and for masks that are missing, unused or unusable.
     """
     used = {region.shape.index for region in regions.regions if isinstance(region.shape, InputMask)}
     if len(masks) and not used:
@@ -78,6 +90,9 @@ def rasterize(regions: RegionSet, masks: Sequence[Tensor] = ()) -> Tensor:
         )
     planes = []
     for region in regions.regions:
+        if not region.enabled:
+            planes.append(torch.zeros(regions.height, regions.width, dtype=torch.uint8))
+            continue
         if isinstance(region.shape, InputMask):
             plane = _from_input(region.shape.index, region.name, masks, regions.width, regions.height)
             plane = _feather_pixels(plane >= 128, region.feather * _short_side(regions)) if region.feather else plane

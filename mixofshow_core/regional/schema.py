@@ -167,7 +167,7 @@ class Region:
     ``strength`` is the share (0..1) of the region's text against the background text; ``weight`` is its share
     against other regions where they overlap; ``feather`` is the width of the soft edge as a fraction of the shorter
     side; ``start`` and ``end`` are fractions of the sampling schedule; ``control`` is its weight for control images;
-    ``ui`` belongs to the editor and means nothing here.
+    ``ui`` belongs to the editor and means nothing here; what is not ``enabled`` is as if it had not been drawn.
     """
 
     id: str
@@ -183,6 +183,7 @@ class Region:
     weight: float = 1.0
     control: float = 1.0
     ui: dict = field(default_factory=dict)
+    enabled: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not IDENTIFIER.fullmatch(self.id):
@@ -195,15 +196,17 @@ class Region:
         if self.start >= self.end:
             raise MixOfShowError(f"start is {self.start:g} and end is {self.end:g}; start must come first.")
         if self.weight == 0:
-            raise MixOfShowError("weight is 0; use strength 0 to switch a region off.")
+            raise MixOfShowError('weight is 0; set "enabled": false to switch a region off.')
         _ui(self.ui)
+        if not isinstance(self.enabled, bool):
+            raise MixOfShowError(f"enabled is {short(self.enabled)}; true or false is needed.")
         if not self.name:
             object.__setattr__(self, "name", self.id)
 
     @property
     def claims(self) -> bool:
         """Whether it takes its place from the background: without prompt and concept nothing is said to be there."""
-        return bool(self.prompt.strip() or self.concept.strip())
+        return self.enabled and bool(self.prompt.strip() or self.concept.strip())
 
 
 @dataclass(frozen=True)

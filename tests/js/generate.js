@@ -80,6 +80,7 @@ export function makeGenerator(next) {
       start: next(),
       end: next(),
       weight: next() * 2,
+      enabled: chance(0.8),
       ui: { color: pick(["#ff0000", "red", "url(x)"]), pattern: "dots", locked: chance(0.5) },
     };
     while (chance(0.35))
@@ -97,6 +98,7 @@ export function makeGenerator(next) {
           "ui",
           "feather",
           "control",
+          "enabled",
         ])
       ] = anything();
     if (chance(0.2)) delete value[pick(Object.keys(value))];

@@ -68,6 +68,14 @@ export function iconButton(name, label, run, props = {}) {
   );
 }
 
+/** A small picture; nothing where there is none. @param {string | undefined} url */
+export function thumbnail(url) {
+  if (!url) return null;
+  const picture = el("span", { className: "mos-thumb", "aria-hidden": "true" });
+  picture.style.backgroundImage = `url("${url}")`;
+  return picture;
+}
+
 /**
  * Sets a form field without moving the cursor of somebody who types in it.
  * @param {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} field @param {string} value

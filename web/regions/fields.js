@@ -70,6 +70,12 @@ const sameName = (a, b) => fold(a) === fold(b).replace(/^[<>]+|[<>]+$/g, "");
 export const isUnknown = (value, known) =>
   value !== "" && known.complete && !known.names.some((name) => sameName(name, value));
 
+/** The address of a concept's picture. @param {string} concept @param {import("./panel.js").Concepts} known */
+export function pictureOf(concept, known) {
+  const name = concept && known.names.find((other) => sameName(other, concept));
+  return name ? known.pictures?.[name] : undefined;
+}
+
 /** @param {import("./texts.js").Translate} t @param {import("./panel.js").Concepts} known */
 export const unknownText = (t, known) => t("concept.unknown", { names: known.names.join(", ") || "-" });
 

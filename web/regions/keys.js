@@ -34,6 +34,14 @@ export function duplicateSelected(editor) {
   else editor.say("say.full", { limit: editor.doc.regions.length });
 }
 
+/** Switches the chosen region off or on. @param {Editor} editor */
+export function flipEnabled(editor) {
+  const { region } = editor;
+  if (!region) return;
+  editor.edit(region.id, { enabled: !region.enabled });
+  editor.say(region.enabled ? "say.off" : "say.on", { name: region.name });
+}
+
 /** Background, then regions from the top, as in the list. @param {Editor} editor @param {number} by */
 export function cycle(editor, by) {
   const order = [...editor.doc.regions.map((region) => region.id).reverse(), BACKGROUND];
@@ -99,7 +107,8 @@ export function handleKey(editor, event, actions) {
     editor.notify();
   } else if (key === "PageUp" || key === "PageDown") {
     if (editor.region) editor.commit(reorderRegion(editor.doc, editor.region.id, key === "PageUp" ? 1 : -1));
-  } else if (/^[1-9]$/.test(key)) {
+  } else if (key === "t" && !event.altKey) flipEnabled(editor);
+  else if (/^[1-9]$/.test(key)) {
     const region = editor.doc.regions[Number(key) - 1];
     if (region) editor.select(region.id);
   } else if (key === "+" || key === "=") actions.zoom(1.25);

@@ -33,8 +33,11 @@ function sampled(shape, width, height) {
   return entry;
 }
 
-/** As the server counts: what has neither a prompt nor a concept takes no place. @param {import("./model.js").Region} region */
-export const claims = ({ prompt, concept }) => Boolean(prompt.trim() || concept.trim());
+/**
+ * As the server counts: what is switched off, or has neither a prompt nor a concept, takes no place.
+ * @param {import("./model.js").Region} region
+ */
+export const claims = ({ prompt, concept, enabled }) => enabled && Boolean(prompt.trim() || concept.trim());
 
 /** @param {Doc} doc @returns {{width: number, height: number}} */
 export function coarseSize(doc) {

@@ -8,7 +8,8 @@
  * @typedef {BoxShape | PolygonShape | MaskShape | InputShape} Shape
  * @typedef {Record<string, string | number | boolean>} Ui
  * @typedef {{id: string, name: string, shape: Shape, prompt: string, negative: string, concept: string,
- *   strength: number, feather: number, start: number, end: number, weight: number, control: number, ui: Ui}} Region
+ *   strength: number, feather: number, start: number, end: number, weight: number, control: number, ui: Ui,
+ *   enabled: boolean}} Region  one that is not enabled is as if it had not been drawn
  * @typedef {{version: 1, width: number, height: number, regions: Region[], overlap: "average" | "priority",
  *   edges: "soft" | "paper", suffix: string, background: {concept: string, ui: Ui}}} Doc
  * @typedef {[key: string, values?: Record<string, string | number>]} Note
@@ -110,6 +111,7 @@ export function makeRegion(doc, shape, extra = {}) {
     end: 1,
     weight: 1,
     control: 1,
+    enabled: true,
     ...extra,
     id: `r${number}`,
     name,
@@ -141,8 +143,13 @@ export function renameRegion(doc, id, wanted) {
  * @param {Doc} doc @param {string} id @param {number} by @returns {Doc}
  */
 export function reorderRegion(doc, id, by) {
+  return moveRegion(doc, id, doc.regions.findIndex((region) => region.id === id) + by);
+}
+
+/** @param {Doc} doc @param {string} id @param {number} place from 0, the lowest @returns {Doc} */
+export function moveRegion(doc, id, place) {
   const from = doc.regions.findIndex((region) => region.id === id);
-  const to = clamp(from + by, 0, doc.regions.length - 1);
+  const to = clamp(place, 0, doc.regions.length - 1);
   if (from < 0 || from === to) return doc;
   const regions = doc.regions.slice();
   regions.splice(to, 0, ...regions.splice(from, 1));
@@ -166,6 +173,7 @@ export function writeDoc(doc) {
     weight: round6(region.weight),
     control: round6(region.control),
     ui: sortedUi(region.ui),
+    enabled: region.enabled,
   }));
   return JSON.stringify({
     version: VERSION,

@@ -141,6 +141,8 @@ function readRegion(raw, doc, notes) {
     if (isNumber(value) && value >= low && value <= high) region[/** @type {"weight"} */ (field)] = value;
     else notes.push(["note.field", { field: `${name}: ${field}` }]);
   }
+  if (typeof raw.enabled === "boolean") region.enabled = raw.enabled;
+  else if (raw.enabled !== undefined) notes.push(["note.field", { field: `${name}: enabled` }]);
   if (round6(region.start) >= round6(region.end)) {
     notes.push(["note.field", { field: `${name}: start, end` }]);
     region.start = 0;

@@ -150,7 +150,7 @@ export function draw(context, editor, scene) {
   const { regions } = editor.doc;
   const before = editor.history.present.doc.regions;
   for (const region of regions)
-    if (!region.ui.hidden) drawFill(context, region, scene, editor.doc, before.includes(region));
+    if (!region.ui.hidden && region.enabled) drawFill(context, region, scene, editor.doc, before.includes(region));
   if (scene.figures.overlap) drawOverlap(context, scene);
   context.restore();
   context.strokeStyle = theme.line;
@@ -268,10 +268,12 @@ function drawOutline(context, region, scene, editor) {
     region.ui.locked ? [2, 3] : region.shape.type === "mask" || region.shape.type === "input" ? [6, 4] : [],
   );
   const blamed = editor.blamed?.id === region.id;
+  context.globalAlpha = region.enabled || chosen || blamed ? 1 : 0.4;
   context.strokeStyle = blamed ? BLAMED : chosen ? theme.accent : color;
   context.lineWidth = blamed ? 3 : chosen ? 2 : 1.5;
   context.stroke();
   context.setLineDash([]);
+  context.globalAlpha = 1;
 }
 
 /**
@@ -291,6 +293,7 @@ function drawLabel(context, region, { rect: r }, number) {
   const boxed = region.shape.type === "rect" || region.shape.type === "input";
   const x = boxed ? r.x + left * r.width + 4 : r.x + ((left + right) / 2) * r.width - (18 + width) / 2;
   const y = boxed ? r.y + top * r.height + 4 : r.y + ((top + bottom) / 2) * r.height - 9;
+  context.globalAlpha = region.enabled ? 1 : 0.4;
   context.fillStyle = color;
   context.fillRect(x, y, 18, 17);
   context.fillStyle = "rgba(12, 12, 16, 0.82)";
@@ -301,6 +304,7 @@ function drawLabel(context, region, { rect: r }, number) {
   context.textAlign = "left";
   context.fillStyle = "#f4f4f6";
   if (width) context.fillText(shown, x + 22, y + 9);
+  context.globalAlpha = 1;
 }
 
 /** @param {CanvasRenderingContext2D} context @param {string} text @param {number} room */

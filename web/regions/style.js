@@ -44,7 +44,13 @@ export const STYLE = `
 .mos-row:has(> [aria-current="true"]) { border-color: var(--mos-accent); background: color-mix(in srgb, var(--mos-accent) 15%, transparent); }
 .mos-row.mos-blamed { border-color: #ff4d4d; }
 .mos-pick { display: flex; flex: 1; align-items: center; gap: 7px; min-width: 0; height: 24px; padding: 0 2px; border: 0; background: none; color: inherit; font: inherit; text-align: start; cursor: pointer; }
-.mos-pick span:nth-child(2) { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: 1; }
+.mos-name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: 1; }
+.mos-editor .mos-row > input[type="checkbox"] { width: 14px; flex: none; accent-color: var(--mos-accent); }
+.mos-pick .mos-number { cursor: grab; touch-action: none; }
+.mos-dragged { opacity: 0.5; }
+.mos-before { box-shadow: 0 -2px var(--mos-accent); }
+.mos-after { box-shadow: 0 2px var(--mos-accent); }
+.mos-thumb { flex: none; width: 20px; height: 20px; border-radius: 4px; background: var(--mos-field) center / cover no-repeat; }
 .mos-number { display: inline-grid; place-items: center; min-width: 18px; height: 17px; border-radius: 3px; color: #101014; font-weight: 600; font-size: 11px; }
 .mos-share { color: var(--mos-muted); font-variant-numeric: tabular-nums; }
 .mos-dim { opacity: 0.5; }

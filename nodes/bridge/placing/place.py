@@ -69,6 +69,9 @@ def place(
     """
     check_pair(model, clip)
     cast, whole, notes = (), [], [] if notes is None else notes
+    off = []
+    if placed is not None:
+        off, placed = [f"region {note}" for note in placed.off_notes()], placed.enabled()
     if concepts:
         notes += check_fit(model, clip, concepts)
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
@@ -98,7 +101,7 @@ def place(
             texts = {} if carries(clip.patcher, cast[number].concept) else texts
             clips[number] = apply_deltas(None, clip, texts, cast[number].strength_of_text)[1] if texts else clip
     notes += note_texts(texts_as_written(prompt, negative, placed), vocabulary)
-    notes += note_regions(placed) if placed is not None else []
+    notes += (note_regions(placed) if placed is not None else []) + off
     if not vocabulary.entries:
         notes.append("CLIP knows no concept here: the prompts are read as plain text.")
     for note in notes:

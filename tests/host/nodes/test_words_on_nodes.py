@@ -241,4 +241,4 @@ def test_regions_say_their_shares_overlaps_and_what_claims_nothing():
     assert run(left, right, overlap="priority")[1].endswith("share 25% of the canvas: right has it")
     lines = run(left, box("empty", 0.5, 0.5), box("off", 0.5, 0.25, prompt="c", strength=0))
     assert lines[0].startswith("WARNING: 'empty' has no prompt and no concept: it claims nothing")
-    assert lines[1].endswith("the background has 50%") and lines[2] == "off has strength 0: it is switched off"
+    assert lines[1].endswith("the background has 50%") and lines[2] == "off has strength 0: its text counts nowhere"

@@ -145,6 +145,19 @@ def test_a_region_that_says_nothing_takes_no_token_of_what_it_lies_over(base):
     assert "'r1' has no prompt and no concept: it claims nothing" in said and "'r2' has" in said and "'r0'" not in said
 
 
+def test_a_region_that_is_off_is_as_if_it_were_not_drawn(base):
+    """Nothing of it counts: neither words, nor negative, nor concept, known or not; the node says that it is off."""
+    case, prompts = Case("sd15", base.model), (base.model, base.clip, "two animals", "bad")
+    dog = {"prompt": "a dog"}
+    off = {"prompt": "zoe <lora:x:9>", "negative": "hat", "concept": "nobody", "enabled": False, "name": "gone"}
+    shown = MixOfShowPlace.execute(*prompts, regions(dog, off))
+    assert torch.equal(case.sample(*shown.result), case.sample(*MixOfShowPlace.execute(*prompts, regions(dog)).result))
+    (said,) = shown.ui.as_dict()["text"]
+    assert "region 'gone' is switched off" in said and "WARNING" not in said
+    alone = MixOfShowPlace.execute(*prompts, regions(off)).result
+    assert torch.equal(case.sample(*alone), case.sample(*MixOfShowPlace.execute(*prompts).result)), "stock again"
+
+
 def test_background_concept(base, knowing):
     placed = regions({"prompt": "a dog"}, background={"concept": "tom"})
     _, positive, _ = MixOfShowPlace.one(base.model, knowing, "a lake", "", placed).result

@@ -12,6 +12,7 @@ from mos_pack.mixofshow_core.regional.coverage import (
     level_sizes,
     measure_coverage,
 )
+from mos_pack.mixofshow_core.regional.describe import describe_regions
 from mos_pack.mixofshow_core.regional.pick import pick_region
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
@@ -110,6 +111,26 @@ class TestCoverage:
         assert control_weights(placed, (4, 8)).unique().tolist() == [1]
         whole = draw(rect(width=0.5, name="man"))
         assert whole.claiming() is whole, "nothing to empty: nothing is copied"
+
+    def test_a_region_that_is_off_is_as_if_it_were_not_there(self):
+        off = rect(name="off", negative="hat", enabled=False)
+        placed = draw(rect(width=0.5, name="man"), off, {"shape": {"type": "input", "index": 0}, "enabled": False})
+        assert [int(mask.max()) for mask in placed.masks] == [255, 0, 0], "nor is the mask asked for that is not wired"
+        assert not any(placed.claiming(negative=True).masks[1:].flatten())
+        assert [region.name for region in placed.enabled().regions.regions] == ["man"]
+        (level,) = measure_coverage(placed, [(4, 8)])
+        assert [share.owned for share in level.shares] == [16, 0, 0]
+        assert "'off' is switched off" in describe_coverage(placed, (level,))
+        assert control_weights(draw(rect(control=0, enabled=False)), (4, 8)).unique().tolist() == [1]
+        assert describe_regions(placed) == [
+            "1 region on 128 x 64: man 50%; the background has 50%",
+            "'off' is switched off",
+            "'r2' is switched off",
+        ]
+        with pytest.raises(MixOfShowError, match="'off' is switched off. Switch it on"):
+            pick_region(placed, "off")
+        everything = draw(rect(width=0.5, name="man"))
+        assert everything.enabled() is everything
 
     def test_a_concept_alone_is_a_claim(self):
         assert draw(rect(prompt="", concept="mara")).regions.regions[0].claims

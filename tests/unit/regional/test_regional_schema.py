@@ -46,6 +46,7 @@ def test_everything_survives_a_round_trip():
             weight=2,
             control=0,
             ui={"color": "#fff", "locked": True},
+            enabled=n != 2,
         )
         for n, shape in enumerate(shapes)
     ]
@@ -108,7 +109,7 @@ def test_defaults():
         (document(region(strength=1.5)), "strength is 1.5"),
         (document(region(feather=-1)), "feather is -1"),
         (document(region(start=0.5, end=0.5)), "start must come first"),
-        (document(region(weight=0)), "strength 0"),
+        (document(region(weight=0)), '"enabled": false to switch'),
         (document(region(prompt="x" * 4001)), "4001 characters"),
         (document(region(prompt=None)), "prompt is None"),
         (document(region(ui={"a": {}})), "ui holds"),
