@@ -8,7 +8,7 @@ from ..mixofshow_core.names import fold
 from ..mixofshow_core.regional.describe import describe_regions
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
-from ..mixofshow_core.regional.schema import InputMask, parse_regions
+from ..mixofshow_core.regional.schema import MAX_REGIONS, InputMask, parse_regions
 from .bridge.host.show import warnings_first
 from .types import CONCEPTS, PLACE, REGIONS, alone, drawn_text, every, found_by
 
@@ -87,14 +87,13 @@ class MixOfShowRegions(io.ComfyNode):
         if not len(shown):
             shown = shown.new_zeros(1, height, width)
         seen = _for_the_editor(placed, concepts, backdrop, planes)
-        seen |= {"text": [warnings_first(describe_regions(placed))]}
+        seen |= {"text": [warnings_first([*describe_regions(placed), *_note_masks(placed, planes)])]}
         return io.NodeOutput(placed, shown, draw_preview(placed, backdrop), width, height, ui=seen)
 
 
 def _for_the_editor(placed, concepts, backdrop, masks) -> dict:
     """What the editor can only know after a run: the size, the names of the concepts, the backdrop, the masks."""
     names = [entry.name for use in concepts or () for entry in use.concept.entries]
-    used = [r.shape.index for r in placed.regions.regions if isinstance(r.shape, InputMask)]
     seen = {
         "mixofshow_run": [
             {"size": {"width": placed.regions.width, "height": placed.regions.height}, "concepts": names}
@@ -104,12 +103,22 @@ def _for_the_editor(placed, concepts, backdrop, masks) -> dict:
     }
     if backdrop is not None:
         seen["mixofshow_backdrop"] = _save_temporary(backdrop[:1, ..., :3])
-    if used:
-        for mask in masks[: max(used) + 1]:
-            cover = mask[None, ..., None].clamp(0, 1)
-            white = torch.ones_like(cover).expand(*cover.shape[:3], 3)
-            seen["mixofshow_masks"] += _save_temporary(torch.cat([white, cover], -1))
+    for mask in masks[:MAX_REGIONS]:
+        cover = mask[None, ..., None].clamp(0, 1)
+        white = torch.ones_like(cover).expand(*cover.shape[:3], 3)
+        seen["mixofshow_masks"] += _save_temporary(torch.cat([white, cover], -1))
     return seen
+
+
+def _note_masks(placed, masks) -> list[str]:
+    """Of masks that no region uses; the editor keeps the number of one that it made a shape of in `ui`."""
+    spec = placed.regions.regions
+    used = {r.shape.index if isinstance(r.shape, InputMask) else r.ui.get("mask") for r in spec}
+    free = [index for index in range(len(masks)) if index not in used]
+    if not free:
+        return []
+    what = f"{len(free)} of {len(masks)} incoming masks"
+    return [f"WARNING: {what} are used by no region: the editor's button makes shapes of them. Or disconnect `masks`."]
 
 
 def _save_temporary(images: torch.Tensor) -> list[dict]:

@@ -3,51 +3,23 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { mountCast } from "./cast/view.js";
+import { factsOf, tellFacts, watchFacts } from "./facts.js";
 import { book } from "./sources.js";
 import { makeTextWidget, texts } from "./widget.js";
 
 const MIN = { width: 460, height: 260 };
-/** @type {Map<string, import("./cast/view.js").Facts | null>} */
-const known = new Map();
-const listeners = new Set();
+/** How many casts stand in the graph. */
+let casts = 0;
 /** @type {string[]} */
 let files = [];
 let asked = false;
-let frame = 0;
-
-/** Answers come one by one, for two hundred files of a list: all listeners look once a frame. */
-function tell() {
-  frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    listeners.forEach((listener) => listener());
-  });
-}
-
-/** What the server knows of a file; asked once, and again after `forget`. @param {string} file */
-function factsOf(file) {
-  if (!known.has(file)) {
-    known.set(file, null);
-    const query = new URLSearchParams({ file });
-    api
-      .fetchApi(`/mixofshow/facts?${query}`)
-      .then((answer) => answer.json())
-      .then((facts) => {
-        const picture = facts.picture ? api.apiURL(`/mixofshow/picture?${query}`) : "";
-        known.set(file, { ...facts, picture });
-        tell();
-      })
-      .catch(() => known.delete(file));
-  }
-  return known.get(file) ?? null;
-}
 
 /** Only where a cast stands: other workflows need no list of files. */
 async function refreshFiles() {
-  asked = listeners.size > 0;
+  asked = casts > 0;
   if (!asked) return;
   files = await (await api.fetchApi("/mixofshow/files")).json();
-  known.clear();
-  tell();
+  tellFacts();
 }
 
 function makeCastWidget(node, inputName, inputData) {
@@ -62,8 +34,9 @@ function makeCastWidget(node, inputName, inputData) {
   });
   const subscribe = (listener) => {
     own.add(listener);
-    listeners.add(listener);
-    return () => (own.delete(listener), listeners.delete(listener));
+    casts += 1;
+    const leave = watchFacts(() => listener());
+    return () => (own.delete(listener), leave(), (casts -= 1));
   };
   const cleanup = mountCast(element, { value, texts, change, facts: factsOf, files: () => files, subscribe });
   onRemove(cleanup);

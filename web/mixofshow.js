@@ -1,8 +1,10 @@
 /** Registers the region editor with ComfyUI: only the files beside this one know ComfyUI. */
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { watchErrors } from "./errors.js";
+import { factsOf, watchFacts } from "./facts.js";
+import { chosenBackdrop, loadPictures, watchPictures } from "./pictures.js";
+import { popOut } from "./popout.js";
 import { chain, snapshot } from "./regions/glue.js";
 import { mount } from "./regions/mount.js";
 import { findConceptNames } from "./regions/upstream.js";
@@ -11,9 +13,6 @@ import { makeTextWidget, texts } from "./widget.js";
 
 const MIN = { width: 780, height: 500 };
 const SIDES = ["width", "height"];
-const picture = async (file) =>
-  createImageBitmap(await (await api.fetchApi(`/view?${new URLSearchParams(file)}`)).blob());
-const pictures = (files) => Promise.all((files ?? []).map(picture));
 
 function makeRegionWidget(node, inputName, inputData) {
   const listeners = new Set();
@@ -37,22 +36,25 @@ function makeRegionWidget(node, inputName, inputData) {
     snapshot(app);
   };
   const concepts = () => {
-    const { names, complete } = findConceptNames(node, (file) => book.namesIn(file));
-    return { names: complete ? names : [...new Set([...names, ...lastRun.concepts])], complete };
+    const { names, complete, files } = findConceptNames(node, (file) => book.namesIn(file));
+    const pictures = Object.fromEntries(Object.entries(files).map(([name, file]) => [name, factsOf(file)?.picture]));
+    return { names: complete ? names : [...new Set([...names, ...lastRun.concepts])], complete, pictures };
   };
   const subscribe = (listener) => listeners.add(listener) && (() => listeners.delete(listener));
-  const cleanup = mount(element, { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe });
-  const stops = [cleanup, watchNames(publishSize), watchErrors(node, publish)];
+  const under = watchPictures(node, element, publish);
+  const host = { value, texts, size: size(), sizeIsFixed, change, resize, concepts, subscribe, popOut };
+  const cleanup = mount(element, { ...host, backdrop: () => chosenBackdrop(node), chooseBackdrop: under.choose });
+  const stops = [cleanup, watchNames(publishSize), watchFacts(publishSize), watchErrors(node, publish), under.stop];
   onRemove(() => stops.forEach((stop) => stop()));
-  for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, publishSize);
+  for (const event of ["onConfigure", "onConnectionsChange"]) chain(node, event, () => (publishSize(), under.look()));
   chain(node, "onExecuted", async (output) => {
     const run = output?.mixofshow_run?.[0];
     if (!run) return;
     lastRun = run;
-    const [[backdrop = null], masks] = await Promise.all(
-      [output.mixofshow_backdrop, output.mixofshow_masks].map(pictures),
+    const [[wired = null], masks] = await Promise.all(
+      [output.mixofshow_backdrop, output.mixofshow_masks].map(loadPictures),
     );
-    publish({ size: size(), backdrop, masks });
+    publish({ size: size(), pictures: { wired }, masks });
   });
   const watchSides = () => SIDES.filter(side).forEach((name) => chain(side(name), "callback", publishSize));
   Promise.resolve().then(watchSides).then(publishSize); // width and height are made after this widget

@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { forgetFacts } from "./facts.js";
 import { NameBook } from "./names.js";
 import { chain } from "./regions/glue.js";
 import { SAYING, SOURCES } from "./regions/upstream.js";
@@ -17,6 +18,8 @@ export function watchNames(look) {
   return () => book.listeners.delete(look);
 }
 
+const forget = () => (book.forget(), forgetFacts());
+
 app.registerExtension({
   name: "MixOfShow.Sources",
   nodeCreated(/** @type {any} */ node) {
@@ -24,6 +27,6 @@ app.registerExtension({
     for (const widget of node.widgets ?? [])
       if (SAYING.includes(widget.name)) chain(widget, "callback", () => book.tell());
   },
-  setup: () => api.addEventListener("execution_success", () => book.forget()), // it may have trained one
-  refreshComboInNodes: () => book.forget(),
+  setup: () => api.addEventListener("execution_success", forget), // it may have trained one
+  refreshComboInNodes: forget,
 });

@@ -30,7 +30,9 @@ def describe_regions(placed: RegionMap) -> list[str]:
     free = 1 - float(masks[active].amax(0).mean()) if active else 1.0
     lines = [f"{count} on {spec.width} x {spec.height}: {shares}; the background has {free:.0%}"]
     lines += off + [f"WARNING: {note}" for note in placed.idle_notes()]
-    lines += [f"{region.name} has strength 0: its text counts nowhere" for region in spec.regions if region.strength == 0]
+    lines += [
+        f"{region.name} has strength 0: its text counts nowhere" for region in spec.regions if region.strength == 0
+    ]
     for a, b in combinations(active, 2):
         shared = float(masks[a].minimum(masks[b]).mean())
         if shared >= LEAST:

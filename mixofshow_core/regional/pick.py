@@ -39,8 +39,8 @@ def pick_region(placed: RegionMap, name: str) -> tuple[RegionMap, Tensor]:
     spec = placed.regions
     if not spec.regions[number].enabled:
         raise MixOfShowError(
-            f"Pick Region: region {spec.regions[number].name!r} is switched off. Switch it on in the editor of Regions, or "
-            "bypass its detail pass as well."
+            f"Pick Region: region {spec.regions[number].name!r} is switched off. Switch it on in the editor of "
+            "Regions, or bypass its detail pass as well."
         )
     whole: Region = replace(spec.regions[number], shape=WHOLE, strength=1.0, feather=0.0, start=0.0, end=1.0)
     mask = placed.masks[number][None].float() / 255

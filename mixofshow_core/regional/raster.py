@@ -80,14 +80,9 @@ def make_map(regions: RegionSet, masks: Sequence[Tensor] = ()) -> RegionMap:
 def rasterize(regions: RegionSet, masks: Sequence[Tensor] = ()) -> Tensor:
     """All regions as uint8 [R, height, width]; ``masks`` are the float masks that `input` shapes refer to.
 
-    The mask of a region that is switched off is empty. Raises MixOfShowError for one that covers no pixel, and for masks that are missing, unused or unusable.
+    The mask of a region that is switched off is empty. Raises MixOfShowError for one that covers no pixel, and for
+    masks that are missing or unusable.
     """
-    used = {region.shape.index for region in regions.regions if isinstance(region.shape, InputMask)}
-    if len(masks) and not used:
-        raise MixOfShowError(
-            f"`masks` brings {len(masks)} masks, but no region uses one; "
-            'give a region the shape {"type": "input", "index": 0} or disconnect `masks`.'
-        )
     planes = []
     for region in regions.regions:
         if not region.enabled:

@@ -167,7 +167,7 @@ class Region:
     ``strength`` is the share (0..1) of the region's text against the background text; ``weight`` is its share
     against other regions where they overlap; ``feather`` is the width of the soft edge as a fraction of the shorter
     side; ``start`` and ``end`` are fractions of the sampling schedule; ``control`` is its weight for control images;
-    ``ui`` belongs to the editor and means nothing here; what is not ``enabled`` is as if it had not been drawn.
+    ``ui`` belongs to the editor and changes no picture; what is not ``enabled`` is as if it had not been drawn.
     """
 
     id: str

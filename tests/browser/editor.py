@@ -107,7 +107,7 @@ class EditorPage:
     @property
     def root(self):
         """The editor on the screen; the host keeps those of closed subgraphs in the page, hidden."""
-        return self.page.locator(".mos-editor:visible")
+        return self.page.locator(".mos-editor:not(.mos-cast):visible")
 
     def canvas(self) -> dict:
         """Where the drawn canvas lies on the screen, in CSS pixels: the largest of its proportions with the padding."""

@@ -4,10 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from mos_tests.browser.editor import RENDERERS, EditorPage
-from PIL import Image
-from safetensors.torch import save_file
 
 FIND = "(window.app.rootGraph ?? window.app.graph).nodes.find(node => node.type === 'MixOfShowCast')"
 GRAPH = {
@@ -15,26 +12,6 @@ GRAPH = {
     "2": {"class_type": "MixOfShowInspect", "inputs": {"file": "(the connected concepts)", "concepts": ["1", 0]}},
     "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
 }
-
-
-@pytest.fixture(scope="session")
-def loras(server):
-    """Two community LoRAs as people have them: spaces in the name, a picture and Civitai's facts beside one."""
-    folder = server.base / "models" / "loras" / "people"
-    folder.mkdir(parents=True, exist_ok=True)
-    for n, name in enumerate(("Alice (v1)", "bob")):
-        prefix = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q"
-        save_file(
-            {
-                f"{prefix}.lora_up.weight": torch.ones(64, 2) * (n + 1),
-                f"{prefix}.lora_down.weight": torch.ones(2, 64),
-                f"{prefix}.alpha": torch.tensor(2.0),
-            },
-            str(folder / f"{name}.safetensors"),
-        )
-    Image.new("RGB", (16, 16), "red").save(folder / "Alice (v1).preview.png")
-    (folder / "Alice (v1).civitai.info").write_text(json.dumps({"trainedWords": ["blue haired girl"]}))
-    return folder
 
 
 @pytest.fixture(scope="session", params=RENDERERS)

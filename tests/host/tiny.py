@@ -7,6 +7,7 @@ Layer counts are the real ones (16 and 70 cross-attention layers); widths are sm
 towers have their real widths (768, 1280), which costs about 150 MB and 400 MB.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> 
 
 
 async def comfy_entrypoint():
-    """Lets the server load this file as a node pack with one node."""
+    """Lets the server load this file as a node pack with two nodes."""
     from comfy_api.latest import ComfyExtension, io
 
     class MosTestTinyBase(io.ComfyNode):
@@ -184,8 +185,30 @@ async def comfy_entrypoint():
             base.model.model.native_size = 64  # graphs train and calibrate at this size
             return io.NodeOutput(base.model, base.clip, base.vae)
 
+    class MosTestPainter(io.ComfyNode):
+        """Shows a red preview while it works, and makes a green picture."""
+
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(
+                node_id="MosTestPainter",
+                category="tests",
+                inputs=[io.AnyType.Input("after"), io.Float.Input("seconds", default=1.0)],
+                outputs=[io.Image.Output()],
+            )
+
+        @classmethod
+        def execute(cls, after, seconds: float) -> io.NodeOutput:
+            import comfy.utils
+            from PIL import Image
+
+            preview = ("JPEG", Image.new("RGB", (64, 48), "red"), 64)
+            comfy.utils.ProgressBar(2).update_absolute(1, 2, preview)
+            time.sleep(seconds)
+            return io.NodeOutput(torch.tensor([0.0, 0.8, 0.0]).expand(1, 48, 64, 3))
+
     class Extension(ComfyExtension):
         async def get_node_list(self):
-            return [MosTestTinyBase]
+            return [MosTestTinyBase, MosTestPainter]
 
     return Extension()

@@ -70,9 +70,13 @@ test("the names of a cast reach the regions: of rows that are on, as typed or as
   const graph = { links: new Map([[1, { origin_id: 7, origin_slot: 0 }]]), getNodeById: () => source };
   const node = { graph, inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link: 1 }] };
   const known = (/** @type {string} */ file) => ({ a: ["anna"], b: ["ben"] })[file] ?? null;
-  assert.deepEqual(findConceptNames(node, known), { names: ["anna", "bo"], complete: true });
+  assert.deepEqual(findConceptNames(node, known), {
+    names: ["anna", "bo"],
+    complete: true,
+    files: { anna: "a", bo: "b" },
+  });
   assert.deepEqual(
     findConceptNames(node, () => null),
-    { names: [], complete: false },
+    { names: [], complete: false, files: { bo: "b" } },
   );
 });

@@ -179,7 +179,10 @@ const regions = (link) => ({
   type: "MixOfShowRegions",
   inputs: [{ name: "concepts", type: "MIXOFSHOW_CONCEPTS", link }],
 });
-const find = (/** @type {any} */ node) => findConceptNames(node, namesIn);
+const find = (/** @type {any} */ node) => {
+  const { names, complete } = findConceptNames(node, namesIn);
+  return { names, complete };
+};
 
 test("names are found along chains, reroutes and bypassed nodes", () => {
   const nodes = {

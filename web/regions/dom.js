@@ -44,6 +44,7 @@ const ICONS = {
   trash: "M4 6h12M8 6V3h4v3M6 6l1 11h6l1-11M9 9v5M11 9v5",
   up: "M10 16V4M5 9l5-5 5 5",
   down: "M10 4v12M5 11l5 5 5-5",
+  large: "M3 8V3h5M12 3h5v5M17 12v5h-5M8 17H3v-5M7 7l6 6M13 7l-6 6",
   warn: "M10 3l8 14H2zM10 8v4M10 14.5v.1",
 };
 

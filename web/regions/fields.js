@@ -4,7 +4,6 @@ import { el, labelled, setField } from "./dom.js";
 import { LIMITS, PATTERNS, renameRegion } from "./model.js";
 import { cornersField, placeField, slider } from "./numbers.js";
 import { BACKGROUND } from "./state.js";
-import { makePaintable } from "./tools.js";
 import { textButton } from "./toolbar.js";
 
 /**
@@ -61,10 +60,10 @@ function conceptField(editor, context, change) {
   };
 }
 
-const fold = (/** @type {string} */ text) => text.normalize("NFKC").toLowerCase();
+export const fold = (/** @type {string} */ text) => text.normalize("NFKC").toLowerCase();
 
 /** As the server compares: without case and width and without < >. @param {string} a @param {string} b */
-const sameName = (a, b) => fold(a) === fold(b).replace(/^[<>]+|[<>]+$/g, "");
+export const sameName = (a, b) => fold(a) === fold(b).replace(/^[<>]+|[<>]+$/g, "");
 
 /** Whether no concept can have this name. @param {string} value @param {import("./panel.js").Concepts} known */
 export const isUnknown = (value, known) =>
@@ -100,7 +99,12 @@ export function makeRegionFields(editor, context) {
     rows: 3,
     maxLength: LIMITS.text,
     placeholder: t("prompt.hint"),
-    oninput: (/** @type {Event} */ event) => type(event, { prompt: prompt.value }, "prompt"),
+    oninput: (/** @type {Event} */ event) => {
+      type(event, { prompt: prompt.value }, "prompt");
+      context.complete.show(prompt, context.concepts());
+    },
+    onkeydown: context.complete.key,
+    onblur: context.complete.close,
     onchange: settle,
   });
   const negative = el("textarea", {
@@ -127,7 +131,7 @@ export function makeRegionFields(editor, context) {
     if (region) editor.edit(region.id, { ui: { ...region.ui, ...change } }, field && `${field} ${region.id}`);
   };
   const corners = cornersField(editor, t("corners"));
-  const paintable = textButton(t("paintable"), () => editor.region && makePaintable(editor, editor.region), "brush");
+  const paintable = textButton(t("paintable"), () => context.paintable(), "brush");
   const [strength, feather, ...rest] = sliders;
   const places = el(
     "div",
@@ -172,7 +176,8 @@ export function makeRegionFields(editor, context) {
       for (const entry of [...sliders, ...place]) entry.update(region);
       places.hidden = region.shape.type === "input";
       corners.update(region);
-      paintable.hidden = region.shape.type === "mask" || region.shape.type === "input" || Boolean(region.ui.locked);
+      const fixed = region.shape.type === "input" ? !context.adoptable(region) : region.shape.type === "mask";
+      paintable.hidden = fixed || Boolean(region.ui.locked);
       setField(color, String(region.ui.color));
       setField(pattern, String(region.ui.pattern));
     },

@@ -1,15 +1,18 @@
 /** Puts the editor into an element. Knows nothing of ComfyUI: everything it needs comes through `ctx`. */
 
+import { adoptMasks, adoptSelected, waitingMasks } from "./adopt.js";
+import { makeCompleter } from "./complete.js";
 import { el } from "./dom.js";
 import { measure } from "./measure.js";
 import { LIMITS, byteLength } from "./model.js";
 import { makePanel } from "./panel.js";
 import { importText, makeStage } from "./stage.js";
 import { Editor } from "./state.js";
+import { makeStrip } from "./strip.js";
 import { STYLE } from "./style.js";
 import { translator } from "./texts.js";
 import { makeToolbar } from "./toolbar.js";
-import { addRegion } from "./tools.js";
+import { addRegion, makePaintable } from "./tools.js";
 
 /**
  * What the editor needs from its host.
@@ -22,7 +25,12 @@ import { addRegion } from "./tools.js";
  * @property {() => import("./panel.js").Concepts} [concepts]
  * @property {Record<string, string>} [texts] translations
  * @property {(listener: (news: News) => void) => () => void} [subscribe]
- * @typedef {{value?: string, size?: {width: number, height: number}, backdrop?: CanvasImageSource | null,
+ * @property {() => import("./strip.js").Backdrop} [backdrop] what lies under the regions
+ * @property {(kind: import("./strip.js").Backdrop) => void} [chooseBackdrop] it is to be remembered
+ * @property {(root: HTMLElement, back: () => void) => () => void} [popOut] shows `root` large until it is called, or
+ *   calls `back`
+ * @typedef {{wired?: CanvasImageSource | null, result?: CanvasImageSource | null}} Pictures
+ * @typedef {{value?: string, size?: {width: number, height: number}, pictures?: Pictures,
  *   masks?: ImageBitmap[], blame?: string}} News  `blame` is the text of an error, empty when there is none
  */
 
@@ -30,15 +38,19 @@ import { addRegion } from "./tools.js";
 export function mount(host, ctx) {
   const translate = translator(ctx.texts);
   const editor = new Editor(ctx.value, ctx.size, { changed: ctx.change });
-  /** @type {CanvasImageSource | null} */
-  let backdrop = null;
+  /** @type {Pictures} */
+  const pictures = {};
+  const chosen = ctx.backdrop ?? (() => /** @type {const} */ ("wired"));
+  const backdrop = () => pictures[/** @type {"wired"} */ (chosen())] ?? null;
+  const concepts = ctx.concepts ?? (() => ({ names: [], complete: false }));
   /** @type {Map<number, ImageBitmap>} */
   const masks = new Map();
+  const root = el("div", { className: "mos-editor", role: "group", "aria-label": translate("editor") });
   let figures = measure(editor.doc);
   /** @type {unknown} */
   let measured = editor.doc;
 
-  const stage = makeStage(editor, { translate, figures: () => figures, backdrop: () => backdrop, masks: () => masks });
+  const stage = makeStage(editor, { translate, figures: () => figures, backdrop, masks: () => masks });
   const toolbar = makeToolbar(editor, {
     translate,
     zoom: stage.zoom,
@@ -53,7 +65,47 @@ export function mount(host, ctx) {
       addRegion(editor, { type: "input", index }, { name: translate("input.label", { index }) });
     },
   });
-  const panel = makePanel(editor, { translate, concepts: ctx.concepts ?? (() => ({ names: [], complete: false })) });
+  const complete = makeCompleter(root, translate);
+  const panel = makePanel(editor, {
+    translate,
+    concepts,
+    complete,
+    adoptable: ({ shape }) => shape.type === "input" && masks.has(shape.index),
+    paintable: () =>
+      editor.region?.shape.type === "input"
+        ? adoptSelected(editor, masks)
+        : editor.region && makePaintable(editor, editor.region),
+  });
+  /** @type {(() => void) | null} */
+  let bringBack = null;
+  const popIn = () => {
+    bringBack?.();
+    bringBack = null;
+    stage.focus();
+    schedule();
+  };
+  const strip = makeStrip(editor, {
+    translate,
+    concepts,
+    focus: stage.focus,
+    pointOf: stage.pointOf,
+    waiting: () => waitingMasks(editor, masks).length,
+    adopt: () => adoptMasks(editor, masks, (index) => ({ name: translate("input.label", { index }) })),
+    backdrop: chosen,
+    chooseBackdrop(kind) {
+      ctx.chooseBackdrop?.(kind);
+      schedule();
+    },
+    isOut: () => bringBack !== null,
+    popOut:
+      ctx.popOut &&
+      (() => {
+        if (bringBack) return popIn();
+        bringBack = ctx.popOut?.(root, popIn) ?? null;
+        stage.focus();
+        schedule();
+      }),
+  });
   const notes = el("div", { className: "mos-notes", role: "alert", hidden: true });
   const fill = el("i");
   const figuresText = el("span");
@@ -65,15 +117,15 @@ export function mount(host, ctx) {
     el("span", { className: "mos-meter", "aria-hidden": "true" }, [fill]),
     bytes,
   ]);
-  const root = el("div", { className: "mos-editor", role: "group", "aria-label": translate("editor") }, [
+  root.append(
     el("style", { textContent: STYLE }),
     el("div", { className: "mos-frame" }, [
-      el("div", {}, [toolbar.bar, notes]),
+      el("div", {}, [toolbar.bar, strip.root, notes]),
       el("div", { className: "mos-main" }, [stage.root, panel.panel]),
       foot,
     ]),
     toolbar.sheet,
-  ]);
+  );
 
   let frame = 0;
   let notesShown = "";
@@ -85,6 +137,7 @@ export function mount(host, ctx) {
     }
     stage.draw();
     toolbar.update();
+    strip.update();
     panel.update(figures);
     const percent = (/** @type {number} */ part) => Math.round(part * 100);
     fill.style.width = `${percent(figures.covered)}%`;
@@ -124,6 +177,7 @@ export function mount(host, ctx) {
   for (const name of ["keydown", "keyup"]) {
     root.addEventListener(name, (event) => {
       const { key, ctrlKey, metaKey } = /** @type {KeyboardEvent} */ (event);
+      if (bringBack && name === "keydown" && key === "Escape" && !event.defaultPrevented) popIn();
       if (!((ctrlKey || metaKey) && ["Enter", "s", "o"].includes(key))) event.stopPropagation();
     });
   }
@@ -138,7 +192,7 @@ export function mount(host, ctx) {
     if (news.value !== undefined && news.value !== editor.value) editor.load(news.value);
     if (news.size) editor.resize(news.size);
     if (news.blame !== undefined) editor.blame(news.blame);
-    if (news.backdrop !== undefined) backdrop = news.backdrop;
+    Object.assign(pictures, news.pictures);
     if (news.masks) {
       masks.clear();
       news.masks.forEach((mask, index) => masks.set(index, mask));
@@ -148,6 +202,7 @@ export function mount(host, ctx) {
   schedule();
   return () => {
     unsubscribe?.();
+    bringBack?.();
     observer.disconnect();
     editor.listeners.clear();
     if (frame) cancelAnimationFrame(frame);

@@ -11,7 +11,10 @@ import { addRegion } from "./tools.js";
  * @typedef {import("./state.js").Editor} Editor
  * @typedef {{names: string[], complete: boolean, pictures?: Record<string, string>}} Concepts  `complete` = no other
  *   name can be right; `pictures` are addresses, by name
- * @typedef {{translate: import("./texts.js").Translate, concepts: () => Concepts}} PanelContext
+ * @typedef {{translate: import("./texts.js").Translate, concepts: () => Concepts,
+ *   complete: ReturnType<typeof import("./complete.js").makeCompleter>,
+ *   adoptable: (region: import("./model.js").Region) => boolean, paintable: () => void}} PanelContext
+ *   `adoptable`: whether the mask of an incoming one is known
  */
 
 /** The middle third of the canvas, for regions made without a pointer. */

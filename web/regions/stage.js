@@ -219,6 +219,12 @@ export function makeStage(editor, context) {
 
   return {
     root,
+    /** Where on the canvas, null outside the frame. @param {PointerEvent} event */
+    pointOf(event) {
+      const [at, r, { width, height }] = [local(event), rect(), frame()];
+      if (at.x < 0 || at.y < 0 || at.x > width || at.y > height) return null;
+      return { x: (at.x - r.x) / r.width, y: (at.y - r.y) / r.height };
+    },
     focus: () => proxy.focus({ preventScroll: true }),
     zoom,
     draw() {

@@ -12,6 +12,16 @@ export const STYLE = `
 @container (min-width: 620px) { .mos-main { grid-template: minmax(0, 1fr) / minmax(0, 1fr) 264px; }
   .mos-panel { border-top: 0 !important; border-inline-start: 1px solid var(--mos-line); } }
 .mos-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 6px; padding: 5px 6px; border-bottom: 1px solid var(--mos-line); }
+.mos-strip { display: flex; align-items: center; gap: 6px; padding: 4px 6px; border-bottom: 1px solid var(--mos-line); }
+.mos-strip select { width: auto; flex: none; max-width: 130px; }
+.mos-strip .mos-text-button { flex: none; display: flex; align-items: center; gap: 4px; }
+.mos-chips { display: flex; gap: 4px; min-width: 0; overflow-x: auto; scrollbar-width: thin; }
+.mos-chip { display: flex; flex: none; align-items: center; gap: 5px; height: 26px; padding: 0 8px 0 4px; border: 2px solid; border-radius: 13px; background: var(--mos-field);
+  color: inherit; font: inherit; cursor: grab; touch-action: none; }
+.mos-names { position: absolute; z-index: 4; pointer-events: auto; list-style: none; margin: 0; padding: 3px; max-height: 210px; overflow: auto; background: var(--mos-panel, var(--comfy-menu-bg, #25252a));
+  color: var(--input-text, #dddddd); border: 1px solid var(--mos-accent, #3b9cf0); border-radius: 6px; box-shadow: 0 8px 28px rgb(0 0 0 / 45%); font: 12px/1.35 system-ui, sans-serif; }
+.mos-names li { display: flex; align-items: center; gap: 6px; padding: 3px 6px; border-radius: 4px; cursor: pointer; }
+.mos-names li[aria-selected="true"] { background: color-mix(in srgb, #3b9cf0 28%, transparent); }
 .mos-group { display: flex; align-items: center; gap: 2px; }
 .mos-space { flex: 1; }
 .mos-button { display: inline-grid; place-items: center; min-width: 28px; height: 28px; padding: 0 5px; border: 1px solid transparent; border-radius: 6px;
@@ -50,7 +60,7 @@ export const STYLE = `
 .mos-dragged { opacity: 0.5; }
 .mos-before { box-shadow: 0 -2px var(--mos-accent); }
 .mos-after { box-shadow: 0 2px var(--mos-accent); }
-.mos-thumb { flex: none; width: 20px; height: 20px; border-radius: 4px; background: var(--mos-field) center / cover no-repeat; }
+.mos-thumb { flex: none; width: 20px; height: 20px; border-radius: 4px; background: center / cover no-repeat; }
 .mos-number { display: inline-grid; place-items: center; min-width: 18px; height: 17px; border-radius: 3px; color: #101014; font-weight: 600; font-size: 11px; }
 .mos-share { color: var(--mos-muted); font-variant-numeric: tabular-nums; }
 .mos-dim { opacity: 0.5; }

@@ -278,7 +278,7 @@ function gridOf(editor, shape) {
 /** Turns any drawn shape into a brushed one. @param {Editor} editor @param {Region} region */
 export function makePaintable(editor, region) {
   const grid = gridOf(editor, region.shape);
-  if (region.shape.type !== "input" && !isEmpty(grid)) editor.edit(region.id, { shape: encodeRuns(grid) });
+  if (!isEmpty(grid)) editor.edit(region.id, { shape: encodeRuns(grid) });
 }
 
 /**

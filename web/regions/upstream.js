@@ -3,7 +3,10 @@
  * chosen there. Reads the graph, changes nothing.
  */
 
-/** @typedef {{names: string[], complete: boolean}} Found not complete when a name is known only after a run */
+/**
+ * @typedef {{names: string[], complete: boolean, files: Record<string, string>}} Found  not complete when a name is
+ *   known only after a run; `files` by name, where it is known
+ */
 
 /**
  * The little of ComfyUI's graph that is read here.
@@ -16,11 +19,12 @@
  *   getNodeById: (id: number | string) => Node | null | undefined, outputs?: {linkIds?: number[]}[]}} Graph
  * @typedef {{name?: unknown, file?: unknown}} Row
  * @typedef {(file: string) => string[] | null} NamesIn null where it is not known
- * @typedef {{namesIn: NamesIn, names: string[], complete: boolean, sources: number}} Search
+ * @typedef {{namesIn: NamesIn, names: string[], complete: boolean, sources: number,
+ *   files: Record<string, string>, carriers: ReadonlySet<string>}} Search
  */
 
 const SUBGRAPH_INPUT = -10;
-const CARRIERS = new Set(["MIXOFSHOW_CONCEPTS", "MIXOFSHOW_DATASET"]);
+export const CARRIERS = new Set(["MIXOFSHOW_CONCEPTS", "MIXOFSHOW_DATASET"]);
 /** Nodes that bring a concept, and what on them says its name. */
 export const SOURCES = new Set(["MixOfShowLoadConcept", "MixOfShowCast", "MixOfShowDataset"]);
 export const SAYING = Object.freeze(["name", "file", "cast"]);
@@ -30,20 +34,24 @@ const MUTED = 2;
 /** @param {{link?: number | null} | undefined} slot */
 const isWired = (slot) => slot?.link !== null && slot?.link !== undefined;
 
-/** @param {Node} node @param {NamesIn} namesIn @param {string} [input] @returns {Found} */
-export function findConceptNames(node, namesIn, input = "concepts") {
+/**
+ * @param {Node} node @param {NamesIn} namesIn @param {string} [input] @param {ReadonlySet<string>} [carriers] types of
+ * wires that bring concepts along @returns {Found}
+ */
+export function findConceptNames(node, namesIn, input = "concepts", carriers = CARRIERS) {
   /** @type {Search} */
-  const search = { namesIn, names: [], complete: true, sources: 0 };
+  const search = { namesIn, names: [], complete: true, sources: 0, files: {}, carriers };
   const slot = node.inputs?.find((entry) => entry.name === input);
   if (slot && isWired(slot)) follow(node.graph, slot.link, search, new Set());
-  return { names: [...new Set(search.names)], complete: search.complete && search.sources > 0 };
+  const { complete, sources, files } = search;
+  return { names: [...new Set(search.names)], complete: complete && sources > 0, files };
 }
 
 /**
- * What this node calls its concepts: as typed, else as the file says.
- * @param {Node} node @param {NamesIn} namesIn @returns {string[] | null}
+ * What this node calls its concepts: as typed, else as the file says. Notes the files.
+ * @param {Node} node @param {Search} search @returns {string[] | null}
  */
-function namesOn(node, namesIn) {
+function namesOn(node, { namesIn, files }) {
   const [name, file, cast] = SAYING.map((wanted) => {
     if (isWired(node.inputs?.find((slot) => slot.widget?.name === wanted))) return null;
     return node.widgets?.find((widget) => widget.name === wanted)?.value;
@@ -51,8 +59,11 @@ function namesOn(node, namesIn) {
   /** @type {Row[] | null} */
   const rows = cast === undefined ? [{ name, file }] : rowsOf(cast);
   const found = rows?.map((row) => {
-    if (typeof row?.name === "string" && row.name.trim()) return [row.name.trim()];
-    return typeof row?.file === "string" && row?.name !== null ? namesIn(row.file) : null;
+    const file = typeof row?.file === "string" ? row.file : null;
+    const typed = typeof row?.name === "string" && row.name.trim();
+    const names = typed ? [typed] : file !== null && row.name !== null ? namesIn(file) : null;
+    if (file) for (const found of names ?? []) files[found] = file;
+    return names;
   });
   return found?.every((names) => names !== null) ? found.flatMap((names) => names ?? []) : null;
 }
@@ -92,14 +103,14 @@ function follow(graph, linkId, search, seen) {
     return;
   }
   if (SOURCES.has(origin.comfyClass ?? origin.type ?? "") && origin.mode !== BYPASSED) {
-    const names = namesOn(origin, search.namesIn);
+    const names = namesOn(origin, search);
     search.sources += 1;
     search.names.push(...(names ?? []));
     search.complete &&= names !== null;
   }
   const passesAll = origin.type === "Reroute" || origin.mode === BYPASSED;
   for (const slot of origin.inputs ?? []) {
-    if (passesAll || CARRIERS.has(String(slot.type))) follow(graph, slot.link, search, seen);
+    if (passesAll || search.carriers.has(String(slot.type))) follow(graph, slot.link, search, seen);
   }
 }
 
@@ -126,9 +137,9 @@ function placesOf(graph) {
 /**
  * Whether what `node` gives may have reached the node with this id ("5", or "3:7" inside a subgraph): true where the
  * wires leave this graph, because nothing here can tell.
- * @param {Node} node @param {string} id
+ * @param {Node} node @param {string} id @param {number} [output] of `node`, if it must be this one
  */
-export function leadsTo(node, id) {
+export function leadsTo(node, id, output) {
   const { graph } = node;
   const key = id.split(":").at(-1) ?? "";
   const start = graph?.getNodeById(Number(key)) ?? graph?.getNodeById(key);
@@ -140,7 +151,7 @@ export function leadsTo(node, id) {
       const link = isWired(slot) ? linkOf(graph, Number(slot.link)) : undefined;
       if (link && Number(link.origin_id) === SUBGRAPH_INPUT) return true;
       const origin = link && graph.getNodeById(link.origin_id);
-      if (origin) seen.add(origin);
+      if (origin && (origin !== node || output === undefined || link?.origin_slot === output)) seen.add(origin);
     }
   }
   return false;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.community import thumbnail_bytes, thumbnail_of
 from ....mixofshow_core.formats.native import read_metadata
 from ....mixofshow_core.formats.peek import names_in_file
 from ....mixofshow_core.formats.side_files import picture_of, side_facts
@@ -51,13 +52,14 @@ async def answer_facts(request):
         )
 
     def look() -> dict:
-        names, facts = names_in_file(path), side_facts(path, read_metadata(path))
+        metadata = read_metadata(path)
+        names, facts = names_in_file(path), side_facts(path, metadata)
         return {
             "names": None if names is None else list(names),
             "trigger": facts.trigger,
             "source": facts.source,
             "suggestions": list(facts.suggestions),
-            "picture": facts.picture is not None,
+            "picture": facts.picture is not None or bool(thumbnail_of(metadata)),
             "missing": False,
         }
 
@@ -72,11 +74,16 @@ async def answer_files(_):
 
 
 async def answer_picture(request):
-    """The preview beside the file in `?file=`; nothing else is ever sent."""
+    """The preview beside the file in `?file=`, or the one in its header; nothing else is ever sent."""
     from aiohttp import web
 
     try:
-        picture = picture_of(resolve_concept_file(request.query.get("file", "")))
+        path = resolve_concept_file(request.query.get("file", ""))
     except MixOfShowError:
-        picture = None
-    return web.Response(status=404) if picture is None else web.FileResponse(picture)
+        return web.Response(status=404)
+    if (beside := picture_of(path)) is not None:
+        return web.FileResponse(beside)
+    metadata = await asyncio.to_thread(read_metadata, path)
+    kind = thumbnail_of(metadata).partition(";")[0].removeprefix("data:")
+    data = thumbnail_bytes(metadata)
+    return web.Response(body=data, content_type=kind) if data else web.Response(status=404)

@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+import torch
 from mos_pack.mixofshow_core.formats.native import write_concept
 from mos_pack.nodes.bridge.host import progress, show
 from mos_tests.host.builders import make_concept
@@ -242,3 +243,23 @@ def test_regions_say_their_shares_overlaps_and_what_claims_nothing():
     lines = run(left, box("empty", 0.5, 0.5), box("off", 0.5, 0.25, prompt="c", strength=0))
     assert lines[0].startswith("WARNING: 'empty' has no prompt and no concept: it claims nothing")
     assert lines[1].endswith("the background has 50%") and lines[2] == "off has strength 0: its text counts nowhere"
+
+
+def test_regions_say_which_incoming_masks_nobody_uses():
+    """They were an error once, which made a mask that had been adopted in the editor one that had to be unplugged."""
+    import json
+
+    from mos_pack.nodes.regions import MixOfShowRegions
+
+    def run(*shapes):
+        regions = [{"id": f"r{n}", "prompt": "a", **entry} for n, entry in enumerate(shapes)]
+        masks = [torch.ones(2, 64, 128)]
+        shown = MixOfShowRegions.execute([json.dumps({"version": 1, "regions": regions})], [128], [64], masks=masks)
+        return shown.ui["text"][0].splitlines()[0], len(shown.ui["mixofshow_masks"])
+
+    drawn = {"shape": {"type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}}
+    said, sent = run(drawn)
+    assert said.startswith("WARNING: 2 of 2 incoming masks are used by no region: the editor's button") and sent == 2
+    assert run({"shape": {"type": "input", "index": 1}})[0].startswith("WARNING: 1 of 2")
+    said, _ = run({"shape": {"type": "input", "index": 1}}, drawn | {"ui": {"mask": 0}})
+    assert said.startswith("2 regions on"), "what the editor made a shape of is used"

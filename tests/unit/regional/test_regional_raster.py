@@ -148,11 +148,9 @@ class TestInputMasks:
         with pytest.raises(MixOfShowError, match=message):
             rasterize(spec(self.shape), [mask])
 
-    def test_missing_and_unused(self):
+    def test_missing(self):
         with pytest.raises(MixOfShowError, match="uses input mask 0, but `masks` brings 0"):
             rasterize(spec(self.shape))
-        with pytest.raises(MixOfShowError, match="no region uses one"):
-            rasterize(spec(rect(0, 0, 1, 1)), [torch.ones(64, 64)])
 
 
 def test_preview_shows_regions_over_the_backdrop():
