@@ -152,11 +152,8 @@ def test_names_are_completed_in_prompts_of_regions_and_of_place(mouse):
     )
     mouse.run_js(SHOW_PLACE)
     mouse.page.wait_for_timeout(400)
-    typed = (
-        mouse.page.locator(".lg-node:has-text('Place') textarea, textarea[placeholder=prompt]")
-        .locator("visible=true")
-        .first
-    )
+    classic, nodes2 = "textarea[placeholder=prompt]:visible", "[data-node-id='6'] textarea"
+    typed = mouse.page.locator(classic if mouse.renderer == "classic" else nodes2).first
     typed.click()
     mouse.page.keyboard.type("two people, bo")
     mouse.page.locator(".mos-names [role=option]:visible").wait_for()
