@@ -116,9 +116,15 @@ def _scoped(entry: ConceptEntry, *words: Word) -> str:
 class _EmbeddingRows:
     """What the host's tokenizer expects of an embedding: a 2-d shape and rows to take, each row a token."""
 
-    def __init__(self, embeddings: Sequence[LayeredEmbedding], encoder: str):
+    def __init__(self, embeddings: Sequence[LayeredEmbedding], encoder: str, concept: str):
         self.tokens = [
-            {"type": "embedding", "data": e.mean(encoder), "rows": e.rows[encoder], "index": e.index}
+            {
+                "type": "embedding",
+                "data": e.mean(encoder),
+                "rows": e.rows[encoder],
+                "index": e.index,
+                "concept": concept,
+            }
             for e in embeddings
         ]
         self.shape = (len(self.tokens), self.tokens[0]["data"].shape[0])
@@ -142,15 +148,15 @@ class _ConceptTokenizer:
         embeddings = self.vocabulary.embeddings(embedding_name.split()[0])
         if not embeddings:
             return answer
+        name = self.vocabulary.owner(embedding_name.split()[0])
         for embedding in embeddings:
             if self.encoder not in embedding.rows:
-                name = self.vocabulary.owner(embedding_name.split()[0])
                 raise MixOfShowError(
                     f"Concept {name!r} has learned words for {' and '.join(embedding.rows)} only, and CLIP reads texts "
                     f"with {self.encoder} as well: it was made for another family. Connect the MODEL and CLIP of that "
                     "family, or take a concept that was made for this one."
                 )
-        return (_EmbeddingRows(embeddings, self.encoder), *answer[1:])
+        return (_EmbeddingRows(embeddings, self.encoder, name), *answer[1:])
 
 
 def vocabulary_of(clip) -> Vocabulary:

@@ -19,10 +19,13 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.regional import attention as regional
+from ....mixofshow_core.regional.finding import resized, winner
 from ....mixofshow_core.regional.gating import Gates, concept_gates, gate_ranks
 from ....mixofshow_core.regional.raster import RegionMap
 from ..host.show import leave_words, show_on_node
+from .finding import Places
 from .routing import Routes, SharedDown
+from .words import NOBODY
 
 log = logging.getLogger("mixofshow")
 
@@ -37,7 +40,8 @@ class Payload:
     (None: the length only). ``layers``: [L, T, C], one context per cross-attention layer
     for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
     ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
-    wrong while sampling; None outside the host's executor.
+    wrong while sampling; None outside the host's executor. ``words`` [T]: whose each token of the plain text is, where
+    concepts are read word by word; ``chosen`` [K, 2, T]: the words by which they are looked for, of a positive.
     """
 
     tokens: int
@@ -47,6 +51,8 @@ class Payload:
     routes: Routes | None = None
     text: Tensor | None = None
     node: str | None = None
+    words: Tensor | None = None
+    chosen: Tensor | None = None
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0
@@ -65,7 +71,8 @@ class Sampling:
 
     ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
     ``changes``, ``whole``, ``made``, ``routed``: what arrivals.py found out about conditionings, and made of them.
-    ``nodes``: the nodes whose payloads are sampled; what goes wrong is said there.
+    ``nodes``: the nodes whose payloads are sampled; what goes wrong is said there. ``places``: of concepts that are
+    looked for, by id of their Routes. ``latent`` is [pictures, rows, columns] of this call of the model.
     """
 
     room: int = 0
@@ -79,6 +86,14 @@ class Sampling:
     routed: dict = field(default_factory=dict)
     factors: dict = field(default_factory=dict)
     said: list = field(default_factory=list)
+    places: dict = field(default_factory=dict)
+    latent: tuple[int, int, int] | None = None
+
+    def places_of(self, routes: Routes) -> Places:
+        """What is known of the concepts that these Routes look for."""
+        if id(routes) not in self.places:
+            self.places[id(routes)] = Places(routes.search), routes  # kept, so that its id stays its own
+        return self.places[id(routes)][0]
 
     def warn(self, text: str) -> None:
         """Once per run: in the log, and below what was said before on the node that samples."""
@@ -196,16 +211,37 @@ class Batch:
                 rows = [row for row, found in enumerate(self.ids) if found == number]
                 empty = gates.new_zeros(len(rows), 0, gates.shape[1])
                 weights = empty if payload.placed is None else self.weights(rows, size)
-                gates[rows] = concept_gates(weights, routes.owners, routes.background, routes.count)
+                own = concept_gates(weights, routes.owners, routes.background, routes.count)
+                if routes.search is not None:
+                    free = (1 - weights.sum(1)).clamp(min=0)[..., None]
+                    own[..., list(routes.search.concepts)] += self.found(routes, payload, rows, size) * free
+                gates[rows] = own
             self.kept[key] = Gates(gates)
         return self.kept[key]
 
-    def text_gates(self, routes: Routes) -> Gates:
-        """Gates [B, 1, K] for the base text of every row: the background's concept, if there is one."""
-        key = ("text", id(routes))
+    def found(self, routes: Routes, payload: Payload, rows: list[int], size: tuple[int, int]) -> Tensor:
+        """Gates [rows, N, K] of the concepts that are looked for, of which one at most is open at a token."""
+        start = len(payload.texts)
+        maps = self.masks[rows, start : start + len(routes.search.concepts)]
+        return winner(resized(maps, size)).flatten(2).transpose(1, 2)
+
+    def whole(self, size: tuple[int, int]) -> bool:
+        """Whether this call works on whole pictures, not on tiles of them: every payload has a row per picture."""
+        pictures, *latent = self.sampling.latent or (0, 0, 0)
+        return tuple(latent) == size and all(self.ids.count(number) == pictures for number in set(self.ids))
+
+    def text_gates(self, routes: Routes, length: int) -> Gates | None:
+        """Gates [B, 1 or length, K] for the base text of every row: each word's concept, else the background's."""
+        key = ("text", id(routes), length)
         if key not in self.kept:
-            rows = [bool(number) and self.payloads[number - 1].routes is routes for number in self.ids]
-            self.kept[key] = routes.one_hot([routes.background if mine else None for mine in rows])
+            own = [self.payloads[number - 1] if number else None for number in self.ids]
+            own = [payload if payload is not None and payload.routes is routes else None for payload in own]
+            if any(payload is not None and payload.words is not None for payload in own):
+                self.kept[key] = _word_gates(routes, own, length)
+            elif routes.background is not None:
+                self.kept[key] = routes.one_hot([payload and routes.background for payload in own])
+            else:
+                self.kept[key] = None
         return self.kept[key]
 
     def ranks(self, routes: Routes, shared: SharedDown, x: Tensor, gates: Gates) -> Tensor:
@@ -226,7 +262,7 @@ class Batch:
             return self.focus.get(id(routes))
         if x.shape[0] == len(self.ids):
             if reads_text:
-                return None if routes.background is None else self.text_gates(routes)
+                return self.text_gates(routes, x.shape[1])
             size = tuple(x.shape[-2:]) if x.dim() == 4 else self.here
             if size is not None and (x.dim() == 4 or size[0] * size[1] == x.shape[1]):
                 return self.gates(routes, size)
@@ -251,6 +287,16 @@ class Batch:
             yield
         finally:
             self.focus = before
+
+
+def _word_gates(routes: Routes, payloads: Sequence[Payload | None], length: int) -> Gates:
+    """Gates [B, length, K] of one-hot rows, a text repeated to `length` as the host repeats it."""
+    gates = torch.zeros(len(payloads), length, routes.count)
+    for row, payload in enumerate(payloads):
+        if payload is not None and payload.words is not None:
+            owners = [None if owner == NOBODY else owner for owner in payload.words.tolist()]
+            gates[row] = regional.repeat_tokens(routes.one_hot(owners).values[:, 0], length)
+    return Gates(gates)
 
 
 def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):

@@ -112,8 +112,9 @@ def _region_attention(batch: Batch, reading: PendingAttention, plan, rows: list[
 
 def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
     """What the base text alone gives at the covered tokens, computed as the host does."""
-    layer = reading.layer
-    with batch.focused({id(routes): batch.text_gates(routes).rows(rows) for routes in batch.routes()}):
+    layer, length = reading.layer, reading.context.shape[1]
+    gates = {id(routes): batch.text_gates(routes, length) for routes in batch.routes()}
+    with batch.focused({key: found.rows(rows) for key, found in gates.items() if found is not None}):
         keys, values = layer.keys(reading.context[rows]), layer.values(reading.value[rows])
     return _attend(reading)(query, keys, values)
 

@@ -59,8 +59,8 @@ def note_regions(placed: RegionMap) -> list[str]:
     return [*thin, *(f"WARNING: Region {note}" for note in placed.idle_notes())]
 
 
-def note_routes(cast: Sequence[ConceptUse], owners, background, placed: RegionMap | None) -> list[str]:
-    """A line per routed concept: where it acts, or that nothing calls it."""
+def note_routes(cast: Sequence[ConceptUse], owners, background, found, placed: RegionMap | None) -> list[str]:
+    """A line per routed concept: where it acts, or that nothing calls it. found: those whose places are looked for."""
     notes = []
     for number, use in enumerate(cast):
         where = (
@@ -73,10 +73,12 @@ def note_routes(cast: Sequence[ConceptUse], owners, background, placed: RegionMa
             ]
         )
         where += [WHOLE if placed is None else "the background"] if background == number else []
+        where += ["where its words are found"] if number in found else []
         if where:
             notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
         else:
-            notes.append(f"WARNING: no region names concept {use.label!r}; it is not used.")
+            caller = "the prompt does not name" if placed is None else "no region names"
+            notes.append(f"WARNING: {caller} concept {use.label!r}; it is not used.")
     return notes
 
 

@@ -6,12 +6,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+from torch import Tensor
+
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import TEXT_PREFIX
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.names import fold
+from ....mixofshow_core.regional.finding import picker
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.tags import Tags
 from ..host.applied import apply_once, carries
@@ -21,7 +25,9 @@ from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
 from .notes import is_called, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
+from .readings import make_search
 from .routing import Routes, make_routes
+from .words import NOBODY, owners_of_tokens, read_by_words
 from .wrappers import patch_model, with_payload
 
 log = logging.getLogger("mixofshow")
@@ -41,16 +47,28 @@ class PlacedPrompts:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's."""
+    """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's.
+
+    ``by_words``: the concepts whose words in the base's text are read as their own, if they are read word by word.
+    """
 
     clips: dict[int | None, object]
     layers: int
+    by_words: Sequence[ConceptUse] = ()
     done: dict = field(default_factory=dict)
 
     def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
         if (text, owner) not in self.done:
             self.done[text, owner] = encode_layered(self.clips[owner], text, self.layers, where)
         return self.done[text, owner]
+
+    def base(self, text: str, where: str, owner: int | None) -> tuple[LayeredText, Tensor | None]:
+        """The text of the whole picture, and whose each of its tokens is where it is read word by word."""
+        if not self.by_words:
+            return self(text, where, owner), None
+        owners = owners_of_tokens(self.clips[None], text, self.by_words)
+        owners = torch.tensor([found if found in self.clips else NOBODY for found in owners.tolist()])
+        return read_by_words(lambda number: self(text, where, number), owners), owners
 
 
 def place(
@@ -91,12 +109,16 @@ def place(
     apart = {entry.id for use in (*cast, *whole) for entry in use.concept.entries}
     others = [entry for entry in vocabulary.entries if entry.id not in apart]
     notes += note_names(others, positives.base, positives.regions, placed)
-    routes, clips = None, {None: clip}
+    routes, clips, by_words = None, {None: clip}, ()
     if cast:
-        owners, background = find_owners(cast, positives, placed, vocabulary)
-        notes += note_routes(cast, owners, background, placed)
-        routes = make_routes(model, cast, owners, background, notes)
-        for number in {*owners, background} - {None}:
+        owners, background, open_ones = find_owners(cast, positives, placed, vocabulary)
+        notes += note_routes(cast, owners, background, open_ones, placed)
+        used = {*owners, background, *open_ones} - {None}
+        by_words = cast if open_ones else ()
+        if used:
+            search = make_search(model, cast, open_ones, notes)
+            routes = make_routes(model, cast, owners, background, notes, search)
+        for number in used:
             texts = {name: d for name, d in cast[number].concept.deltas.items() if name.startswith(TEXT_PREFIX)}
             texts = {} if carries(clip.patcher, cast[number].concept) else texts
             clips[number] = apply_deltas(None, clip, texts, cast[number].strength_of_text)[1] if texts else clip
@@ -107,11 +129,11 @@ def place(
     for note in notes:
         if note.startswith(WARNING):
             log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
-    encode = Encoder(clips, len(cross_attention_layers(net_of(model))))
+    encode = Encoder(clips, len(cross_attention_layers(net_of(model))), by_words)
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
-        _conditioning(encode, positives, for_positive, routes, "prompt"),
-        _conditioning(encode, negatives, for_negative, routes, "negative prompt"),
+        _conditioning(encode, positives, for_positive, routes, "prompt", looks=True),
+        _conditioning(encode, negatives, for_negative, routes, "negative prompt", looks=False),
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
@@ -138,8 +160,11 @@ def _describe_carried(clip, use: ConceptUse, routed: bool) -> str:
     return f"{use.label}: part of MODEL already (from Fuse, Place or a LoRA loader), so it is not applied again"
 
 
-def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | None, routes: Routes | None, what: str):
-    base = encode(prompts.base, what, routes.background if routes else None)
+def _conditioning(
+    encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | None, routes: Routes | None, what: str, looks: bool
+):
+    """looks: whether concepts without a region are looked for in how this text is attended to."""
+    base, words = encode.base(prompts.base, what, routes.background if routes else None)
     texts, regions = (), None
     if placed is not None and (prompts.regional or routes):
         regions = placed
@@ -151,31 +176,28 @@ def _conditioning(encode: Encoder, prompts: PlacedPrompts, placed: RegionMap | N
         texts = tuple(text.context if text.layers is None else text.layers for text in found)
     payload = None
     if texts or base.layers is not None or routes:
-        payload = Payload(base.context.shape[1], base.layers, texts, regions, routes, node=node_here())
+        chosen = picker(words.tolist(), routes.search.concepts) if looks and routes and routes.search else None
+        payload = Payload(
+            base.context.shape[1], base.layers, texts, regions, routes, node=node_here(), words=words, chosen=chosen
+        )
     return with_payload(base.context, base.extras, payload), payload
 
 
 def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):
-    """(concept number per region, concept number of the background or None) for routing.
+    """(concept number per region, that of the background or None, those whose places are to be found) for routing.
 
     A region belongs to the concept that its text names; it may name the background's concept as well. The background
-    belongs to the concept that `background` names, else to the one that only Place's prompt names; without regions, to
-    the only concept there is.
+    belongs to the concept that `background` names, else to the one that only Place's prompt names. Where the prompt
+    names several that have no region, they are told apart by their words and their places are found.
     """
-    if placed is None:
-        if len(cast) > 1:
-            raise MixOfShowError(
-                f"Place: {len(cast)} unfused concepts arrive without regions. Connect Regions, or fuse the concepts."
-            )
-        return (), 0
-    scene = placed.regions.background.concept
+    scene = "" if placed is None else placed.regions.background.concept
     background = None
     if scene.strip():
         entry = find_entry(scene, "the background", vocabulary)
         holds = (any(fold(known.name) == fold(entry.name) for known in use.concept.entries) for use in cast)
         background = next((number for number, found in enumerate(holds) if found), None)
     owners = []
-    for region, text in zip(placed.regions.regions, prompts.regions, strict=True):
+    for region, text in zip(() if placed is None else placed.regions.regions, prompts.regions, strict=True):
         own = text if region.prompt.strip() or region.concept.strip() else ""
         named = [number for number, use in enumerate(cast) if is_called(own, use.concept.entries)]
         if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
@@ -187,19 +209,14 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
                 "there, or fuse them."
             )
         owners.append(named[0] if named else None)
-    if background is None and not scene.strip():
-        left = [
-            number
-            for number, use in enumerate(cast)
-            if number not in owners and is_called(prompts.base, use.concept.entries)
-        ]
-        if len(left) > 1:
-            raise MixOfShowError(
-                f"Place: the prompt names {len(left)} unfused concepts that no region names "
-                f"({', '.join(cast[number].label for number in left)}). Draw a region for each, or fuse them."
-            )
-        background = left[0] if left else None
-    return tuple(owners), background
+    left = [
+        number
+        for number, use in enumerate(cast)
+        if number not in owners and number != background and is_called(prompts.base, use.concept.entries)
+    ]
+    if len(left) == 1 and background is None and not scene.strip():
+        return tuple(owners), left[0], ()
+    return tuple(owners), background, tuple(left) if len(left) > 1 else ()
 
 
 def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:

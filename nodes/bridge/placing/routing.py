@@ -33,6 +33,7 @@ from ....mixofshow_core.regional.gating import (
     stack_norms,
 )
 from ..host.model import net_of
+from .finding import Search
 
 log = logging.getLogger("mixofshow")
 
@@ -52,7 +53,7 @@ class Routes:
     """Which concept acts where: factors by UNet path, the concept of each region, and the background's.
 
     ``norms``: the changes of norms, by UNet path. ``shared``: layers whose `down` is part of a joined one, and empty in
-    their own factors; see `share_downs`.
+    their own factors; see `share_downs`. ``search``: the concepts whose places are looked for, if any.
     """
 
     factors: dict[str, Factors]
@@ -61,6 +62,7 @@ class Routes:
     count: int
     norms: dict[str, NormShifts] = field(default_factory=dict)
     shared: dict[str, SharedDown] = field(default_factory=dict)
+    search: Search | None = None
 
     def one_hot(self, owners: Sequence[int | None]) -> Gates:
         """Gates [len(owners), 1, K] for whole texts: a region's text is read with its concept at full weight."""
@@ -72,7 +74,12 @@ class Routes:
 
 
 def make_routes(
-    model, uses: Sequence[ConceptUse], owners: Sequence[int | None], background: int | None, notes: list[str]
+    model,
+    uses: Sequence[ConceptUse],
+    owners: Sequence[int | None],
+    background: int | None,
+    notes: list[str],
+    search: Search | None = None,
 ) -> Routes:
     """Stack the uses' UNet changes, which fit MODEL (`check_fit`).
 
@@ -101,7 +108,7 @@ def make_routes(
             )
             log.warning("Place: %s", notes[-1])
     factors, shared = share_downs(stack_factors(layers))
-    return Routes(factors, tuple(owners), background, len(uses), stack_norms(norms), shared)
+    return Routes(factors, tuple(owners), background, len(uses), stack_norms(norms), shared, search)
 
 
 def share_downs(factors: dict[str, Factors]) -> tuple[dict[str, Factors], dict[str, SharedDown]]:

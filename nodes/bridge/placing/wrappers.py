@@ -22,6 +22,7 @@ from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
 from .blend import blended
+from .finding import looked_at
 from .routing import routed
 
 log = logging.getLogger("mixofshow")
@@ -139,7 +140,8 @@ def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **
     table = list({id(payload): payload for group in payloads for payload in group if payload is not None}.values())
     if len(table) > MAX_PAYLOADS:
         raise MixOfShowError(f"{len(table)} regional conditionings meet in one sampling; at most {MAX_PAYLOADS} can.")
-    slots = max((len(payload.texts) for payload in table), default=0)
+    slots = max((len(payload.texts) + _looked_for(payload) for payload in table), default=0)
+    sampling.latent = len(x_in), *x_in.shape[-2:]
     maps = {id(p): _make_map(n, p, slots, x_in, timestep, model, sampling) for n, p in enumerate(table, 1)}
     maps[id(None)] = torch.zeros(1, 1 + slots, *x_in.shape[-2:], device=x_in.device)
     options[KEY] = sampling, tuple(table)
@@ -147,7 +149,17 @@ def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **
         None if group is None else [_with_map(cond, maps[id(p)]) for cond, p in zip(group, own, strict=True)]
         for group, own in zip(conds, payloads, strict=True)
     ]
-    return executor(model, mapped, x_in, timestep, {**model_options, "transformer_options": options}, *args, **kwargs)
+    options = {**model_options, "transformer_options": options}
+    predicted = executor(model, mapped, x_in, timestep, options, *args, **kwargs)
+    for places, _ in sampling.places.values():
+        places.advance(tuple(x_in.shape[-2:]))
+    return predicted
+
+
+def _looked_for(payload: Payload) -> int:
+    """Of how many concepts the places are looked for."""
+    search = None if payload.routes is None else payload.routes.search
+    return 0 if search is None else len(search.concepts)
 
 
 def _with_map(cond: dict, chosen: Tensor) -> dict:
@@ -159,6 +171,10 @@ def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep,
     height, width = x_in.shape[-2:]
     made = torch.zeros(1, 1 + slots, height, width, device=x_in.device)
     made[:, 0] = number
+    if (count := _looked_for(payload)) > 0:
+        gates = sampling.places_of(payload.routes).open(len(x_in), (height, width), x_in.device)
+        made = made.repeat(len(gates), 1, 1, 1)
+        made[:, 1 + len(payload.texts) :][:, :count] = gates
     if payload.placed is None:
         return made
     spec = payload.placed.regions
@@ -200,6 +216,6 @@ def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, t
         ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
         layers = sampling.layers_of(executor.class_obj)
         batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
-        with routed(executor.class_obj, batch), blended(batch):
+        with routed(executor.class_obj, batch), looked_at(batch, tuple(x.shape[-2:])), blended(batch):
             return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
     return executor(x, timesteps, context, y, control, options, **kwargs)

@@ -1,0 +1,180 @@
+"""Where each concept of a prompt stands, read off cross-attention by a fitted reading.
+
+Letters: B pictures, L layers, H heads of a layer, P places of a grid, T text tokens, K concepts, s the two words that
+are looked at: the first and the last of a concept's (one and the same where it has one). With a_lhs^c(p) the share of
+its attention that place p pays to word s of concept c in head h of layer l:
+
+    f^c(p) = log(1 + a^c(p) / mean over p of a^c)              a feature for every l, h, s
+    g(p) = mean over c of f^c(p)
+    d^c(p) = u . (f^c(p) - g(p))                               who it is
+    z(p) = v . g(p) + b                                        whether anybody is there
+    u = argmin sum (d^c - y^c + mean over c of y^c)^2 + ridge |u|^2
+    (v, b) = argmin sum (z - sum over c of y^c)^2 + ridge |v|^2
+
+over pictures, steps, p and c, where y^c(p) is 1 if the calibration picture was given c by a drawn region, else 0. What
+is fitted knows no concept and no order of them: it is the same for any K. Over the steps of a sampling both are
+averaged (d <- e d + (1 - e) d_now), then, with sigma the logistic function,
+
+    M^c(p) = sigma((z - 1/2) / T)  if c has the largest 3 x 3 mean of softmax over c of (d / T), else 0
+
+so that two people never share a place.
+
+Where to look is learned because layers differ: on the small base A one layer of seven shows places, four are at chance,
+one points the other way. Attention as a map of words: Prompt-to-Prompt (arXiv 2208.01626), DAAM (arXiv 2210.04885).
+The reading is ours; the nearest rival is FreeFuse (arXiv 2510.23515), which chooses layers by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import MixOfShowError
+
+WORDS = 2  # the first and the last of a concept's
+PARTS = 2  # of a weight: for who it is, for whether anybody is there
+MOST_PLACES = 1024  # of a grid; finer attention is pooled
+RIDGE = 0.05  # of the rows
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is fitted. ``weights``: by layer index [H, WORDS, PARTS], u and v; ``offset``: b."""
+
+    weights: Mapping[int, Tensor]
+    offset: float
+
+    def maps(self, layer: int, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What one layer adds to d and z, [B, K + 1, h, w], from its features [B, H, P, K, WORDS] of a grid h x w."""
+        who, whether = self.weights[layer].to(features).unbind(-1)
+        general = features.mean(3)
+        own = torch.einsum("bhpks,hs->bkp", features - general[:, :, :, None], who)
+        anybody = torch.einsum("bhps,hs->bp", general, whether)
+        return torch.cat([own, anybody[:, None]], 1).unflatten(2, grid)
+
+
+def plain_reading(heads: Mapping[int, int]) -> Reading:
+    """For a net that nobody has fitted: the mean of these layers (index -> heads) says who; somebody is everywhere."""
+    share = 1.0 / (WORDS * sum(heads.values()))
+    weights = {layer: torch.zeros(count, WORDS, PARTS) for layer, count in heads.items()}
+    for matrix in weights.values():
+        matrix[..., 0] = share
+    return Reading(weights, 1.0)
+
+
+def mentions(owners: Sequence[int], concept: int) -> list[tuple[int, int]]:
+    """(first, last) token of every run of tokens that belong to a concept."""
+    found, start = [], None
+    for position, owner in enumerate([*owners, None]):
+        if owner == concept and start is None:
+            start = position
+        elif owner != concept and start is not None:
+            found.append((start, position - 1))
+            start = None
+    return found
+
+
+def picker(owners: Sequence[int], concepts: Sequence[int]) -> Tensor:
+    """[K, WORDS, T]: takes from T shares of attention the two words of every concept, averaged over its mentions."""
+    chosen = torch.zeros(len(concepts), WORDS, len(owners))
+    for row, concept in enumerate(concepts):
+        found = mentions(owners, concept)
+        for first, last in found:
+            chosen[row, 0, first] += 1 / len(found)
+            chosen[row, 1, last] += 1 / len(found)
+    return chosen
+
+
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which attention of a layer of this size is looked at: halved until it has few enough places."""
+    rows, columns = size
+    while rows * columns > MOST_PLACES:
+        rows, columns = math.ceil(rows / 2), math.ceil(columns / 2)
+    return rows, columns
+
+
+def attention_features(query: Tensor, keys: Tensor, heads: int, size: tuple[int, int], chosen: Tensor) -> Tensor:
+    """f [B, H, P, K, WORDS] of one layer from its query [B, N, C] and keys [B, T', C]; N = rows x columns of ``size``.
+
+    The host repeats a text to T' = n T tokens; the first T say all. In single precision, whatever the net runs in.
+    """
+    grid = grid_of(size)
+    if grid != size:
+        maps = query.transpose(1, 2).unflatten(2, size)
+        query = F.adaptive_avg_pool2d(maps.float(), grid).flatten(2).transpose(1, 2)
+    query, keys = (part.float().unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, keys))
+    shares = torch.softmax(query @ keys.transpose(2, 3) * query.shape[-1] ** -0.5, -1)
+    chosen = chosen.to(shares)
+    words = shares[..., : chosen.shape[-1]] @ chosen.flatten(0, 1).T
+    words = words / words.mean(2, keepdim=True).clamp(min=1e-12)
+    return torch.log1p(words).unflatten(3, chosen.shape[:2])
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [B, K, h, w] at another size: means of cells where it is smaller, linear between them where it is larger."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if size[0] <= maps.shape[-2] and size[1] <= maps.shape[-1]:
+        return F.interpolate(maps, size=size, mode="area")
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def open_gates(scores: Tensor, temperature: float) -> Tensor:
+    """Gates M [B, K, h, w] of d and z [B, K + 1, h, w]."""
+    who, anybody = scores[:, :-1], scores[:, -1:]
+    shares = F.avg_pool2d(torch.softmax(who / temperature, 1), 3, 1, 1, count_include_pad=False)
+    return winner(shares / shares.sum(1, keepdim=True)) * torch.sigmoid((anybody - 0.5) / temperature)
+
+
+def winner(gates: Tensor) -> Tensor:
+    """[B, K, ...]: the largest of the K has the sum of all, the others nothing."""
+    best = gates.argmax(1, keepdim=True)
+    return torch.zeros_like(gates).scatter_(1, best, gates.sum(1, keepdim=True))
+
+
+class Fit:
+    """Normal equations of both ridge fits; ``heads``: layer index -> heads, in the order in which features come."""
+
+    def __init__(self, heads: Mapping[int, int]) -> None:
+        self.heads = dict(heads)
+        self.width = sum(self.heads.values()) * WORDS
+        self.who, self.anybody = _Squares(self.width), _Squares(self.width + 1)
+
+    def add(self, features: Tensor, truth: Tensor) -> None:
+        """features [P, K, heads of all layers x WORDS] and y [P, K] of one picture at one step."""
+        features, truth = features.double(), truth.double()
+        general = features.mean(1)
+        self.who.add((features - general[:, None]).flatten(0, 1), (truth - truth.mean(1, keepdim=True)).flatten())
+        self.anybody.add(torch.cat([general, torch.ones_like(general[:, :1])], 1), truth.sum(1).clamp(max=1))
+
+    def solve(self, ridge: float = RIDGE) -> Reading:
+        who, anybody = self.who.solve(ridge, self.width), self.anybody.solve(ridge, self.width)
+        parts, weights, start = torch.stack([who, anybody[:-1]], 1), {}, 0
+        for layer, count in self.heads.items():
+            stop = start + count * WORDS
+            weights[layer] = parts[start:stop].view(count, WORDS, PARTS).float()
+            start = stop
+        return Reading(weights, float(anybody[-1]))
+
+
+class _Squares:
+    def __init__(self, width: int) -> None:
+        self.gram, self.moment, self.rows = torch.zeros(width, width).double(), torch.zeros(width).double(), 0
+
+    def add(self, rows: Tensor, wanted: Tensor) -> None:
+        self.gram += rows.T @ rows
+        self.moment += rows.T @ wanted
+        self.rows += len(rows)
+
+    def solve(self, ridge: float, held: int) -> Tensor:
+        """ridge: times the rows, on the first `held` unknowns."""
+        if not self.rows:
+            raise MixOfShowError("A reading of places has no calibration picture to be fitted to.")
+        anchors = torch.zeros(len(self.gram)).double()
+        anchors[:held] = ridge * self.rows
+        return torch.linalg.solve(self.gram + anchors.diag(), self.moment)

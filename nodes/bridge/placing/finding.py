@@ -1,0 +1,107 @@
+"""Where unfused concepts without regions stand: looked for in cross-attention while the host samples.
+
+After every call of the model what its chosen layers attended to becomes scores, which open the concepts' gates from the
+next call on. All of it lives in the Sampling of one run; before the first look the gates are as `FIRST` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ....mixofshow_core.regional.finding import Reading, attention_features, grid_of, open_gates, resized
+
+KEPT = 0.5  # e: how much of the scores of earlier calls stays
+TEMPERATURE = 0.1
+FIRST = 0.0  # gates of all before anything was seen
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Which of a Routes' concepts are looked for, what they are called, and by which reading."""
+
+    concepts: tuple[int, ...]
+    labels: tuple[str, ...]
+    reading: Reading
+
+
+@dataclass(eq=False)
+class Places:
+    """What one sampling has found: ``scores`` [B, K + 1, h, w], a row per picture; ``seen``: by layer, of this call."""
+
+    search: Search
+    scores: Tensor | None = None
+    gates: Tensor | None = None
+    seen: dict[int, list[Tensor]] = field(default_factory=dict)
+    calls: int = 0
+
+    def open(self, pictures: int, size: tuple[int, int], device) -> Tensor:
+        """Gates [B or 1, K, h, w] of the next call."""
+        if self.gates is None or self.gates.shape[0] != pictures:
+            return torch.full((1, len(self.search.concepts), *size), FIRST, device=device)
+        return resized(self.gates, size).to(device)
+
+    def add(self, layer: int, maps: Tensor) -> None:
+        self.seen.setdefault(layer, []).append(maps)
+
+    def advance(self, size: tuple[int, int]) -> bool:
+        """Take in what this call has shown; False where it showed nothing, or not all layers."""
+        seen, self.seen = self.seen, {}
+        if set(seen) != set(self.search.reading.weights):
+            return False
+        now = sum(resized(sum(seen[layer]) / len(seen[layer]), size) for layer in sorted(seen))
+        now[:, -1] += self.search.reading.offset
+        same = self.scores is not None and self.scores.shape == now.shape
+        self.scores = now if not same else KEPT * self.scores + (1 - KEPT) * now
+        self.gates = open_gates(self.scores, TEMPERATURE)
+        self.calls += 1
+        return True
+
+
+@contextmanager
+def looked_at(batch, size: tuple[int, int]) -> Iterator[None]:
+    """Hook the layers of every reading for one call; open it after routing, whose queries and keys it takes.
+
+    size: of the latent that this call works on. Rows of one payload are pictures in their order, as the host lays them.
+    """
+    wanted = [number for number in dict.fromkeys(batch.ids) if number and batch.payloads[number - 1].chosen is not None]
+    with ExitStack() as stack:
+        if wanted and batch.whole(size):
+            layers = {n for number in wanted for n in batch.payloads[number - 1].routes.search.reading.weights}
+            for layer in batch.layers.values():
+                if layer.index in layers:
+                    query: list[Tensor] = []
+                    stack.callback(layer.module.to_q.register_forward_hook(_keep(query)).remove)
+                    stack.callback(layer.module.to_k.register_forward_hook(_look(batch, layer, wanted, query)).remove)
+        yield
+
+
+def _keep(query: list[Tensor]):
+    def keep(module: nn.Module, inputs: tuple, out: Tensor) -> None:
+        query[:] = [out]
+
+    return keep
+
+
+def _look(batch, layer, wanted: list[int], query: list[Tensor]):
+    def look(module: nn.Module, inputs: tuple, out: Tensor) -> None:
+        if not query or batch.reading is None or batch.reading.layer is not layer:
+            return
+        own = query.pop()  # a second projection of this layer is of a region's text
+        size = batch.reading.size
+        if own.shape[:2] != (len(batch.ids), size[0] * size[1]) or len(out) != len(own):
+            return
+        for number in wanted:
+            payload = batch.payloads[number - 1]
+            places = batch.sampling.places_of(payload.routes)
+            if layer.index not in places.search.reading.weights:
+                continue
+            rows = [row for row, found in enumerate(batch.ids) if found == number]
+            features = attention_features(own[rows], out[rows], layer.heads, size, payload.chosen)
+            places.add(layer.index, places.search.reading.maps(layer.index, features, grid_of(size)))
+
+    return look
