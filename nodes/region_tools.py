@@ -1,10 +1,14 @@
-"""MixOfShowPickRegion and MixOfShowCoverage: one region for a detail pass, and who owns what."""
+"""MixOfShowPickRegion, MixOfShowCoverage and MixOfShowFound: one region, who owns what, and who was found where."""
 
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.regional.coverage import describe_coverage, draw_coverage, level_sizes, measure_coverage
 from ..mixofshow_core.regional.pick import pick_region
+from ..mixofshow_core.regional.preview import draw_preview
+from ..mixofshow_core.regional.raster import make_map
+from ..mixofshow_core.regional.schema import dump_regions
 from .bridge.host.images import to_image_batch
+from .bridge.placing.found import found_in
 from .bridge.placing.place import attention_levels
 from .types import PLACE, REGIONS, found_by
 
@@ -74,4 +78,45 @@ class MixOfShowCoverage(io.ComfyNode):
         return io.NodeOutput(images, report, ui=shown)
 
 
-NODES = [MixOfShowPickRegion, MixOfShowCoverage]
+class MixOfShowFound(io.ComfyNode):
+    """Place runs before the sampler, so what was found while sampling needs a node behind it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowFound",
+            display_name="Mix-of-Show Found Places",
+            category=PLACE,
+            **found_by("MixOfShowFound"),
+            description="Shows where concepts without a region were found while sampling, and hands it on as masks "
+            "and as regions to edit.",
+            is_output_node=True,
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From Place: the one that was sampled."),
+                io.Latent.Input("samples", tooltip="From the sampler that used it."),
+                io.Int.Input("picture", default=0, min=0, max=4095, tooltip="Which of a batch, counted from 0."),
+                io.Image.Input("image", optional=True, tooltip="The decoded pictures, to show the places on."),
+            ],
+            outputs=[
+                io.Mask.Output(display_name="masks", tooltip="One mask per concept, in the order of `names`."),
+                io.Image.Output(display_name="preview", tooltip="The places in colour, with the concepts' names."),
+                io.String.Output(
+                    display_name="regions",
+                    tooltip="JSON: the outlines as regions. Wire it into the editor of Regions, or adopt it there.",
+                ),
+                io.String.Output(display_name="names", tooltip="One line per mask."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, positive, samples, picture=0, image=None) -> io.NodeOutput:
+        found = found_in(positive, samples["samples"], picture)
+        masks, regions, lines = found.masks(), dump_regions(found.regions()), found.describe()
+        backdrop = None if image is None else image[min(picture, len(image) - 1)][None]
+        preview = draw_preview(make_map(found.regions()), backdrop)
+        shown = ui.PreviewImage(preview, cls=cls).as_dict() | {"text": ("\n".join(lines),)}
+        names = "\n".join(found.names)
+        return io.NodeOutput(masks, preview, regions, names, ui=shown | {"mixofshow_found": [regions]})
+
+
+NODES = [MixOfShowPickRegion, MixOfShowCoverage, MixOfShowFound]

@@ -82,7 +82,7 @@ def _counts(sampling: Sampling, cond: dict) -> Payload | None:
     if how == ZEROED or (how == CHANGED and mirrored):
         return _only_routes(sampling, payload, text)
     regions = " and its regions keep theirs" if payload.texts else ""
-    if payload.layers is not None or payload.texts:
+    if payload.layers is not None or payload.texts or payload.words is not None:
         what = f"was joined with another text ({text.shape[1]} tokens instead of {payload.tokens})"
         what = what if how == JOINED else "was changed by another node (mixed, scaled or cut)"
         sampling.warn(
@@ -91,7 +91,8 @@ def _counts(sampling: Sampling, cond: dict) -> Payload | None:
         )
     if not payload.texts and payload.routes is None:
         return None
-    return sampling.made.setdefault((id(payload), id(text)), replace(payload, layers=None))
+    plain = replace(payload, layers=None, words=None, chosen=None)
+    return sampling.made.setdefault((id(payload), id(text)), plain)
 
 
 def _only_routes(sampling: Sampling, payload: Payload, text: Tensor) -> Payload | None:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ....mixofshow_core.regional.finding import Reading, attention_features, grid_of, open_gates, resized
+from ....mixofshow_core.regional.outline import LEAST, OPEN
 
+REMEMBERED = 8  # samplings of one conditioning
 KEPT = 0.5  # e: how much of the scores of earlier calls stays
 TEMPERATURE = 0.1
 FIRST = 0.0  # gates of all before anything was seen
@@ -45,6 +47,22 @@ class Places:
             return torch.full((1, len(self.search.concepts), *size), FIRST, device=device)
         return resized(self.gates, size).to(device)
 
+    def describe(self) -> Iterator[str]:
+        """Who was found nowhere, or that nobody could be looked for."""
+        if self.gates is None:
+            yield (
+                "Another node computes cross-attention by itself, or the picture is sampled in tiles: where "
+                f"{', '.join(self.search.labels)} stand could not be found, so only their words act. Remove that "
+                "node, or draw a region for each (Regions)."
+            )
+            return
+        for label, share in zip(self.search.labels, (self.gates >= OPEN).float().mean((0, 2, 3)), strict=True):
+            if share < LEAST:
+                yield (
+                    f"{label} was found in {share:.1%} of the picture, so only the words act. Draw a region for "
+                    f"{label} (Regions), or write more of {label} into the prompt."
+                )
+
     def add(self, layer: int, maps: Tensor) -> None:
         self.seen.setdefault(layer, []).append(maps)
 
@@ -60,6 +78,28 @@ class Places:
         self.gates = open_gates(self.scores, TEMPERATURE)
         self.calls += 1
         return True
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a finished sampling has found: names and gates [B, K, h, w]. ``mark``: which samples it ended with."""
+
+    names: tuple[str, ...]
+    gates: Tensor
+    mark: tuple
+
+
+def mark_of(samples: Tensor) -> tuple:
+    """Tells one sampling's result from another's."""
+    return tuple(samples.shape), float(samples.double().sum()), float(samples.double().square().sum())
+
+
+def remember(places: Places, memory: dict, samples: Tensor) -> None:
+    """Keep what was found beside the conditioning, for Found Places; nothing that samples reads it."""
+    if places.gates is not None:
+        found = Found(places.search.labels, places.gates.float().cpu(), mark_of(samples))
+        kept = [one for one in memory.get("found", ()) if one.mark != found.mark]
+        memory["found"] = [*kept, found][-REMEMBERED:]
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def place(
         clip = register_concepts(clip, concepts)
         acts_in_regions = {"concept": True, "style": False, "add-on": False}
         routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed), acts_in_regions)]
-        cast = tuple(use for use in routed if not carries(model, use.concept))
+        cast = tuple(use for use in sorted(routed, key=by_label) if not carries(model, use.concept))
         for use in (use for use in concepts if not any(use is chosen for chosen in cast)):
             if carries(model, use.concept):
                 notes.append(_describe_carried(clip, use, any(use is chosen for chosen in routed)))
@@ -137,6 +137,11 @@ def place(
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
+
+
+def by_label(use: ConceptUse) -> str:
+    """The order in which concepts are worked on: whatever the order of wires, sums round alike."""
+    return use.label
 
 
 def take_tags(prompt: str, placed: RegionMap | None, concepts: Sequence[ConceptUse]):

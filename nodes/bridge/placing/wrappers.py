@@ -22,7 +22,7 @@ from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
 from .blend import blended
-from .finding import looked_at
+from .finding import looked_at, remember
 from .routing import routed
 
 log = logging.getLogger("mixofshow")
@@ -110,9 +110,15 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
     options[SAMPLING] = sampling
     note_tiles(sampling, [(one.cond, one.memory) for one in carriers], latent_image, running_node())
     try:
-        return executor(noise, latent_image, *args, **kwargs)
+        samples = executor(noise, latent_image, *args, **kwargs)
     finally:
         options.pop(SAMPLING, None)
+    for places, routes in sampling.places.values():
+        for text in places.describe():
+            sampling.warn(text)
+        for carrier in (one for one in carriers if one.cond.routes is routes):
+            remember(places, carrier.memory, samples)
+    return samples
 
 
 def room_for_projections(model, shape) -> int:

@@ -106,6 +106,12 @@ CONTRACTS = {
         ("MIXOFSHOW_REGIONS", "MASK"), {"regions": "MIXOFSHOW_REGIONS", "region": "STRING"}, {}, {"region": ""}
     ),
     "MixOfShowCoverage": Contract(("IMAGE", "STRING"), {"regions": "MIXOFSHOW_REGIONS"}, {"model": "MODEL"}),
+    "MixOfShowFound": Contract(
+        ("MASK", "IMAGE", "STRING", "STRING"),
+        {"positive": "CONDITIONING", "samples": "LATENT", "picture": "INT"},
+        {"image": "IMAGE"},
+        {"picture": 0},
+    ),
     "MixOfShowExport": Contract(
         ("STRING",),
         {"concepts": "MIXOFSHOW_CONCEPTS", "format": "COMBO", "size": "COMBO", "save_as": "STRING"},

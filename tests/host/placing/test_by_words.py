@@ -1,14 +1,18 @@
 """Unfused concepts without regions: each word read by its own concept, and places found while sampling."""
 
+from dataclasses import replace
+
+import comfy.sample
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import ConceptUse
-from mos_pack.mixofshow_core.regional.finding import winner
+from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.host.model import apply_deltas
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
-from mos_pack.nodes.bridge.placing import attention
+from mos_pack.nodes.bridge.placing import attention, finding
 from mos_pack.nodes.bridge.placing.words import NOBODY, owners_of_tokens
 from mos_pack.nodes.place import MixOfShowPlace
+from mos_pack.nodes.region_tools import MixOfShowFound
+from mos_pack.nodes.regions import MixOfShowRegions
 from mos_tests.host.placing.test_routing import alone, box, gap, make_use, payload, regions, sample
 
 BOTH = "mara and tom at a lake"
@@ -30,13 +34,13 @@ def placed(base, uses, prompt, negative="bad", spec=None):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Every set of gates of a whole picture that layers were given: {(payload's routes, size): [rows, N, K]}, by call."""
+    """(size, gates [rows, N, K]) of every set that layers were given, in their order."""
     seen = []
     gates = attention.Batch.gates
 
     def spy(batch, routes, size):
         found = gates(batch, routes, size)
-        seen.append((size, found))
+        seen.append((size, found.values))
         return found
 
     monkeypatch.setattr(attention.Batch, "gates", spy)
@@ -104,8 +108,122 @@ def test_pictures_of_a_batch_are_looked_at_apart(base, uses, opened):
     assert torch.equal(gates[:half], gates[half:]), "positive and negative alike"
 
 
-def test_winner_keeps_what_all_have():
-    gates = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    found = winner(gates)
-    assert ((found > 0).sum(1) == 1).all() and torch.allclose(found.sum(1), gates.sum(1))
-    assert torch.equal(found.argmax(1), gates.argmax(1))
+def test_each_picture_of_a_batch_is_what_it_is_alone(base, uses, opened):
+    """Who wins a token may hang on a rounding, hence shares."""
+    model, positive, negative = placed(base, uses, BOTH)
+    noise = torch.randn(2, 4, 9, 12, generator=torch.Generator().manual_seed(3))
+
+    def last_gates(part):
+        with torch.inference_mode():
+            comfy.sample.sample(
+                model, part, 2, 1.0, "euler", "normal", positive, negative, torch.zeros_like(part), disable_pbar=True
+            )
+        return next(gates for size, gates in reversed(opened) if size == (9, 12))
+
+    apart = torch.cat([last_gates(noise[:1]), last_gates(noise[1:])])
+    together = last_gates(noise)
+    assert ((apart > 0) == (together > 0)).float().mean() > 0.95
+    assert ((apart[0] > 0) == (together[1] > 0)).float().mean() < 0.95, "two pictures"
+
+
+def test_the_order_of_concepts_does_not_matter(base, uses):
+    straight, turned = (sample(placed(base, order, BOTH), steps=3) for order in (uses, uses[::-1]))
+    assert torch.equal(straight, turned)
+
+
+def test_a_region_for_some_and_the_rest_left_open(base, uses, opened):
+    """zoe is drawn, mara and tom are not: they share what she leaves."""
+    three = (*uses, make_use(base, "zoe", 3))
+    drawn = regions({"concept": "zoe", "shape": box(0.5, 1)})
+    found = placed(base, three, f"{BOTH} with zoe", spec=drawn)
+    assert payload(found[1]).routes.search.concepts == (0, 1)
+    sample(found, steps=3)
+    size, gates = next((size, gates) for size, gates in reversed(opened) if gates.any() and size == (9, 12))
+    maps = gates.unflatten(1, size)
+    assert (maps[:, :, 6:, 2] == 1).all() and not maps[:, :, 6:, :2].any()
+    assert not maps[:, :, :6, 2].any() and maps[:, :, :6, :2].any()
+
+
+def test_a_community_lora_is_known_by_its_trigger(base, uses):
+    """No learned words: the tokens of its trigger are its own, wherever they stand; the longest phrase wins."""
+    entry = replace(uses[0].concept.entries[0], name="zorbo", words=(), embeddings=(), trigger="red dragon")
+    known = register_concepts(
+        base.clip, [(lora := replace(uses[0], concept=replace(uses[0].concept, entries=(entry,))))]
+    )
+    known = register_concepts(known, uses[1:])
+    owners = owners_of_tokens(known, "zorbo and (tom:1.2), a red hat, red dragon", (lora, uses[1])).tolist()
+    assert [owner for owner in owners if owner != NOBODY] == [0, 0, 1, 1, 0, 0]
+
+
+def test_a_class_word_behind_the_words_is_theirs(base, uses):
+    entry = replace(uses[0].concept.entries[0], with_class=True, class_word="person")
+    use = replace(uses[0], concept=replace(uses[0].concept, entries=(entry,)))
+    owners = owners_of_tokens(register_concepts(base.clip, [use]), "mara beside a person", [use]).tolist()
+    assert owners.count(0) == 3, "two words and the class word, not the other person"
+
+
+class TestBadInput:
+    def test_two_of_one_class_one_of_them_twice(self, base, uses, opened):
+        same = [with_class(use, "person") for use in uses]
+        sample(placed(base, same, "mara person and tom person, a photo of mara"), steps=3)
+        assert any(gates[..., 0].any() for _, gates in opened) and any(gates[..., 1].any() for _, gates in opened)
+
+    def test_who_is_found_nowhere_is_said(self, base, uses, monkeypatch, caplog):
+        monkeypatch.setattr(finding, "open_gates", lambda scores, _: torch.zeros_like(scores[:, :-1]))
+        with caplog.at_level("WARNING", logger="mixofshow"):
+            sample(placed(base, uses, BOTH))
+        assert "mara was found in 0.0% of the picture, so only the words act. Draw a region" in caplog.text
+
+    def test_names_in_the_negative_only(self, base, uses):
+        """They are read as their own where others are looked for; alone they call nobody."""
+        _, positive, negative = placed(base, uses, BOTH, "mara in a hat")
+        assert payload(negative).words.tolist().count(0) == 2 and payload(negative).chosen is None
+        said = MixOfShowPlace.execute(base.model, base.clip, "a lake", "mara", None, list(uses)).ui.as_dict()["text"][0]
+        assert "the prompt does not name concept 'mara'; it is not used" in said
+
+    def test_a_long_prompt_beside_a_short_negative(self, base, uses, opened):
+        """Three sections of 77 tokens: the words lie in the last one, and the negative is repeated to its length."""
+        found = placed(base, uses, "a very long walk, " * 30 + BOTH)
+        assert payload(found[1]).words.nonzero().numel() and len(payload(found[1]).words) > 77
+        assert payload(found[1]).words.tolist().index(0) > 77
+        sample(found, steps=3)
+        assert any(gates.any() for _, gates in opened)
+
+    def test_a_text_that_another_node_changed_is_told(self, base, uses, caplog):
+        model, positive, negative = placed(base, uses, BOTH)
+        longer = [[torch.cat([positive[0][0]] * 2, 1), positive[0][1]]]
+        with caplog.at_level("WARNING", logger="mixofshow"):
+            sample((model, longer, negative))
+        assert "joined with another text" in caplog.text and "could not be found" in caplog.text
+
+    def test_without_a_negative_pass(self, base, uses, opened):
+        sample(placed(base, uses, BOTH), steps=3, cfg=1.0)
+        assert {len(gates) for _, gates in opened} == {2} and any(gates.any() for _, gates in opened)
+
+
+def with_class(use, word):
+    entries = tuple(replace(entry, class_word=word) for entry in use.concept.entries)
+    return replace(use, concept=replace(use.concept, entries=entries))
+
+
+class TestFound:
+    def test_masks_and_regions_of_what_was_sampled(self, base, uses):
+        placed_once = placed(base, uses, BOTH)
+        latent = {"samples": sample(placed_once, steps=3)}
+        out = MixOfShowFound.execute(placed_once[1], latent, 1)
+        masks, preview, regions_text, names = out.result
+        assert names == "mara\ntom" and masks.shape == (2, 72, 96) and preview.shape == (1, 72, 96, 3)
+        assert ((masks > 0.5).sum(0) <= 1).all() and (masks > 0.5).any()
+        again = MixOfShowRegions.execute(regions_text, 96, 72)[0]
+        assert {region.concept for region in again.regions.regions} <= {"mara", "tom"}
+        assert out.ui["mixofshow_found"] == [regions_text]
+
+    def test_other_samples_and_other_conditionings_are_errors(self, base, uses):
+        placed_once = placed(base, uses, BOTH)
+        latent = {"samples": sample(placed_once)}
+        with pytest.raises(MixOfShowError, match="were not made with this conditioning"):
+            MixOfShowFound.execute(placed_once[1], {"samples": latent["samples"] + 1})
+        with pytest.raises(MixOfShowError, match="picture 2 of a batch of 2"):
+            MixOfShowFound.execute(placed_once[1], latent, 2)
+        with pytest.raises(MixOfShowError, match="looks for nobody"):
+            MixOfShowFound.execute(placed(base, uses, "tom")[1], latent)

@@ -314,10 +314,6 @@ class TestErrors:
         with pytest.raises(MixOfShowError, match="region 'r0' names 2 unfused concepts"):
             MixOfShowPlace.one(base.model, base.clip, "a", "", regions({"prompt": "mara and tom"}), uses)
 
-    def test_concepts_without_regions(self, base, uses):
-        with pytest.raises(MixOfShowError, match="without regions. Connect Regions, or fuse"):
-            MixOfShowPlace.one(base.model, base.clip, "mara and tom", "", None, uses)
-
     def test_other_base(self, base, uses):
         layer = next(name for name in uses[0].concept.deltas if name.endswith("attn2.to_q"))
         wrong = Concept(
