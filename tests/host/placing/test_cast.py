@@ -111,8 +111,9 @@ def test_named_in_the_prompt_only_it_is_the_backgrounds(two, tiny_sd15):
     uses, _ = run(base, ALICE, BOB)
     _, positive, _ = place(base.model, base.clip, "alice_v1 waits", "", regions({"prompt": "bob"}), uses, [])
     assert positive[0][1]["model_conds"][KEY].cond.routes.background == 0
-    with pytest.raises(MixOfShowError, match="names 2 unfused concepts that no region names"):
-        place(base.model, base.clip, "alice_v1 and bob", "", regions({"prompt": "a dog"}), uses, [])
+    _, positive, _ = place(base.model, base.clip, "alice_v1 and bob", "", regions({"prompt": "a dog"}), uses, [])
+    routes = positive[0][1]["model_conds"][KEY].cond.routes
+    assert routes.background is None and routes.search.concepts == (0, 1), "both are found by their words"
 
 
 def test_strengths_apart_and_zero_is_the_base(two, tiny_sd15):
