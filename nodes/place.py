@@ -38,7 +38,7 @@ class MixOfShowPlace(io.ComfyNode):
                     "concepts",
                     optional=True,
                     tooltip="From Load Concept or Train, unfused: each acts only in the regions that name it, or "
-                    "without one where its words are found. Leave open after Fuse; what MODEL has is not applied again.",
+                    "where its words are found. Leave open after Fuse; what MODEL has already is not applied again.",
                 ),
             ],
             outputs=[

@@ -105,7 +105,7 @@ class Sampling:
             for node in self.nodes:
                 leave_words(f"WARNING: {text}", node, add=True)
 
-    def keep(self, key: tuple, projected: tuple[Tensor, Tensor]) -> None:
+    def keep(self, key: tuple, projected: tuple[Tensor, ...]) -> None:
         """Keep K and V of one layer while there is room; the result of sampling does not depend on it."""
         size = sum(part.nbytes for part in projected)
         if size <= self.room:

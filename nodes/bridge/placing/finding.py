@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional.finding import Reading, attention_features, grid_of, open_gates, resized
 from ....mixofshow_core.regional.outline import LEAST, OPEN
 
@@ -114,26 +115,17 @@ def looked_at(batch, size: tuple[int, int]) -> Iterator[None]:
             layers = {n for number in wanted for n in batch.payloads[number - 1].routes.search.reading.weights}
             for layer in batch.layers.values():
                 if layer.index in layers:
-                    query: list[Tensor] = []
-                    stack.callback(layer.module.to_q.register_forward_hook(_keep(query)).remove)
-                    stack.callback(layer.module.to_k.register_forward_hook(_look(batch, layer, wanted, query)).remove)
+                    stack.callback(layer.asked.register_forward_hook(_look(batch, layer, wanted)).remove)
         yield
 
 
-def _keep(query: list[Tensor]):
-    def keep(module: nn.Module, inputs: tuple, out: Tensor) -> None:
-        query[:] = [out]
-
-    return keep
-
-
-def _look(batch, layer, wanted: list[int], query: list[Tensor]):
+def _look(batch, layer: CrossAttention, wanted: list[int]):
     def look(module: nn.Module, inputs: tuple, out: Tensor) -> None:
-        if not query or batch.reading is None or batch.reading.layer is not layer:
+        reading = batch.reading
+        if reading is None or reading.layer is not layer:
             return
-        own = query.pop()  # a second projection of this layer is of a region's text
-        size = batch.reading.size
-        if own.shape[:2] != (len(batch.ids), size[0] * size[1]) or len(out) != len(own):
+        size, query = reading.size, out.flatten(2)
+        if query.shape[:2] != (len(batch.ids), size[0] * size[1]):
             return
         for number in wanted:
             payload = batch.payloads[number - 1]
@@ -141,7 +133,21 @@ def _look(batch, layer, wanted: list[int], query: list[Tensor]):
             if layer.index not in places.search.reading.weights:
                 continue
             rows = [row for row, found in enumerate(batch.ids) if found == number]
-            features = attention_features(own[rows], out[rows], layer.heads, size, payload.chosen)
+            keys = _keys(batch, layer, number, rows[0], query)
+            features = attention_features(query[rows], keys, layer.heads, size, payload.chosen)
             places.add(layer.index, places.search.reading.maps(layer.index, features, grid_of(size)))
 
     return look
+
+
+def _keys(batch, layer: CrossAttention, number: int, row: int, like: Tensor) -> Tensor:
+    """Keys [1, T, C] of the text that all rows of one payload read; projected once where there is room to keep them."""
+    payload, context = batch.payloads[number - 1], batch.reading.context[row : row + 1]
+    key = ("looked at", id(payload), layer.path, context.shape[1], like.device, like.dtype)
+    kept = batch.sampling.projections.get(key)
+    if kept is None:
+        gates = {id(routes): batch.text_gates(routes, context.shape[1]) for routes in batch.routes()}
+        with batch.focused({name: found.rows([row]) for name, found in gates.items() if found is not None}):
+            kept = (layer.keys(context),)
+        batch.sampling.keep(key, kept)
+    return kept[0]

@@ -13,10 +13,10 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.regional.finding import Fit, Reading, picker, resized
 from ....mixofshow_core.regional.raster import RegionMap, make_map
 from ....mixofshow_core.regional.schema import Rectangle, Region, RegionSet
-from ....mixofshow_core.families.nets import cross_attention_layers
 from ..host.model import native_size, net_of
 from ..host.text import encode_layered
 from .attention import Payload

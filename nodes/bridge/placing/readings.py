@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ....mixofshow_core.concept import BaseInfo, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.regional.finding import PARTS, WORDS, Reading, plain_reading
 from ....mixofshow_core.families.layers import ROLE_SPATIAL, UNET_PREFIX
 from ....mixofshow_core.families.nets import cross_attention_layers, role_of
+from ....mixofshow_core.regional.finding import PARTS, WORDS, Reading, plain_reading
 from ..host.files import PACK
 from ..host.model import describe_base, net_of
 from .finding import Search

@@ -29,7 +29,7 @@ def uses(base):
 
 
 def placed(base, uses, prompt, negative="bad", spec=None):
-    return MixOfShowPlace.execute(base.model, base.clip, prompt, negative, spec, list(uses)).result
+    return MixOfShowPlace.one(base.model, base.clip, prompt, negative, spec, list(uses)).result
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_only_one_named_is_that_concepts_model(base, uses, cfg):
 
 def test_nobody_named_is_the_base_to_the_bit(base, uses):
     model, *conditionings = placed(base, uses, "a lake")
-    stock = MixOfShowPlace.execute(base.model, base.clip, "a lake", "bad").result
+    stock = MixOfShowPlace.one(base.model, base.clip, "a lake", "bad").result
     assert model is base.model
     assert all(payload_of(found) is None for found in conditionings)
     assert torch.equal(sample((model, *conditionings)), sample(stock))
@@ -178,7 +178,7 @@ class TestBadInput:
         """They are read as their own where others are looked for; alone they call nobody."""
         _, positive, negative = placed(base, uses, BOTH, "mara in a hat")
         assert payload(negative).words.tolist().count(0) == 2 and payload(negative).chosen is None
-        said = MixOfShowPlace.execute(base.model, base.clip, "a lake", "mara", None, list(uses)).ui.as_dict()["text"][0]
+        said = MixOfShowPlace.one(base.model, base.clip, "a lake", "mara", None, list(uses)).ui.as_dict()["text"][0]
         assert "the prompt does not name concept 'mara'; it is not used" in said
 
     def test_a_long_prompt_beside_a_short_negative(self, base, uses, opened):
