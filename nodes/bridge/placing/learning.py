@@ -13,6 +13,7 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.regional.finding import Fit, Reading, picker, resized
 from ....mixofshow_core.regional.raster import RegionMap, make_map
@@ -144,7 +145,7 @@ def watch(model, clip, heads: dict[int, int], scene: Scene, seed: int) -> list[t
     payload = Payload(base.context.shape[1], None, texts, placed, routes, chosen=chosen)
     silent = Payload(negative.context.shape[1], None, (negative.context,) * len(texts), placed, routes)
     patched = patch_model(model)
-    latent = torch.zeros(PICTURES, 4, placed.regions.height // 8, placed.regions.width // 8)
+    latent = torch.zeros(PICTURES, 4, placed.regions.height // CELL, placed.regions.width // CELL)
     latent = comfy.sample.fix_empty_latent_channels(patched, latent)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
     size = tuple(latent.shape[-2:])
