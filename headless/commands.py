@@ -9,6 +9,8 @@ from pathlib import Path
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS
 from . import files
+from .centre import RANK, drop, send, take
+from .exchange import KINDS
 from .host import DEVICES
 from .project import NAME, read_project, write_new_project
 from .told import Teller
@@ -44,6 +46,14 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     init.add_argument("--concept", action="append", default=[], metavar="NAME=FOLDER", help="pictures to train on")
     init.add_argument("--model", default=DEMO_BASE, help=f"a file of models/checkpoints; else {DEMO_BASE!r}, our own")
     add_for_project("train", run_train, "learn concepts; a run that was stopped goes on, a finished one is found again")
+    stats = add_for_project("stats", run_stats, "look at concepts and publish them for a centre")
+    stats.add_argument("--to", type=Path, required=True, metavar="EXCHANGE", help="the folder that is shared")
+    stats.add_argument("--client", required=True, help="who you are there")
+    stats.add_argument("--kind", choices=KINDS, default="compressed", help="what goes with the concept")
+    stats.add_argument("--rank", type=int, default=RANK, help="directions kept of each compressed matrix")
+    take = add_for_project("add", run_add, "accept what clients published, and fuse")
+    take.add_argument("--from", dest="exchange", type=Path, required=True, metavar="EXCHANGE")
+    add_for_project("remove", run_remove, "give accepted concepts back, and fuse without them", "accepted concepts")
     add_for_project("fuse", run_fuse, "one set of weights for all concepts")
     sample = add_for_project("sample", run_sample, "paint the project's picture")
     sample.add_argument("--out", type=Path, help="where the picture goes too: NAME.png, NAME-2.png ...")
@@ -87,19 +97,40 @@ def _place_of(folder: str) -> str:
 
 def run_train(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
-    for part in session.project.chosen(options.names):
+    for part in session.parts(options.names):
         if part.dataset is not None:
             session.train(part)
 
 
+def run_stats(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    for part in session.parts(options.names):
+        send(session, part, options.to, options.client, options.kind, options.rank)
+
+
+def run_add(options: argparse.Namespace, tell: Teller) -> list[str]:
+    session = open_session(options, tell)
+    refused = take(session, options.exchange)
+    if session.parts(options.names):
+        session.fuse(session.parts(options.names))
+    return refused
+
+
+def run_remove(options: argparse.Namespace, tell: Teller) -> None:
+    session = open_session(options, tell)
+    drop(session, options.names)
+    if session.parts():
+        session.fuse(session.parts())
+
+
 def run_fuse(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
-    session.fuse(session.project.chosen(options.names))
+    session.fuse(session.parts(options.names))
 
 
 def run_sample(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
-    saved = session.save(session.sample(session.project.chosen(options.names)))
+    saved = session.save(session.sample(session.parts(options.names)))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         copies = [options.out, *(options.out.with_stem(f"{options.out.stem}-{n}") for n in range(2, len(saved) + 1))]
@@ -111,7 +142,7 @@ def run_sample(options: argparse.Namespace, tell: Teller) -> None:
 
 def run_score(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
-    session.score(session.project.chosen(options.names), options.pictures)
+    session.score(session.parts(options.names), options.pictures)
 
 
 def run_inspect(options: argparse.Namespace, tell: Teller) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+
+import torch
 
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.operators import declare_missing
@@ -85,6 +88,12 @@ def watch_progress(hook: Callable[[int, int], None]) -> None:
 def host_version() -> str:
     """As ComfyUI says it; empty where it does not."""
     return getattr(host_module("comfyui_version"), "__version__", "")
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on: of the host, this pack and torch."""
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    return {"host": host_version(), "pack": found[1] if found else "", "torch": torch.__version__}
 
 
 def _cannot_import(folder: Path, error: Exception) -> str:

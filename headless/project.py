@@ -61,14 +61,6 @@ class Project:
     device: str = "cpu"
     way: str = "fused"
 
-    def chosen(self, names: list[str]) -> list[ConceptPart]:
-        """These concepts, or all; MixOfShowError for one that is not there."""
-        if strange := [name for name in names if name not in self.concepts]:
-            raise MixOfShowError(
-                f"{self.path.name} has no concept {', '.join(strange)}; it has {', '.join(self.concepts)}."
-            )
-        return [part for name, part in self.concepts.items() if not names or name in names]
-
     def part(self, section: str) -> Mapping[str, object]:
         return self.sections.get(section, {})
 

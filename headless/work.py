@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from ..mixofshow_core.errors import MixOfShowError
+from ..mixofshow_core.fusion.plan import preset
 from .calls import call, call_and_read, fill
+from .exchange import ACCEPTED, submissions
 from .host import host_module, pack_module, start_host, watch_progress
 from .project import ConceptPart, Project
 from .told import Teller
@@ -44,6 +46,33 @@ class Session:
         else:
             node = host_module("nodes").CheckpointLoaderSimple
         return call(node, **fill(node, self.project.model, "model"))
+
+    @cached_property
+    def plan(self):
+        """The calibration that `fuse` names."""
+        node = pack_module("nodes.fuse").MixOfShowFuse
+        return preset(fill(node, self.project.part("fuse"), "fuse")["calibration"])
+
+    @property
+    def accepted(self) -> Path:
+        """Where concepts of other clients lie, once they were accepted."""
+        return pack_module("nodes.bridge.host.files").concept_folder() / ACCEPTED
+
+    def parts(self, names: list[str] | tuple[str, ...] = ()) -> list[ConceptPart]:
+        """The project's concepts and those that were accepted from others; all, or these."""
+        known = dict(self.project.concepts)
+        for given in submissions(self.accepted) if self.accepted.is_dir() else ():
+            manifest = given.manifest()
+            path = given.file(manifest, ".safetensors")
+            known[manifest.concept] = ConceptPart(manifest.concept, load={"file": self.name_of(path)})
+        if strange := [name for name in names if name not in known]:
+            raise MixOfShowError(f"There is no concept {', '.join(strange)} here, only {', '.join(known) or 'none'}.")
+        return [part for name, part in known.items() if not names or name in names]
+
+    def name_of(self, path: Path) -> str:
+        """A file below the loras folder as Load Concept calls it."""
+        folder = pack_module("nodes.bridge.host.files").concept_folder().parent
+        return path.relative_to(folder).as_posix()
 
     def dataset(self, part: ConceptPart, before=None):
         """The DATASET of a concept; `before`: one to chain it to."""
@@ -80,7 +109,7 @@ class Session:
         path = pack_module("nodes.bridge.training.run").find_finished(request, request.fingerprint)
         if path is None:
             raise MixOfShowError(f"{part.name} has not been trained with these inputs: run `cli.py train {part.name}`.")
-        return path.relative_to(pack_module("nodes.bridge.host.files").concept_folder().parent).as_posix()
+        return self.name_of(path)
 
     def concepts(self, parts: list[ConceptPart]) -> tuple:
         """The CONCEPTS wire: a chain of Load Concept nodes."""

@@ -165,6 +165,7 @@ class ConceptUse:
     trigger: str = ""
     path: str = ""
     text_strength: float | None = None
+    statistics: str = ""  # a file of statistics that came with it; no part of what the concept is
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..atomic import replacing
 from ..errors import MixOfShowError
 from ..linalg import pack_symmetric, unpack_symmetric
+from .compressed import LOW, expand, parts_of
 from .statistics import Gram, Statistics
 
 log = logging.getLogger("mixofshow")
@@ -28,6 +29,8 @@ SUFFIX = ".stats.safetensors"
 DEFAULT_LIMIT = 10 * 1000**3
 FORMAT = "3"
 ROWS = "rows|"  # tensors of this name hold rows [n, d] instead of a packed matrix
+BESIDE = ".statistics"  # suffix of statistics that lie beside a concept's file: no list of LoRAs shows them
+HEADER = "mixofshow.statistics"
 
 
 class StoredGrams(Mapping):
@@ -35,27 +38,61 @@ class StoredGrams(Mapping):
 
     def __init__(self, path: Path, facts: Mapping[str, tuple[float, int, str]]) -> None:
         self.path = path
-        self._facts = dict(facts)
+        self.facts = dict(facts)  # group -> weight, rows, key of its tensor, which several groups may share
 
     def __getitem__(self, name: str) -> Gram:
-        weight, rows, key = self._facts[name]
+        weight, rows, key = self.facts[name]
         try:
             with safe_open(self.path, framework="pt", device="cpu") as file:
-                return _as_gram(key, file.get_tensor(key), weight, rows)
+                tensors = {one: file.get_tensor(one) for one in keys_of(key)}
+                return as_gram(key, tensors, weight, rows)
         except (SafetensorError, OSError) as error:
             raise MixOfShowError(f"statistics {self.path} cannot be read ({error}): delete the file") from error
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._facts)
+        return iter(self.facts)
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self.facts)
 
 
-def _as_gram(key: str, tensor: Tensor, weight: float, rows: int) -> Gram:
+def keys_of(key: str) -> tuple[str, ...]:
+    """All tensors of one matrix: a compressed one has three."""
+    return parts_of(key) if key.startswith(LOW) else (key,)
+
+
+def as_gram(key: str, tensors: Mapping[str, Tensor], weight: float, rows: int) -> Gram:
+    if key.startswith(LOW):
+        return Gram(expand(*(tensors[one] for one in parts_of(key))), weight, rows, rounded=True)
     if key.startswith(ROWS):
-        return Gram(tensor.double(), weight, rows, factored=True)
-    return Gram(unpack_symmetric(tensor.float()), weight, rows, rounded=True)
+        return Gram(tensors[key].double(), weight, rows, factored=True)
+    return Gram(unpack_symmetric(tensors[key].float()), weight, rows, rounded=True)
+
+
+def read_statistics(path: Path) -> tuple[Statistics, dict]:
+    """A file of statistics and its header (identity, asked, manifest ...); its matrices are read when asked for."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            keys = set(file.keys())
+        facts = {name: (float(w), int(rows), str(key)) for name, (w, rows, key) in header["groups"].items()}
+        wanted = {one for _, _, key in facts.values() for one in keys_of(key)}
+        manifest, asked = dict(header["manifest"]), list(header["asked"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MixOfShowError(f"Statistics file {path.name} is damaged ({error}).") from error
+    if header.get("format") != FORMAT:
+        raise MixOfShowError(
+            f"Statistics file {path.name} has format {header.get('format')!r}; this pack reads {FORMAT}."
+        )
+    if wanted - keys:
+        raise MixOfShowError(f"Statistics file {path.name} is damaged ({len(wanted - keys)} matrices are missing).")
+    return Statistics(StoredGrams(path, facts), manifest), {**header, "asked": asked}
+
+
+def write_statistics(path: Path, header: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    """Whole or not at all. header: identity, asked, groups (facts by group), manifest."""
+    with replacing(path) as part:
+        save_file(dict(tensors), part, metadata={HEADER: json.dumps({"format": FORMAT, **header}, sort_keys=True)})
 
 
 class StatisticsStore:
@@ -74,19 +111,14 @@ class StatisticsStore:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                header = json.loads((file.metadata() or {})["mixofshow.statistics"])
-                keys = set(file.keys())
-            facts = {name: (float(w), int(rows), str(key)) for name, (w, rows, key) in header["groups"].items()}
-            complete = {key for _, _, key in facts.values()} <= keys
-            whole = header["format"] == FORMAT and header["identity"] == identity and complete
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            log.warning("Statistics file %s is damaged (%s); collecting again.", path.name, error)
+            found, header = read_statistics(path)
+        except MixOfShowError as error:
+            log.warning("%s Collecting again.", error)
             return None
-        if not whole or not needed <= set(header["asked"]):
+        if header.get("identity") != identity or not needed <= set(header["asked"]):
             return None
         os.utime(path)  # used now
-        return Statistics(StoredGrams(path, facts), header["manifest"])
+        return found
 
     def save(self, identity: str, statistics: Statistics, asked: frozenset[str]) -> Statistics:
         """Write and return the statistics as they will be read from now on (float32 on disk).
@@ -108,7 +140,6 @@ class StatisticsStore:
         keys = {key.removeprefix(ROWS): key for key in tensors}
         facts = {name: (weight, rows, keys[key]) for name, (weight, rows, key) in facts.items()}
         header = {
-            "format": FORMAT,
             "identity": identity,
             "asked": sorted(asked),
             "groups": facts,
@@ -116,11 +147,10 @@ class StatisticsStore:
         }
         try:
             self.make_room(sum(tensor.numel() * 4 for tensor in tensors.values()))
-            with replacing(path) as part:
-                save_file(tensors, part, metadata={"mixofshow.statistics": json.dumps(header, sort_keys=True)})
+            write_statistics(path, header, tensors)
         except (OSError, SafetensorError) as error:
             log.warning("Statistics could not be kept in %s (%s); they stay in memory.", self.folder, error)
-            grams = {name: _as_gram(key, tensors[key], weight, rows) for name, (weight, rows, key) in facts.items()}
+            grams = {name: as_gram(key, tensors, weight, rows) for name, (weight, rows, key) in facts.items()}
             return Statistics(grams, statistics.manifest)
         return Statistics(StoredGrams(path, facts), statistics.manifest)
 

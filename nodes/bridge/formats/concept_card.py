@@ -31,6 +31,8 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
     if found.tags:
         lines.append(f"suggestions for `trigger`, from its training tags and side files: {', '.join(found.tags)}")
     lines += [base_line(concept), describe_layers(concept)]
+    if use.statistics:
+        lines.append("statistics lie beside it: Fuse uses them where they fit, and need not look at this concept")
     if warning := found.warning():
         lines.append(warning)
     if concept.entries and any(entry.words for entry in concept.entries):

@@ -10,6 +10,7 @@ from torch import Tensor
 from ....mixofshow_core.cast import CastRow
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.fusion.store import BESIDE
 from ....mixofshow_core.names import fold
 from ..host.files import resolve_concept_file
 from ..host.progress import Steps
@@ -18,12 +19,15 @@ from .foreign import ReadFile, read_with_host
 
 def load_row(row: CastRow, base: Mapping[str, Tensor] | None = None) -> tuple[ConceptUse, ReadFile]:
     """Read one row's file. The typed trigger, else the one that the file or its neighbours name, calls a LoRA up."""
-    found = read_with_host(resolve_concept_file(row.file), row.name.strip(), base, Steps())
+    path = resolve_concept_file(row.file)
+    found = read_with_host(path, row.name.strip(), base, Steps())
     concept, trigger = found.concept, row.trigger.strip()
     if trigger and len(concept.entries) == 1 and not concept.entries[0].words:
         concept = replace(concept, entries=(replace(concept.entries[0], trigger=trigger),))
         found = replace(found, concept=concept, trigger_source="typed")
-    return ConceptUse(concept, row.strength, row.role, trigger, row.file, row.text_strength), found
+    beside = path.with_suffix(BESIDE)
+    given = str(beside) if beside.is_file() else ""
+    return ConceptUse(concept, row.strength, row.role, trigger, row.file, row.text_strength, given), found
 
 
 def load_rows(rows: tuple[CastRow, ...], base: Mapping[str, Tensor] | None = None) -> list[tuple[ConceptUse, ReadFile]]:

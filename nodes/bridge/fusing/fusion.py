@@ -12,7 +12,9 @@ import torch
 
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept, ConceptUse, concept_tensors
+from ....mixofshow_core.digests import digest_of_file
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.layers import LayerGroup
 from ....mixofshow_core.families.nets import layer_groups
 from ....mixofshow_core.families.text import layer_groups_text
 from ....mixofshow_core.fitting import with_unique_words
@@ -85,9 +87,7 @@ def fuse_uses(
         return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (*fits, note, *renames))
 
     parts = [use.changes() for use in solved]
-    attention = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
-    attention += layer_groups(net_of(model))
-    groups, unsolved = choose_groups(attention, named_linears(model, clip), parts)
+    groups, unsolved = choose_groups(attention_groups(model, clip), named_linears(model, clip), parts)
     left = [group for group in groups if group.role not in settings.stages]
     groups = tuple(group for group in groups if group not in left)
     changed = {name for part in parts for name in part}
@@ -106,6 +106,7 @@ def fuse_uses(
             plan.content_hash,
             settings.describe(),
             torch.__version__,
+            *(digest_of_file(Path(use.statistics)) for use in solved if use.statistics),
         ]
     )
     kept = folder / "fusions" / f"{key[:32]}.safetensors"
@@ -139,6 +140,26 @@ def fuse_uses(
     cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
     notes = *fits, *_notes(solved, add_ons, groups, store, summary), *renames, *told, *lost
     return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
+
+
+def attention_groups(model, clip) -> list[LayerGroup]:
+    """What every fusion solves where somebody changes it."""
+    groups = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
+    return groups + list(layer_groups(net_of(model)))
+
+
+def job_of_one(model, clip, use: ConceptUse, plan: CalibrationPlan, folder: Path) -> FusionJob:
+    """One concept alone on a base, watched at all attention, for others may change what this one leaves. folder as in
+    `fuse_uses`, which finds what this job collects."""
+    check_fit(model, clip, (use,))
+    check_unapplied(model, clip, (use,), "stats")
+    parts = (use.changes(),)
+    attention = attention_groups(model, clip)
+    own = choose_groups(attention, named_linears(model, clip), parts)[0]
+    groups = tuple({group.name: group for group in (*attention, *own)}.values())
+    store, plan = StatisticsStore(folder / "statistics"), plan.sized(native_size(model))
+    base, settings = models_key(model, clip), FusionSettings()
+    return FusionJob(model, clip, base, (use,), parts, groups, (), plan, settings, "exact", store, (1.0,))
 
 
 def _shortened(use: ConceptUse, rank: int) -> ConceptUse:

@@ -33,6 +33,7 @@ from ..host.model import apply_deltas, named_linears
 from ..host.progress import Progress
 from ..host.text import register_concepts
 from .calibration import PICTURES, TEXTS, collect
+from .given import given_statistics
 
 log = logging.getLogger("mixofshow")
 
@@ -128,9 +129,22 @@ class FusionJob:
         for k, use in enumerate(self.uses):
             ticker.words = f"{where}concept {k + 1} of {len(self.uses)}, {use.label}"
             texts = concept_prompts(self.plan, use), picture_prompts(self.plan, use)
-            found = self._statistics(use.label, stage, self.parts[k], (use,), *texts, ticker, notes)
+            found = self._statistics(use.label, stage, self.parts[k], (use,), *texts, ticker, notes, prior)
             sources.append(self._source(k, found))
         return sources, prior
+
+    def collect_own(self) -> tuple[Statistics, frozenset[str]]:
+        """Statistics of the job's one concept, for others, and the names of all groups that were watched."""
+        use, notes = self.uses[0], []
+        texts = concept_prompts(self.plan, use), picture_prompts(self.plan, use)
+        stage = Stage("own", self.groups)
+        found = self._statistics(use.label, stage, self.parts[0], (use,), *texts, _Ticker(self._work()), notes)
+        return found, frozenset(group.name for group in self.groups)
+
+    def own_manifest(self) -> dict[str, object]:
+        """What statistics of the job's one concept must say of themselves."""
+        texts = concept_prompts(self.plan, self.uses[0]), picture_prompts(self.plan, self.uses[0])
+        return self._manifest(Stage("own", self.groups), self.uses, *texts)
 
     def _source(self, k: int, statistics: Statistics) -> Source:
         use = self.uses[k]
@@ -155,23 +169,9 @@ class FusionJob:
         sampled = sum(len(pictures) for _, pictures in texts) * self.plan.steps
         return {TEXTS: prompts, PICTURES: sampled * rounds, SOLVING: solve * rounds}
 
-    def _statistics(
-        self,
-        label: str,
-        stage: Stage,
-        own: Mapping[str, Delta],
-        uses: tuple[ConceptUse, ...],
-        prompts: Sequence[str],
-        pictures: Sequence[str],
-        ticker: _Ticker,
-        notes: list[str],
-    ) -> Statistics:
-        """Statistics of one model, base + fixed + own changes: found in the store or collected now."""
-        asked = frozenset(group.name for group in stage.groups)
-        spatial = any(group.role == ROLE_SPATIAL for group in stage.groups)
-        prompts = prompts if any(group.role != ROLE_SPATIAL for group in stage.groups) else ()
-        pictures = pictures if spatial else ()
-        manifest = {
+    def _manifest(self, stage: Stage, uses: tuple[ConceptUse, ...], prompts, pictures) -> dict[str, object]:
+        """Everything that statistics rest on."""
+        return {
             "base": self.base,
             "concepts": [use_identity(use) for use in uses],
             "prompts": list(prompts),
@@ -182,8 +182,35 @@ class FusionJob:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
+
+    def _statistics(
+        self,
+        label: str,
+        stage: Stage,
+        own: Mapping[str, Delta],
+        uses: tuple[ConceptUse, ...],
+        prompts: Sequence[str],
+        pictures: Sequence[str],
+        ticker: _Ticker,
+        notes: list[str],
+        prior: Statistics | None = None,
+    ) -> Statistics:
+        """Statistics of one model, base + fixed + own changes: given with the concept, found in the store, or collected
+        now. prior: the base's own, which given ones are compared with."""
+        asked = frozenset(group.name for group in stage.groups)
+        spatial = any(group.role == ROLE_SPATIAL for group in stage.groups)
+        prompts = prompts if any(group.role != ROLE_SPATIAL for group in stage.groups) else ()
+        pictures = pictures if spatial else ()
+        manifest = self._manifest(stage, uses, prompts, pictures)
         identity = hash_of(manifest)
-        if (found := self.store.load(identity, asked)) is not None:
+        found = None
+        if uses and uses[0].statistics:
+            linears = named_linears(self.model, self.clip)
+            widths = {group.name: linears[group.members[0]].weight.shape[1] for group in stage.groups}
+            found = given_statistics(uses[0], manifest, widths, prior, notes)
+        if found is None:
+            found = self.store.load(identity, asked)
+        if found is not None:
             ticker(TEXTS, len(prompts), timed=False)
             ticker(PICTURES, len(pictures) * self.plan.steps, timed=False)
             return found

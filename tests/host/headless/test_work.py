@@ -1,6 +1,7 @@
 """The commands do what the nodes do, to the byte: a project is a graph that is written down."""
 
 import pytest
+from mos_tests.host.headless.sessions import open_session
 
 STEPS = {"steps": 2, "seed": 3}
 SETTINGS = {"preview_every": 0, "batch": 1}
@@ -8,45 +9,25 @@ SETTINGS = {"preview_every": 0, "batch": 1}
 
 @pytest.fixture(scope="module")
 def session(tiny_sd15, tmp_path_factory):
-    """A project of two concepts on a tiny random base, in this process's own base directory."""
-    from mos_pack.headless.project import parse_project
-    from mos_pack.headless.told import Teller
-    from mos_pack.headless.work import Session
-
-    class TinySession(Session):
-        base = (tiny_sd15.model, tiny_sd15.clip, tiny_sd15.vae)
-
     def part(name):
         return {"dataset": {"class_word": "person", "folder": f"demo:{name}"}}
 
-    tiny_sd15.model.model.native_size = 64
+    regions = [{"id": "a", "concept": "mara", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}}]
     facts = {
-        "version": 1,
-        "model": {"base": "SD1.5 kind"},
         "train": STEPS,
         "train_settings": SETTINGS,
         "concepts": {"mara": part("mara"), "finn": part("finn")},
         "fuse": {"calibration": "quick", "method": "sum", "save_as": "both"},
-        "regions": {
-            "width": 128,
-            "height": 64,
-            "editor": {
-                "version": 1,
-                "regions": [
-                    {"id": "a", "concept": "mara", "shape": {"type": "rect", "x": 0, "y": 0, "width": 0.5, "height": 1}}
-                ],
-            },
-        },
+        "regions": {"width": 128, "height": 64, "editor": {"version": 1, "regions": regions}},
         "place": {"prompt": "mara and finn", "negative": ""},
         "sample": {"seed": 1, "steps": 2, "cfg": 3.0},
     }
-    folder = tmp_path_factory.mktemp("project")
-    return TinySession(parse_project(facts, folder / "mixofshow.yaml"), Teller()).start()
+    return open_session(tiny_sd15, facts, tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")
 def trained(session):
-    return {part.name: session.train(part) for part in session.project.chosen([])}
+    return {part.name: session.train(part) for part in session.parts()}
 
 
 def test_train_is_the_node(session, trained, tiny_sd15):
@@ -81,9 +62,9 @@ def test_fuse_and_sample_are_the_nodes(session, trained, tiny_sd15):
     from mos_pack.nodes.concepts import MixOfShowLoadConcept
     from mos_pack.nodes.fuse import MixOfShowFuse
 
-    pictures = session.sample(session.project.chosen([]))
+    pictures = session.sample(session.parts())
     assert pictures.shape == (1, 64, 128, 3)
-    assert torch.equal(pictures, session.sample(session.project.chosen(["finn", "mara"])))
+    assert torch.equal(pictures, session.sample(session.parts(["finn", "mara"])))
     ours = (concept_folder() / "both.safetensors").read_bytes()
     (concept_folder() / "both.safetensors").unlink()
     with torch.inference_mode():
@@ -104,9 +85,9 @@ def test_what_was_not_trained_is_not_fused(session, trained):
 
     other = replace(session, project=with_parts(session.project, train={"steps": 2, "seed": 4}))
     with pytest.raises(MixOfShowError, match=r"mara has not been trained .* run `cli.py train mara`"):
-        other.concepts(other.project.chosen(["mara"]))
-    with pytest.raises(MixOfShowError, match="has no concept nobody"):
-        session.project.chosen(["nobody"])
+        other.concepts(other.parts(["mara"]))
+    with pytest.raises(MixOfShowError, match="no concept nobody here, only mara, finn"):
+        session.parts(["nobody"])
 
 
 def test_inputs_are_the_nodes_own():
