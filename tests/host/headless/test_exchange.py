@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
 from mos_tests.host.builders import make_concept
 from mos_tests.host.headless.sessions import open_session
 
@@ -53,7 +52,7 @@ def fused(session):
 
 def test_a_centre_fuses_what_it_was_given_without_looking_at_a_concept(session, exchange, centre, monkeypatch):
     from mos_pack.headless.centre import drop, take
-    from mos_pack.nodes.bridge.fusing import calibration, stages
+    from mos_pack.nodes.bridge.fusing import stages
     from mos_pack.nodes.bridge.host.files import work_folder
 
     ours = fused(session)
@@ -66,13 +65,13 @@ def test_a_centre_fuses_what_it_was_given_without_looking_at_a_concept(session, 
     assert [part.name for part in centre.parts()] == ["ada", "bob"]
     assert fused(centre) == ours
     assert len(looked) == 1 and "a photo of a house, blue background" in looked[0]  # the base alone, on generic text
-    assert take(centre, exchange) == [] and calibration.collect is collect
+    assert take(centre, exchange) == []
     drop(centre, ["ada"])
     assert [part.name for part in centre.parts()] == ["bob"]
 
 
 def test_compressed_statistics_say_what_they_lose(session, centre, tmp_path):
-    from mos_pack.headless.centre import send, take
+    from mos_pack.headless.centre import drop, send, take
     from mos_pack.mixofshow_core.errors import MixOfShowError
 
     full = send(session, session.parts(["ada"])[0], tmp_path / "full", "ada", "statistics")
@@ -82,8 +81,6 @@ def test_compressed_statistics_say_what_they_lose(session, centre, tmp_path):
     assert sizes[1] < sizes[0] and 0 < loss < 0.3
     assert take(centre, tmp_path / "small") == []
     with pytest.raises(MixOfShowError, match="was not accepted from anybody; accepted are ada"):
-        from mos_pack.headless.centre import drop
-
         drop(centre, ["bob"])
 
 
@@ -126,7 +123,7 @@ def of_another_base(tensors, header):
 def of_another_concept(tensors, header):
     for name, tensor in tensors.items():
         if "text_encoders" in name:
-            tensors[name] = tensor.flip(-1) * 1.5
+            tensors[name] = tensor * 1.5
 
 
 def without_a_layer(tensors, header):
@@ -144,22 +141,23 @@ POISONS = {
 }
 
 
-@pytest.mark.parametrize("poison", POISONS, ids=lambda poison: poison.__name__)
-def test_poisoned_statistics_are_refused_by_the_client_s_name(exchange, centre, tmp_path, poison):
-    """With a manifest that agrees with the poisoned bytes: a client may lie."""
+def test_poisoned_statistics_are_refused_by_the_client_s_name(exchange, centre, tmp_path):
+    """Each with a manifest that agrees with the poisoned bytes: a client may lie."""
     from mos_pack.headless.centre import take
     from mos_pack.mixofshow_core.digests import digest_of_file
 
-    shutil.copytree(exchange, tmp_path / "given")
-    folder = tmp_path / "given" / "ada-s-house" / "ada"
-    statistics_with(folder / "ada.statistics", poison)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["ada.statistics"] = digest_of_file(folder / "ada.statistics")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    refused = take(centre, tmp_path / "given")
-    assert len(refused) == 1 and refused[0].startswith("client ada-s-house, ada: refused, ")
-    assert POISONS[poison] in refused[0], refused
-    assert [part.name for part in centre.parts()] == ["bob"]  # the other client's is in
+    shutil.copytree(exchange / "bob-s-house", tmp_path / "bob-s-house")
+    for poison in POISONS:
+        folder = tmp_path / poison.__name__ / "ada"
+        shutil.copytree(exchange / "ada-s-house" / "ada", folder)
+        statistics_with(folder / "ada.statistics", poison)
+        files = {name: digest_of_file(folder / name) for name in ("ada.safetensors", "ada.statistics")}
+        rewrite(folder, client=poison.__name__, files=files)
+    refused = dict(zip(sorted(poison.__name__ for poison in POISONS), take(centre, tmp_path), strict=True))
+    for poison, words in POISONS.items():
+        line = refused[poison.__name__]
+        assert line.startswith(f"client {poison.__name__}, ada: refused, ") and words in line, line
+    assert [part.name for part in centre.parts()] == ["bob"]  # the honest one is in
 
 
 def rewrite(folder, **facts):
@@ -169,8 +167,6 @@ def rewrite(folder, **facts):
 
 def test_lies_and_halves_and_conflicts(tiny_sd15, exchange, centre, tmp_path):
     from mos_pack.headless.centre import take
-    from mos_pack.headless.exchange import publish
-    from mos_pack.mixofshow_core.delta import LowRank
     from mos_pack.mixofshow_core.digests import digest_of_file
     from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
 
@@ -224,4 +220,4 @@ def test_lies_and_halves_and_conflicts(tiny_sd15, exchange, centre, tmp_path):
     rewrite(given / "eve" / "bob", kind="concept", files=files, content_hash=other.content_hash)
     (line,) = take(centre, given)
     assert line == "client eve, bob: refused, the name 'bob' belongs to client bob-s-house already"
-    assert [part.name for part in centre.parts()] == ["bob"] and publish and LowRank and torch
+    assert [part.name for part in centre.parts()] == ["bob"]
