@@ -83,26 +83,27 @@ class Scene:
     def plain(self):
         return self.model, [[self.text(), dict(self.extras)]]
 
-    def regions(self, count: int, layered: bool = False, routed: bool = False):
+    def regions(self, count: int, layered: bool = False, routed: bool = False, feed_forward: bool = False):
         from mos_pack.nodes.bridge.placing.attention import Payload
         from mos_pack.nodes.bridge.placing.wrappers import with_payload
 
         texts = tuple(self.text(self.layers if layered else 1) for _ in range(count))
-        routes = self.routes(count) if routed else None
+        routes = self.routes(count, feed_forward) if routed else None
         payload = Payload(TOKENS, self.text(self.layers) if layered else None, texts, self.map(count), routes)
         return self.patched, with_payload(self.text(), self.extras, payload)
 
-    def routes(self, count: int):
-        """Random factors of ``count`` concepts on every attention linear."""
+    def routes(self, count: int, feed_forward: bool):
+        """Random factors of ``count`` concepts on every attention linear, and those of the feed-forward layers."""
         import torch
         from mos_pack.mixofshow_core.delta import LowRank
         from mos_pack.mixofshow_core.regional.gating import stack_factors
         from mos_pack.nodes.bridge.placing.routing import Routes, share_downs
 
+        parts = (".attn1.", ".attn2.", *((".ff.",) if feed_forward else ()))
         shapes = {
             path: module.weight.shape
             for path, module in self.model.model.diffusion_model.named_modules()
-            if ".transformer_blocks." in path and (".attn1." in path or ".attn2." in path) and hasattr(module, "weight")
+            if ".transformer_blocks." in path and any(part in path for part in parts) and hasattr(module, "weight")
         }
         concepts = [
             {

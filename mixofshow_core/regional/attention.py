@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -62,51 +61,56 @@ def blend_weights(covered: Tensor, strength: Tensor, weight: Tensor, overlap: st
 
 
 @dataclass(frozen=True)
-class TokenPlan:
-    """Which tokens a layer has to compute again.
+class RegionCall:
+    """One attention call: ``regions`` [R'] read at ``tokens`` [R', M], each answer with its ``weight`` [B, R' M, 1].
 
-    ``union`` [U]: tokens that any region covers in any row; ``total`` [B, U]: S(p). ``regions``: numbers of the
-    regions that cover anything; ``members`` per such region: positions in ``union``; ``shares`` [B, R', U]: w_r / S.
-    ``whole``: the union is every token; ``covered``: and S is 1 at all of them.
+    The tokens of smaller regions are filled up with weight 0.
     """
 
-    union: Tensor
-    total: Tensor
     regions: tuple[int, ...]
-    members: tuple[Tensor, ...]
-    shares: Tensor
-    whole: bool
-    covered: bool
-
-    @property
-    def padded(self) -> bool:
-        """Whether all regions go into one attention call, the smaller ones padded with tokens of share 0."""
-        counts = [member.numel() for member in self.members]
-        return len(counts) > 1 and max(counts) * len(counts) <= MAX_PADDING * sum(counts)
-
-    @cached_property
-    def padding(self) -> tuple[Tensor, Tensor]:
-        """(tokens [R', M], shares [B, R' M, 1]) of one call for all regions; made once for all layers of a size."""
-        longest = max(member.numel() for member in self.members)
-        rows = torch.stack([F.pad(member, (0, longest - member.numel())) for member in self.members])
-        valid = torch.stack([_valid(member, longest) for member in self.members])
-        share = torch.gather(self.shares, 2, rows[None].expand(len(self.shares), -1, -1)) * valid
-        return rows, share.reshape(len(share), -1, 1)
+    tokens: Tensor
+    weight: Tensor
 
 
-def plan_tokens(weights: Tensor) -> TokenPlan | None:
-    """Plan for weights [B, R, N]; None when nothing is covered."""
-    present, count = (weights > 0).any(0), weights.shape[2]  # R, N
+@dataclass(frozen=True)
+class TokenPlan:
+    """Which tokens a layer has to compute again, and how they are blended; made once for all layers of a size.
+
+    ``total`` [B, N]: S(p), ``keep`` [B, N, 1] = 1 - S(p). ``union`` [U]: tokens that any region covers in any row.
+    ``calls``: attention of all regions, in one call where their sizes allow. ``order`` [N]: where every token has
+    exactly one region, at full weight, the place of its answer among those of the only call; else None.
+    """
+
+    total: Tensor
+    keep: Tensor
+    union: Tensor
+    calls: tuple[RegionCall, ...]
+    order: Tensor | None
+
+
+def plan_tokens(weights: Tensor, dtype: torch.dtype = torch.float32) -> TokenPlan | None:
+    """Plan for weights [B, R, N] of layers that compute in `dtype`; None when nothing is covered."""
+    present = (weights > 0).any(0)  # R, N
     union = present.any(0).nonzero().squeeze(1)
     if union.numel() == 0:
         return None
-    weights, present = weights[:, :, union], present[:, union]
-    regions = tuple(present.any(1).nonzero().squeeze(1).tolist())
-    total = weights.sum(1)
-    shares = weights[:, list(regions)] / total.clamp(min=1e-12)[:, None]
-    members = tuple(present[r].nonzero().squeeze(1) for r in regions)
-    whole = union.numel() == count
-    return TokenPlan(union, total, regions, members, shares, whole, whole and bool((total >= 1).all()))
+    regions = present.any(1).nonzero().squeeze(1).tolist()
+    members = {region: present[region].nonzero().squeeze(1) for region in regions}
+    counts = [member.numel() for member in members.values()]
+    together = max(counts) * len(counts) <= MAX_PADDING * sum(counts)
+    calls = []
+    for chosen in [regions] if together else [[region] for region in regions]:
+        longest = max(members[region].numel() for region in chosen)
+        fill = [(0, longest - members[region].numel()) for region in chosen]
+        tokens = torch.stack([F.pad(members[region], more) for region, more in zip(chosen, fill, strict=True)])
+        weight = [F.pad(weights[:, r, members[r]], more) for r, more in zip(chosen, fill, strict=True)]
+        calls.append(RegionCall(tuple(chosen), tokens, torch.cat(weight, 1)[..., None].to(dtype)))
+    total, order = weights.sum(1), None
+    if together and sum(counts) == weights.shape[2] == union.numel() and bool((total == 1).all()):
+        order = torch.empty_like(union)
+        for number, member in enumerate(members.values()):
+            order[member] = torch.arange(len(member), device=member.device) + number * max(counts)
+    return TokenPlan(total, (1 - total).clamp(min=0)[..., None].to(dtype), union, tuple(calls), order)
 
 
 def repeat_tokens(text: Tensor, length: int) -> Tensor:
@@ -123,48 +127,45 @@ def stack_texts(texts: list[Tensor]) -> Tensor:
     return torch.stack([repeat_tokens(text, length) for text in texts])
 
 
-def attend_regions(query: Tensor, keys: Tensor, values: Tensor, plan: TokenPlan, attend: Attend) -> Tensor:
-    """sum over r of w_r/S * softmax(Q K_r^T s) V_r at the covered tokens, before the output projection.
+def blend(
+    out: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    plan: TokenPlan,
+    attend: Attend,
+    base: Tensor | None = None,
+) -> None:
+    """Write (1 - S) A_c + sum over r of w_r softmax(Q K_r^T s) V_r into ``out`` = A_c, [B, N, C], before projection.
 
-    query [B, U, C]; keys and values [B, R, T, C] with R counting all regions. Returns [B, U, C], of which rows where
-    S(p) = 0 mean nothing.
+    query [B, N, C]; keys and values [B, R, T, C] with R counting all regions. Tokens outside all regions keep their
+    bits. base [B, U, C]: what the base text alone gives at the union; with it S base is taken away and not S A_c, so
+    that what others added to `out` stays whole.
     """
-    if len(plan.regions) == 1 and plan.members[0].numel() == query.shape[1]:
-        return attend(query, keys[:, plan.regions[0]], values[:, plan.regions[0]])
-    mixed = torch.zeros_like(query)
-    if not plan.padded:
-        for n, (region, member) in enumerate(zip(plan.regions, plan.members, strict=True)):
-            found = attend(query[:, member], keys[:, region], values[:, region])
-            mixed[:, member] += found * plan.shares[:, n, member, None].to(found)
-        return mixed
-    batch, channels, count = query.shape[0], query.shape[2], len(plan.regions)
-    rows, share = plan.padding
-    if plan.regions != tuple(range(keys.shape[1])):
-        keys, values = keys[:, list(plan.regions)], values[:, list(plan.regions)]
-    found = attend(
-        query[:, rows].flatten(0, 1),
-        keys.reshape(batch * count, *keys.shape[2:]),
-        values.reshape(batch * count, *values.shape[2:]),
-    ).view(batch, -1, channels)
-    return mixed.index_add_(1, rows.view(-1), found * share.to(found))
+    if base is None and plan.order is not None:
+        found = _attend_call(plan.calls[0], query, keys, values, attend)
+        if out.dtype == found.dtype:
+            torch.index_select(found, 1, plan.order, out=out)
+        else:
+            out.copy_(found[:, plan.order])
+        return
+    if base is None:
+        out.mul_(plan.keep)
+    for call in plan.calls:
+        found = _attend_call(call, query, keys, values, attend)
+        out.index_add_(1, call.tokens.view(-1), (found * call.weight).to(out))
+    if base is not None:
+        out[:, plan.union] -= base * plan.total[:, plan.union, None].to(base)
 
 
-def _valid(member: Tensor, longest: int) -> Tensor:
-    return (torch.arange(longest, device=member.device) < member.numel()).float()
-
-
-def blend(out: Tensor, part: Tensor, plan: TokenPlan) -> Tensor:
-    """(1 - S) out + S part at the covered tokens; all other tokens of out [B, N, C] keep their bits."""
-    if plan.covered:
-        return part.to(out)
-    total = plan.total[..., None].to(out)
-    result = out.clone()
-    result[:, plan.union] = torch.where(total >= 1, part, torch.lerp(out[:, plan.union], part, total))
-    return result
-
-
-def add_difference(out: Tensor, part: Tensor, base: Tensor, plan: TokenPlan) -> Tensor:
-    """out + S (part - base): keeps what others added to out, which ``blend`` would scale away."""
-    result = out.clone()
-    result[:, plan.union] += (part - base) * plan.total[..., None].to(out)
-    return result
+def _attend_call(call: RegionCall, query: Tensor, keys: Tensor, values: Tensor, attend: Attend) -> Tensor:
+    """[B, R' M, C]"""
+    batch, count = query.shape[0], len(call.regions)
+    if count == 1:
+        whole = call.tokens.shape[1] == query.shape[1]
+        region = call.regions[0]
+        return attend(query if whole else query[:, call.tokens[0]], keys[:, region], values[:, region])
+    if count < keys.shape[1]:
+        keys, values = keys[:, list(call.regions)], values[:, list(call.regions)]
+    found = attend(query[:, call.tokens].flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1))
+    return found.view(batch, -1, found.shape[-1])

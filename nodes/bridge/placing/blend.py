@@ -8,7 +8,7 @@ removed even when it is interrupted. Nothing is replaced, so that other nodes' a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional import attention as regional
-from .attention import Batch, PendingAttention, at_layer
+from .attention import Batch, Payload, PendingAttention, at_layer
 
 
 @contextmanager
@@ -57,23 +57,18 @@ def blend_regions(batch: Batch, reading: PendingAttention, out: Tensor) -> Tenso
     if out.shape[:2] != expected or reading.query.shape[:2] != expected:
         batch.sampling.warn("Another node changed the size of the attention output; regions are left out.")
         return out
+    out = out.clone() if out.requires_grad else out  # else it is the layer's own, and nobody else's
     for rows in batch.groups().values():
-        plan = batch.plan(rows, reading.size)
+        plan = batch.plan(rows, reading.size, out)
         if plan is None:
             continue
         every, chosen = len(rows) == out.shape[0], _neighbours(rows)
         own, query = (out, reading.query) if every else (out[chosen], reading.query[chosen])
-        query = query if plan.whole else query[:, plan.union]
-        part = _region_attention(batch, reading, plan, rows, query)
-        if batch.is_shared(reading.options):
-            base = _base_attention(batch, reading, rows, query)
-            own = regional.add_difference(own, part, base, plan)
-        else:
-            own = regional.blend(own, part, plan)
-        if every:
-            return own
-        out = out.clone()
-        out[chosen] = own
+        base = _base_attention(batch, reading, rows, query[:, plan.union]) if batch.is_shared(reading.options) else None
+        keys, values = _region_texts(batch, reading, rows, query)
+        regional.blend(own, query, keys, values, plan, _attend(reading), base)
+        if not every and isinstance(chosen, list):
+            out[chosen] = own
     return out
 
 
@@ -98,16 +93,29 @@ def _attend(reading: PendingAttention):
     return attend
 
 
-def _region_attention(batch: Batch, reading: PendingAttention, plan, rows: list[int], query: Tensor) -> Tensor:
-    pairs = {number: _project(batch, number, reading.layer, query) for number in {batch.ids[row] for row in rows}}
-    if len(pairs) == 1:  # as a rule: one positive, in one or more rows
-        keys, values = (part.expand(len(rows), *part.shape) for part in next(iter(pairs.values())))
-        return regional.attend_regions(query, keys, values, plan, _attend(reading))
-    length = math.lcm(*(keys.shape[1] for keys, _ in pairs.values()))
-    keys, values = (
-        torch.stack([regional.repeat_tokens(pairs[batch.ids[row]][part], length) for row in rows]) for part in (0, 1)
-    )
-    return regional.attend_regions(query, keys, values, plan, _attend(reading))
+def _region_texts(batch: Batch, reading: PendingAttention, rows: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V [rows, R, T, C] of every row's region texts; those of all payloads are kept side by side."""
+    numbers = [batch.ids[row] for row in rows]
+    distinct = list(dict.fromkeys(numbers))
+    payloads = [batch.payloads[number - 1] for number in distinct]
+    key = (*map(id, payloads), reading.layer.path, like.device, like.dtype)
+    pairs = batch.sampling.projections.get(key)
+    if pairs is None:
+        made = [_project(batch, payload, reading.layer, like) for payload in payloads]
+        length = math.lcm(*(keys.shape[1] for keys, _ in made))
+        pairs = tuple(
+            torch.stack([regional.repeat_tokens(part, length) for part in side]) for side in zip(*made, strict=True)
+        )
+        batch.sampling.keep(key, pairs)
+    if numbers == distinct:
+        return pairs
+    if len(distinct) == 1:
+        return tuple(part.expand(len(rows), *part.shape[1:]) for part in pairs)
+    return tuple(part[[distinct.index(number) for number in numbers]] for part in pairs)
+
+
+def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
+    return parts[0][None] if len(parts) == 1 else torch.stack([regional.repeat_tokens(part, length) for part in parts])
 
 
 def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
@@ -119,16 +127,10 @@ def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], qu
     return _attend(reading)(query, keys, values)
 
 
-def _project(batch: Batch, number: int, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
+def _project(batch: Batch, payload: Payload, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
     """K and V [R, T, C] of all region texts of one payload at one layer."""
-    payload = batch.payloads[number - 1]
-    key = (id(payload), layer.path, like.device, like.dtype)
-    kept = batch.sampling.projections.get(key)
-    if kept is None:
-        count = len(batch.layers)
-        text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
-        routes = payload.routes
-        with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
-            kept = layer.keys(text), layer.values(text)
-        batch.sampling.keep(key, kept)
-    return kept
+    count = len(batch.layers)
+    text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
+    routes = payload.routes
+    with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
+        return layer.keys(text), layer.values(text)

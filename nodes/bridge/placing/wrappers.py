@@ -221,7 +221,9 @@ def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, t
         others = [patch for patch in patches.get("attn2_patch", ()) if patch is not choose_texts]
         ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
         layers = sampling.layers_of(executor.class_obj)
-        batch = Batch(sampling, payloads, ids, maps[:, 1:].float(), layers, bool(others), frozenset(replaced))
+        masks = maps[:, 1:].float()
+        batch = Batch(sampling, payloads, ids, masks, layers, bool(others), frozenset(replaced))
+        batch.kept = sampling.call(payloads, ids, masks)
         with routed(executor.class_obj, batch), looked_at(batch, tuple(x.shape[-2:])), blended(batch):
             return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
     return executor(x, timesteps, context, y, control, options, **kwargs)

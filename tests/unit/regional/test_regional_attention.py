@@ -49,39 +49,62 @@ def test_paper_formula():
     keys, values = torch.randn(2, texts, 7, channels), torch.randn(2, texts, 7, channels)
     covered = torch.zeros(1, texts, tokens)
     covered[:, 0, :20], covered[:, 1, 10:30], covered[:, 2, 15:18] = 1, 1, 1
-    plain = out_proj(attend(q, base_k, base_v))
 
     count = covered.sum(1)[0]
+    plain = attend(q, base_k, base_v)
     summed = sum(covered[0, r, :, None] * attend(q, keys[:, r], values[:, r]) for r in range(texts))
-    mixed = torch.where(count[:, None] > 0, summed / count.clamp(min=1)[:, None], attend(q, base_k, base_v))
+    mixed = torch.where(count[:, None] > 0, summed / count.clamp(min=1)[:, None], plain)
     wanted = out_proj(mixed)
 
     ones = torch.ones(texts)
     plan = regional.plan_tokens(regional.blend_weights(covered, ones, ones).expand(2, -1, -1))
     assert plan.union.tolist() == list(range(30))
-    part = out_proj(regional.attend_regions(q[:, plan.union], keys, values, plan, attend))
-    blended = regional.blend(plain, part, plan)
-    assert torch.allclose(blended, wanted, rtol=1e-5, atol=1e-6)
+    blended, difference, added = plain.clone(), plain.clone(), torch.randn_like(plain)
+    regional.blend(blended, q, keys, values, plan, attend)
+    assert torch.allclose(out_proj(blended), wanted, rtol=1e-5, atol=1e-6)
     assert torch.equal(blended[:, 30:], plain[:, 30:])
-    difference = regional.add_difference(plain, part, plain[:, plan.union], plan)
-    assert torch.allclose(difference, wanted, rtol=1e-5, atol=1e-6)
+    difference += added  # by another node's patch: kept whole, inside regions too
+    regional.blend(difference, q, keys, values, plan, attend, plain[:, plan.union])
+    assert torch.allclose(out_proj(difference - added), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(10, 12), (40, 3), (48, 0)])
-def test_batched_and_looped_regions_agree(sizes):
+@pytest.mark.parametrize("strengths", [(0.7, 0.4), (1.0, 1.0)])
+@pytest.mark.parametrize("padding", [regional.MAX_PADDING, 0.5])
+def test_regions_of_any_size_are_blended_row_by_row(sizes, strengths, padding, monkeypatch):
+    """In one attention call, and in one each where filling up the smaller ones would cost too much."""
+    monkeypatch.setattr(regional, "MAX_PADDING", padding)
     torch.manual_seed(1)
     q, keys, values = torch.randn(2, 48, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
     covered = torch.zeros(2, 2, 48)
-    covered[0, 0, : sizes[0]], covered[1, 1, 48 - sizes[1] :] = 0.7, 0.4
+    covered[0, 0, : sizes[0]], covered[1, 1, 48 - sizes[1] :] = strengths
+    out = torch.randn(2, 48, 8)
+    wanted = out.clone()
+    for row, where in ((0, slice(0, sizes[0])), (1, slice(48 - sizes[1], 48))):
+        found, share = attend(q, keys[:, row], values[:, row])[row, where], strengths[row]
+        wanted[row, where] = (1 - share) * out[row, where] + share * found
     ones = torch.ones(2)
     plan = regional.plan_tokens(regional.blend_weights(covered, ones, ones))
-    found = regional.attend_regions(q[:, plan.union], keys, values, plan, attend)
-    wanted = torch.zeros(2, 48, 8)
-    wanted[0, : sizes[0]] = attend(q, keys[:, 0], values[:, 0])[0, : sizes[0]]
-    if sizes[1]:
-        wanted[1, 48 - sizes[1] :] = attend(q, keys[:, 1], values[:, 1])[1, 48 - sizes[1] :]
-    counts = (plan.total > 0)[..., None]  # where a row is not covered the value is never used
-    assert torch.allclose(found * counts, wanted[:, plan.union], atol=1e-6)
+    assert len(plan.calls) == (1 if padding > 1 or not sizes[1] else 2)
+    regional.blend(out, q, keys, values, plan, attend)
+    assert torch.allclose(out, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("left", [20, 24])
+def test_regions_that_share_out_the_picture_are_put_into_order(left):
+    """Every token has one region at full weight: its answer to the bit, no sum."""
+    torch.manual_seed(3)
+    q, keys, values = torch.randn(1, 48, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)
+    weights = torch.zeros(1, 2, 48)
+    weights[:, 0, :left], weights[:, 1, left:] = 1, 1
+    plan = regional.plan_tokens(weights)
+    assert plan.order is not None and len(plan.calls) == 1
+    out = torch.randn(1, 48, 8)
+    regional.blend(out, q, keys, values, plan, attend)
+    parts = [attend(q, keys[:, r], values[:, r])[:, where] for r, where in ((0, slice(left)), (1, slice(left, 48)))]
+    assert torch.allclose(out, torch.cat(parts, 1), atol=1e-6)
+    weights[:, 1, 47] = 0.5
+    assert regional.plan_tokens(weights).order is None
 
 
 def test_average_weights():
@@ -102,11 +125,13 @@ def test_priority_weights():
 
 def test_soft_weights_move_from_background_to_region():
     torch.manual_seed(2)
-    out, part = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
+    out, query, text = torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(1, 1, 5, 8)
+    part = attend(query, text[:, 0], text[:, 0])
     plan = regional.plan_tokens(torch.tensor([[[0.0, 0.25, 0.5, 1.0]]]))
-    found = regional.blend(out, part[:, plan.union], plan)
     share = torch.tensor([0.0, 0.25, 0.5, 1.0])[:, None]
-    assert torch.allclose(found, (1 - share) * out + share * part, atol=1e-6)
+    wanted = (1 - share) * out + share * part
+    regional.blend(out, query, text, text, plan, attend)
+    assert torch.allclose(out, wanted, atol=1e-6)
 
 
 def test_nothing_covered_has_no_plan():
