@@ -103,9 +103,7 @@ def _region_texts(batch: Batch, reading: PendingAttention, rows: list[int], like
     if pairs is None:
         made = [_project(batch, payload, reading.layer, like) for payload in payloads]
         length = math.lcm(*(keys.shape[1] for keys, _ in made))
-        pairs = tuple(
-            torch.stack([regional.repeat_tokens(part, length) for part in side]) for side in zip(*made, strict=True)
-        )
+        pairs = tuple(_stack(side, length) for side in zip(*made, strict=True))
         batch.sampling.keep(key, pairs)
     if numbers == distinct:
         return pairs
