@@ -76,7 +76,8 @@ class MixOfShowCompare(io.ComfyNode):
                     default=WAYS,
                     tooltip=(
                         "Columns, separated by commas: base, each (one concept at a time), fused, any other method of "
-                        "Fuse (sum, average, ties ...), each of these with `+ regions`, and routed."
+                        "Fuse (sum, average, ties ...), each of these with `+ regions` or `by words` behind it (what "
+                        "reads text is not merged), routed, and `by words` alone (nothing merged, nothing drawn)."
                     ),
                 ),
                 io.Combo.Input(

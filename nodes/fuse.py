@@ -33,10 +33,14 @@ STAGES = {
     ROLE_SPATIAL: ("spatial", "spatial layers"),
 }
 
+BY_WORDS = (
+    "MODEL has the layers with places fused, CLIP is the base's: connect CONCEPTS (what reads text) to Place. "
+    "A saved file has the fused part alone."
+)
 GROUPS = {
     "inputs": "mode refine memory_gb",
     "anchors": "ridge_text ridge_kv ridge_spatial prior_text prior_kv prior_spatial",
-    "what is solved": "stage_text stage_kv stage_spatial unsolved weights",
+    "what is solved": "stage_text stage_kv stage_spatial unsolved weights words",
     "size": "size max_rank added_error concept_rank",
     "other methods": "density off_diagonal seed",
 }
@@ -154,6 +158,13 @@ class MixOfShowFusionSettings(io.ComfyNode):
                         ("Cut every concept to this rank before anything else; 0 keeps them. For seeing how many fit."),
                         "concept_rank (0: whole)",
                     ),
+                    choice(
+                        "words",
+                        (
+                            "fused: everything is. own: only layers with places are fused; connect CONCEPTS to Place, "
+                            "which reads every word by its own concept."
+                        ),
+                    ),
                 ],
                 GROUPS,
                 RARE,
@@ -222,7 +233,7 @@ class MixOfShowFuse(io.ComfyNode):
                     display_name="CONCEPTS",
                     tooltip=(
                         "All concepts as one, for Export and Inspect. MODEL and CLIP have them already; Place needs "
-                        "only those."
+                        "only those. With words own in Fusion Settings: what Place reads each word by."
                     ),
                 ),
                 io.String.Output(display_name="report"),
@@ -251,10 +262,19 @@ class MixOfShowFuse(io.ComfyNode):
         report = format_report(summary, notes) if summary.get("concepts") else "\n".join(notes)
         log.info(report)
         patched, words = apply_deltas(model, clip, result.concept.deltas)
-        mark_applied(patched, words, (result.concept, *(use.concept for use in concepts)))
+        mark_applied(patched, words, [result.concept])
+        # Where words are their own, CLIP has nothing of the concepts: Place then refuses a whole one.
+        mark_applied(patched, None if result.words else words, [use.concept for use in concepts])
+        if result.words:
+            report += f"\nwords: own. {BY_WORDS}"
         plot = to_image_batch([draw_report(summary)])
         return io.NodeOutput(
-            patched, register_concepts(words, (fused,)), (fused,), report, plot, ui=ui.PreviewText(report)
+            patched,
+            register_concepts(words, (fused,)),
+            result.words or (fused,),
+            report,
+            plot,
+            ui=ui.PreviewText(report),
         )
 
 

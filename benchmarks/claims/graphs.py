@@ -215,6 +215,7 @@ def regions_json(names: Sequence[str], scene: str) -> str:
 WAYS = {
     "prompt only, sum": ("sum", "prompt"),
     "prompt only, fused": ("exact", "prompt"),
+    "prompt only, by words": ("", "prompt"),
     "host masks, sum": ("sum", "masks"),
     "host masks, hook LoRAs": ("sum", "hooks"),
     "attention couple, sum": ("sum", "couple"),

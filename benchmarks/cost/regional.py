@@ -6,7 +6,8 @@
 
 Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every measurement of a variant has an
 unpatched one right before or right after it (the order alternates), and a ratio is the median over these pairs; beside
-it the middle half of the pairs. `routed` gives every region a concept of its own, rank 16 on all attention linears.
+it the middle half of the pairs. `routed` gives every region a concept of its own, rank 16 on all attention linears;
+`by words` looks for the same concepts' places in attention instead (all layers of SD1.5, half of SDXL's).
 `couple` is attention couple (peers.py), `passes` is the host way: one masked conditioning, hence one model pass, per
 region. Times are processor seconds of this process, so that other work on the machine disturbs them little; `unpatched
 again` shows how much. Memory is the highest sum of tensors alive that a run of two steps makes.
@@ -118,6 +119,30 @@ class Scene:
         factors, shared = share_downs(stack_factors(concepts))
         return Routes(factors, tuple(range(count)), None, count, shared=shared)
 
+    def by_words(self, count: int):
+        """The same concepts without a region: two words each, looked for in all layers, of SDXL in the second half."""
+        from dataclasses import replace
+
+        import torch
+        from mos_pack.mixofshow_core.families.nets import cross_attention_layers
+        from mos_pack.mixofshow_core.regional.finding import picker, plain_reading
+        from mos_pack.nodes.bridge.placing.attention import Payload
+        from mos_pack.nodes.bridge.placing.finding import Search
+        from mos_pack.nodes.bridge.placing.readings import decoder_heads
+        from mos_pack.nodes.bridge.placing.wrappers import with_payload
+
+        layers = cross_attention_layers(self.model.model.diffusion_model)
+        heads = {layer.index: layer.heads for layer in layers}
+        heads = heads if len(heads) < 20 else decoder_heads(heads)
+        numbers, owners = tuple(range(count)), [-1] * TOKENS
+        for number in numbers:
+            owners[2 + 3 * number : 4 + 3 * number] = [number, number]
+        search = Search(numbers, tuple(map(str, numbers)), plain_reading(heads))
+        routes = replace(self.routes(count), owners=(), search=search)
+        words = torch.tensor(owners)
+        payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers))
+        return self.patched, with_payload(self.text(), self.extras, payload)
+
     def couple(self, count: int):
         from .peers import attention_couple
 
@@ -223,6 +248,7 @@ def build_variants(scene: Scene) -> dict:
     variants = {f"regions {count}": scene.regions(count) for count in (1, 2, 4, 8)}
     variants["layered regions 2"] = scene.regions(2, layered=True)
     variants |= {f"routed {count}": scene.regions(count, routed=True) for count in (2, 4)}
+    variants |= {f"by words {count}": scene.by_words(count) for count in (2, 4)}
     variants |= {f"couple {count}": scene.couple(count) for count in (2, 4)}
     return variants | {"passes 4": scene.passes(4), "unpatched again": scene.plain()}
 
@@ -267,6 +293,8 @@ def judge(found: dict[str, Pairs]) -> None:
         ("couple / regions, 2", ratio["couple 2"] / ratio["regions 2"], ">=", 1.0),
         ("couple / regions, 4", ratio["couple 4"] / ratio["regions 4"], ">=", 1.0),
         ("memory, 8 regions", memory["regions 8"], "<=", 0.10),
+        ("by words 2 / routed 2", ratio["by words 2"] / ratio["routed 2"], "<=", 1.05),
+        ("by words 4 / routed 4", ratio["by words 4"] / ratio["routed 4"], "<=", 1.05),
         ("memory, 4 routed", memory["routed 4"], "<=", 0.10),
     ]
     print("\n| goal | found | wanted | |\n|---|---|---|---|")

@@ -9,6 +9,7 @@ from ..bounds import check_bounds, choice, number
 from ..errors import MixOfShowError
 from ..families.layers import LAYER_ROLES
 from ..names import fold
+from .apart import FUSED, WORDS
 
 UNSOLVED = ("mean", "sum", "drop")
 MODES = ("own", "staged")
@@ -32,6 +33,7 @@ class FusionSettings:
     energy, at most `max_rank`; "exact" keeps all ranks. density: share of entries that TIES and DARE keep.
     off_diagonal: RegMean's shrinking of the Grams. memory_gb: for statistics in memory at once, 0 = what is free.
     weights: w_i by a concept's name, 1 where none is given. concept_rank: every concept is cut to it first, 0 = never.
+    words: "own" fuses layers with places only and leaves what reads text to Place, word by word (apart.py).
     """
 
     ridge: Mapping[str, float] = field(default_factory=lambda: per_role(1e-2))
@@ -49,6 +51,7 @@ class FusionSettings:
     memory_gb: float = number(0.0, 0, 1000, auto=True)
     weights: Mapping[str, float] = field(default_factory=dict)
     concept_rank: int = number(0, 0, 4096)
+    words: str = choice(FUSED, WORDS)
 
     def __post_init__(self) -> None:
         check_bounds(self, "Fusion setting")
@@ -72,6 +75,8 @@ class FusionSettings:
             weights=dict(self.weights),
         )
         del facts["memory_gb"]
+        if self.words == FUSED:  # finished fusions from before the field are found again
+            del facts["words"]
         return facts
 
     def weights_of(self, concepts: Sequence[Collection[str]]) -> tuple[float, ...]:

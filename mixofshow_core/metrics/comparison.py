@@ -12,6 +12,7 @@ from ..names import fold, names_in, replace_names
 
 BASE, EACH, FUSED, ROUTED, CONNECTED = "base", "each", "fused", "routed", "connected"
 WITH_REGIONS = "+ regions"
+BY_WORDS = "by words"  # alone: unfused, found by their words; behind a merge: what reads text stays each concept's own
 KINDS = ("base", "one concept", "merged", "with regions", "connected")
 PLACEHOLDER = "{name}"
 TABLE = "mixofshow.comparison"
@@ -19,10 +20,11 @@ TABLE = "mixofshow.comparison"
 
 @dataclass(frozen=True)
 class Way:
-    """One word of the `ways` widget. method: base, each, routed, connected, or a method of Fuse."""
+    """One word of the `ways` widget. method: base, each, routed, by words, connected, or a method of Fuse."""
 
     method: str
     regions: bool = False
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A way as painted. concept: number of the one concept of this column; kind: one of KINDS."""
+    """A way as painted. concept: number of the one concept of this column; kind: one of KINDS.
+
+    words: of a merge, whether what reads text stays each concept's own.
+    """
 
     label: str
     kind: str
     method: str
     regions: bool = False
     concept: int | None = None
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,19 @@ class Cell:
 
 def parse_ways(text: str, methods: Sequence[str]) -> tuple[Way, ...]:
     """``base, each, sum, fused + regions, routed`` as ways; ``fused`` is exact. MixOfShowError if one is unknown."""
-    known = (BASE, EACH, FUSED, *methods, ROUTED)
+    known = (BASE, EACH, FUSED, *methods, ROUTED, BY_WORDS)
+    alone = (BASE, EACH, ROUTED, BY_WORDS)
     ways: list[Way] = []
     for part in filter(None, (piece.strip().lower() for piece in re.split(r"[,\n]", text))):
         method, plus, rest = (piece.strip() for piece in part.partition("+"))
-        if method not in known or (plus and (rest != "regions" or method in (BASE, EACH, ROUTED))):
+        words = method != BY_WORDS and method.endswith(f" {BY_WORDS}")
+        method = method.removesuffix(BY_WORDS).strip() if words else method
+        if method not in known or (plus and rest != "regions") or ((plus or words) and method in alone):
             raise MixOfShowError(
                 f"`ways` on Compare names {part!r}; write {', '.join(known)}, separated by commas. Merges also exist "
-                f"as `<method> {WITH_REGIONS}`; routed always uses them."
+                f"as `<method> {WITH_REGIONS}` and `<method> {BY_WORDS}`; routed always uses regions."
             )
-        way = Way("exact" if method == FUSED else method, bool(plus) or method == ROUTED)
+        way = Way("exact" if method == FUSED else method, bool(plus) or method == ROUTED, words)
         if way not in ways:
             ways.append(way)
     if not ways:
@@ -117,20 +126,23 @@ def plan_columns(
     columns: list[Column] = []
     notes: list[str] = []
     for way in ways:
-        label = FUSED if way.method == "exact" else way.method
+        label = (FUSED if way.method == "exact" else way.method) + (f" {BY_WORDS}" if way.words else "")
         if way.regions and not regions:
             notes.append(f"{label}{'' if way.method == ROUTED else f' {WITH_REGIONS}'} is left out: no regions.")
         elif way.method == EACH:
             columns += [Column(f"{name} alone", KINDS[1], EACH, concept=n) for n, name in enumerate(labels)]
         elif way.method == BASE:
             columns.append(Column(BASE, KINDS[0], BASE))
-        elif way.method != ROUTED and len(labels) < 2:
+        elif way.method not in (ROUTED, BY_WORDS) and len(labels) < 2:
             notes.append(f"{label} is left out: there is nothing to merge with one concept.")
+        elif way.method == BY_WORDS:
+            columns.append(Column(BY_WORDS, KINDS[2], BY_WORDS))
         elif way.method == ROUTED:
             columns.append(Column(ROUTED, KINDS[3], ROUTED, True))
         else:
             title = f"{label} {WITH_REGIONS}" if way.regions else label
-            columns.append(Column(title, KINDS[3 if way.regions else 2], way.method, way.regions))
+            kind = KINDS[3 if way.regions else 2]
+            columns.append(Column(title, kind, way.method, way.regions, words=way.words))
     if connected:
         columns.append(Column(CONNECTED, KINDS[4], CONNECTED))
     if not columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import comfy.sample
 import comfy.samplers
@@ -17,10 +17,12 @@ from torch import Tensor
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fitting import check_base
+from ....mixofshow_core.fusion.apart import OWN
 from ....mixofshow_core.fusion.plan import CLASS_OF_KIND, preset
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.metrics.comparison import (
     BASE,
+    BY_WORDS,
     CONNECTED,
     EACH,
     ROUTED,
@@ -115,7 +117,7 @@ class Comparison:
         """(MODEL, CLIP, unfused concepts or None) of one column."""
         if column.method == BASE:
             return self.model, self.clip, None
-        if column.method == ROUTED:
+        if column.method in (ROUTED, BY_WORDS):
             return self.model, self.clip, self.uses
         if column.method == CONNECTED:
             return *self.other, None
@@ -123,17 +125,18 @@ class Comparison:
             use = self.uses[column.concept]
             model, clip = apply_deltas(self.model, self.clip, use.concept.deltas, use.strength, use.strength_of_text)
             return model, register_concepts(clip, (use,)), None
-        concept = fuse_uses(
+        settings = self.settings or FusionSettings()
+        fused = fuse_uses(
             self.model,
             self.clip,
             self.uses,
             column.method,
             preset(self.calibration),
-            self.settings or FusionSettings(),
+            replace(settings, words=OWN) if column.words else settings,
             work_folder("cache"),
-        ).concept
-        model, clip = apply_deltas(self.model, self.clip, concept.deltas)
-        return model, register_concepts(clip, (ConceptUse(concept),)), None
+        )
+        model, clip = apply_deltas(self.model, self.clip, fused.concept.deltas)
+        return model, register_concepts(clip, (ConceptUse(fused.concept),)), fused.words or None
 
 
 def sample_like_ksampler(model, positive, negative, latent: dict, how: KSamplerSettings, tick: Callable) -> Tensor:

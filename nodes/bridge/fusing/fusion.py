@@ -14,11 +14,12 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept, ConceptUse, concept_tensors
 from ....mixofshow_core.digests import digest_of_file
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.layers import LayerGroup
+from ....mixofshow_core.families.layers import ROLE_SPATIAL, LayerGroup
 from ....mixofshow_core.families.nets import layer_groups
 from ....mixofshow_core.families.text import layer_groups_text
 from ....mixofshow_core.fitting import with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
+from ....mixofshow_core.fusion.apart import FUSED, OWN, reads_words, words_of
 from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
 from ....mixofshow_core.fusion.plan import CalibrationPlan
@@ -50,12 +51,13 @@ class FusedUses:
     """What the node hands on. notes: lines for people.
 
     summary: the report's figures (JSON-able), those of the file and what this run cost: two equal fusions save the
-    same bytes, so that stands in no file.
+    same bytes, so that stands in no file. words: what reads text of each concept, where that is not fused.
     """
 
     concept: Concept
     summary: Mapping[str, object]
     notes: tuple[str, ...]
+    words: tuple[ConceptUse, ...] = ()
 
 
 def fuse_uses(
@@ -92,6 +94,11 @@ def fuse_uses(
     groups = tuple(group for group in groups if group not in left)
     changed = {name for part in parts for name in part}
     unsolved += tuple(name for group in left for name in group.members if name in changed)
+    apart: tuple[ConceptUse, ...] = ()
+    if meaning("Fusion setting words", settings.words, {OWN: True, FUSED: False}):
+        groups = tuple(group for group in groups if group.role == ROLE_SPATIAL)
+        unsolved = tuple(name for name in unsolved if not reads_words(name))
+        apart = tuple(sorted(map(words_of, solved), key=lambda use: use.label))
     base_model, base_clip = apply_deltas(model, clip, added)
     base = models_key(base_model, base_clip)  # add-ons are patches on them
     plan = plan.sized(native_size(model))
@@ -113,7 +120,7 @@ def fuse_uses(
     if (found := _load_finished(kept)) is not None:
         concept = replace(found, entries=entries)
         loaded = "Loaded: this very fusion was finished before."
-        return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames))
+        return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames), apart)
 
     store = StatisticsStore(folder / "statistics")
     job = FusionJob(
@@ -139,7 +146,7 @@ def fuse_uses(
     calibration = time.perf_counter() - started - fusion.report.total_seconds
     cost = fusion.report.cost() | {"calibration": round(calibration, 2)}
     notes = *fits, *_notes(solved, add_ons, groups, store, summary), *renames, *told, *lost
-    return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes)
+    return FusedUses(concept, summary | {"seconds": cost, "peak_memory_mb": peak_memory()}, notes, apart)
 
 
 def attention_groups(model, clip) -> list[LayerGroup]:

@@ -21,9 +21,9 @@ SAME_SHARE = 0.5  # of a file's layers that are patched with its own factors: th
 
 
 def mark_applied(model, clip, concepts: Iterable[Concept]) -> None:
-    """Note on these clones of MODEL and CLIP what is part of them from now on."""
+    """Note on these clones of MODEL and CLIP (or None) what is part of them from now on."""
     hashes = frozenset(concept.content_hash for concept in concepts)
-    for patcher in (model, clip.patcher):
+    for patcher in (model, *([] if clip is None else [clip.patcher])):
         patcher.set_attachments(APPLIED, patcher.attachments.get(APPLIED, frozenset()) | hashes)
 
 

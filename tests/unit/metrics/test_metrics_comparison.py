@@ -30,7 +30,21 @@ def test_ways_are_read_once_each_and_in_order():
     assert found == (Way("base"), Way("each"), Way("sum"), Way("exact", True), Way("routed", True))
 
 
-@pytest.mark.parametrize("text", ["", " , ", "fuse", "base + regions", "sum + masks", "sum +"])
+def test_by_words_alone_and_behind_a_merge():
+    ways = parse_ways("by words, Fused by words, sum by words + regions", METHODS)
+    assert ways == (Way("by words"), Way("exact", words=True), Way("sum", True, True))
+    columns, notes = plan_columns(ways, ("mara", "finn"), regions=True, connected=False)
+    assert [(c.label, c.method, c.words) for c in columns] == [
+        ("by words", "by words", False),
+        ("fused by words", "exact", True),
+        ("sum by words + regions", "sum", True),
+    ]
+    assert not notes and not columns[0].regions
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "fuse", "base + regions", "sum + masks", "sum +", "each by words", "by words + regions"]
+)
 def test_unknown_ways_say_what_exists(text):
     with pytest.raises(MixOfShowError, match="`ways` on Compare"):
         parse_ways(text, METHODS)
