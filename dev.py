@@ -1,4 +1,4 @@
-"""One command from a fresh clone: `python dev.py demo | test | serve | bench | world | archive`.
+"""One command from a fresh clone: `python dev.py demo | test | serve | bench | gpu | world | archive`.
 
 Makes .venv and .cache in this folder, gets a ComfyUI to run in, and works in temporary base directories. Nothing
 outside this folder is written, and a ComfyUI of yours (COMFYUI_PATH) is only read. Standard library only; Python 3.10
@@ -44,13 +44,14 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = "demo | test | serve | bench | world | archive"
+    names = "demo | test | serve | bench | gpu | world | archive"
     commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     for name, about in {
         "demo": "train two concepts, fuse them, place them in one picture (workflow 01); leaves a contact sheet",
         "test": "lint, unit tests, tests in a real ComfyUI, browser tests; further arguments go to pytest",
         "serve": "open a real ComfyUI with this pack and the newest front end that suits it",
         "bench": "benchmarks; --quick prints the table of the four ways to combine two concepts",
+        "gpu": "what a GPU makes of it, in under ten minutes: one JSON and one page to send",
         "world": "make the small bases, their concepts and evaluators, step by step; --list, --step NAME, --again",
         "archive": "write the archive that the registry would publish",
     }.items():
@@ -62,11 +63,12 @@ def main() -> int:
         if name == "archive":
             sub.add_argument("target", nargs="?", type=Path, default=CACHE / "mixofshow.zip")
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "bench", "demo", "world"):
+    if rest and options.command not in ("test", "bench", "demo", "gpu", "world"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise Stop(f"Python {sys.version.split()[0]} will not do: run dev.py with Python 3.10, 3.11, 3.12 or 3.13")
-    actions = {"demo": demo, "test": test, "serve": serve, "bench": bench, "world": world, "archive": archive}
+    actions = {"demo": demo, "test": test, "serve": serve, "bench": bench}
+    actions |= {"gpu": gpu, "world": world, "archive": archive}
     return actions[options.command](options, rest)
 
 
@@ -84,6 +86,11 @@ def bench(options: argparse.Namespace, rest: list[str]) -> int:
         return run_module("benchmarks.claims.quick", [word for word in rest if word != "--quick"])
     names = ("fusion", "regional", "training", "stock_loader")
     return max([run_module(f"benchmarks.cost.{name}", rest) for name in names], default=0)
+
+
+def gpu(options: argparse.Namespace, rest: list[str]) -> int:
+    prepare()
+    return run_module("benchmarks.cost.gpu", rest)
 
 
 def world(options: argparse.Namespace, rest: list[str]) -> int:

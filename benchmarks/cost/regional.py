@@ -26,13 +26,15 @@ from dataclasses import dataclass, field
 from .start import start
 
 LEAN = {"sd15": 96, "sdxl": 64}  # channels at which a step takes a third of a second on one core
+WIDE = 320  # channels of the real nets
 TOKENS = 77
 RANK = 16
 
 
-def build_model(family: str, channels: int):
-    """A random UNet with the family's layers and context width; 320 channels is the real thing."""
+def build_model(family: str, channels: int, dtype=None):
+    """A random UNet with the family's layers and context width, fp32 unless asked; 320 channels is the real thing."""
     import comfy.model_base
+    import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
     import torch
@@ -41,25 +43,27 @@ def build_model(family: str, channels: int):
     config = unet_config(family, real_width=True) | {"model_channels": channels}
     config |= {"num_heads": 8} if family == "sd15" else {"num_head_channels": min(64, channels // 2)}
     known = comfy.supported_models.SDXL(config) if family == "sdxl" else comfy.supported_models.SD15(config)
-    known.set_inference_dtype(torch.float32, None)
-    made = (comfy.model_base.SDXL if family == "sdxl" else comfy.model_base.BaseModel)(known, device="cpu")
-    generator = torch.Generator().manual_seed(0)
+    known.set_inference_dtype(dtype or torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    # Large weights are drawn where it is fast; small ones on the CPU, so that they are the same everywhere.
+    drawn = device if channels >= WIDE else torch.device("cpu")
+    made = (comfy.model_base.SDXL if family == "sdxl" else comfy.model_base.BaseModel)(known, device=drawn)
+    generator = torch.Generator(drawn).manual_seed(0)
     with torch.no_grad():
         for parameter in made.diffusion_model.parameters():
             parameter.normal_(0, 0.02, generator=generator) if parameter.dim() > 1 else parameter.fill_(0.5)
-    device = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(made, load_device=device, offload_device=device)
+    return comfy.model_patcher.ModelPatcher(made, load_device=device, offload_device=torch.device("cpu"))
 
 
 class Scene:
     """One model with random texts, and the conditionings of every variant."""
 
-    def __init__(self, family: str, channels: int, latent: int):
+    def __init__(self, family: str, channels: int, latent: int, dtype=None):
         import torch
         from mos_pack.nodes.bridge.placing.wrappers import patch_model
 
         self.latent = latent
-        self.model = build_model(family, channels)
+        self.model = build_model(family, channels, dtype)
         self.patched = patch_model(self.model)
         self.width = self.model.model.model_config.unet_config["context_dim"]
         self.generator = torch.Generator().manual_seed(1)
@@ -155,15 +159,21 @@ class Scene:
         entries = [[self.text(), {**self.extras, "mask": mask[None], "strength": 1.0}] for mask in masks]
         return self.model, entries
 
-    def step(self, model, positive, steps: int) -> tuple[float, float]:
+    def step(self, model, positive, steps: int, clock=time.process_time) -> tuple[float, float]:
         """Seconds per step after the first one, and the first step's, which also projects the region texts."""
+        times = [clock()]
+        self.sample(model, positive, steps, lambda *_: times.append(clock()))
+        spans = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return statistics.median(spans[1:]), spans[0]
+
+    def sample(self, model, positive, steps: int, callback=None):
+        """The latent that comes out."""
         import comfy.sample
         import torch
 
         noise = torch.randn(1, 4, self.latent, self.latent, generator=torch.Generator().manual_seed(2))
-        times = [time.process_time()]
         with torch.inference_mode():
-            comfy.sample.sample(
+            return comfy.sample.sample(
                 model,
                 noise,
                 steps,
@@ -175,10 +185,8 @@ class Scene:
                 torch.zeros_like(noise),
                 seed=2,
                 disable_pbar=True,
-                callback=lambda *_: times.append(time.process_time()),
+                callback=callback,
             )
-        spans = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        return statistics.median(spans[1:]), spans[0]
 
 
 def peak_memory(scene: Scene, variant) -> float:

@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,8 @@ PLAIN_HEAP = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131
 
 def peak() -> float:
     """Peak resident memory of this process, MB."""
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -127,6 +128,7 @@ def run_ours(base, row: str, gate: Gate, ready: Callable[[int], None]) -> None:
 def run_host(base, gate: Gate, ready: Callable[[int], None]) -> None:
     import torch
     from comfy_extras import nodes_train
+    from mos_pack.nodes.bridge.host.model import native_cells
 
     class Steps:
         """Stands for the trainer's progress bar, which counts its steps."""
@@ -144,9 +146,9 @@ def run_host(base, gate: Gate, ready: Callable[[int], None]) -> None:
 
     def run(count: int):
         generator = torch.Generator().manual_seed(0)
-        channels = base.model.model.latent_format.latent_channels
+        channels, cells = base.model.model.latent_format.latent_channels, native_cells(base.model)
         # Two dicts: with one, this version of the host's trainer stops with an UnboundLocalError.
-        latents = [{"samples": torch.randn(1, channels, 8, 8, generator=generator)} for _ in range(2)]
+        latents = [{"samples": torch.randn(1, channels, cells, cells, generator=generator)} for _ in range(2)]
         cond = base.clip.encode_from_tokens_scheduled(base.clip.tokenize("a photo of zorbo"))
         values = dict(
             model=base.model.clone(),

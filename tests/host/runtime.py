@@ -7,6 +7,7 @@ import atexit
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +21,8 @@ def find_host() -> Path | None:
     return folder if (folder / "main.py").is_file() else None
 
 
-def start_host_in_process(host: Path) -> None:
-    """Puts the host on sys.path and parses its options as `--cpu` with an empty base directory."""
+def start_host_in_process(host: Path, options: Sequence[str] = ("--cpu",)) -> None:
+    """Puts the host on sys.path and parses these options of it, with an empty base directory."""
     if "comfy.cli_args" in sys.modules:
         return
     from mos_tests.host.launcher import declare_torchvision_operators
@@ -34,7 +35,7 @@ def start_host_in_process(host: Path) -> None:
         (Path(base) / folder).mkdir(parents=True)
     sys.path.insert(0, str(host))
     arguments = sys.argv
-    sys.argv = ["main.py", "--cpu", "--base-directory", base]
+    sys.argv = ["main.py", *options, "--base-directory", base]
     try:
         import comfy.options
 
