@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..mixofshow_core.regional.coverage import describe_coverage, draw_coverage, level_sizes, measure_coverage
-from ..mixofshow_core.regional.pick import pick_region
+from ..mixofshow_core.regional.pick import crop_box, pick_region
 from ..mixofshow_core.regional.preview import draw_preview
 from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import dump_regions
@@ -27,6 +27,12 @@ class MixOfShowPickRegion(io.ComfyNode):
                 io.String.Input(
                     "region", default="", tooltip="Name or id of the region, as in the editor. Empty: the only one."
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture to crop, of the canvas's shape at any size: x, y, width and height are in its "
+                    "pixels. Open: in the canvas's.",
+                ),
             ],
             outputs=[
                 REGIONS.Output(
@@ -34,16 +40,22 @@ class MixOfShowPickRegion(io.ComfyNode):
                     tooltip="That region, over the whole picture: for Place, and a crop or an inpainting of any size.",
                 ),
                 io.Mask.Output(display_name="mask", tooltip="Where it was: to crop around it and to inpaint it."),
+                io.Int.Output(display_name="x", tooltip="Left edge of a crop around it: for Crop Image, and to paste."),
+                io.Int.Output(display_name="y", tooltip="Upper edge of that crop."),
+                io.Int.Output(display_name="width", tooltip="Width of that crop, in whole latent cells."),
+                io.Int.Output(display_name="height", tooltip="Height of that crop, in whole latent cells."),
             ],
         )
 
     @classmethod
-    def execute(cls, regions, region="") -> io.NodeOutput:
+    def execute(cls, regions, region="", image=None) -> io.NodeOutput:
         picked, mask = pick_region(regions, region)
         found, size = picked.regions.regions[0], picked.regions
+        box = crop_box(mask, *((size.width, size.height) if image is None else (image.shape[2], image.shape[1])))
         told = f"{found.name}: {mask.mean():.0%} of {size.width} x {size.height}, handed on as the whole picture"
+        told += "\ncrop: {2} x {3} at {0}, {1}".format(*box)
         text = ui.PreviewText("\n".join(filter(None, (told, found.concept, found.prompt))))
-        return io.NodeOutput(picked, mask, ui=ui.PreviewMask(mask, cls=cls).as_dict() | text.as_dict())
+        return io.NodeOutput(picked, mask, *box, ui=ui.PreviewMask(mask, cls=cls).as_dict() | text.as_dict())
 
 
 class MixOfShowCoverage(io.ComfyNode):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MixOfShowError
+from ..families.family import CELL
 from .raster import RegionMap
 from .schema import Rectangle, Region
 
@@ -46,3 +47,19 @@ def pick_region(placed: RegionMap, name: str) -> tuple[RegionMap, Tensor]:
     mask = placed.masks[number][None].float() / 255
     alone = replace(spec, regions=(whole,))
     return RegionMap(alone, torch.full((1, spec.height, spec.width), 255, dtype=torch.uint8)), mask
+
+
+def crop_box(mask: Tensor, width: int, height: int) -> tuple[int, int, int, int]:
+    """(x, y, width, height) around a region's mask [1, H, W] in a picture of that size, which has the canvas's shape.
+
+    Outwards to whole latent cells, as far as the picture goes; of an empty mask, the whole picture.
+    """
+    sides = []
+    for axis, size in ((1, width), (0, height)):
+        covered = (mask[0] > 0).any(1 - axis).nonzero().flatten()
+        scale = size / mask.shape[1 + axis]
+        low, high = (float(covered[0]) * scale, float(covered[-1] + 1) * scale) if len(covered) else (0.0, float(size))
+        start = int(low // CELL * CELL)
+        sides.append((start, min(int(-(-high // CELL) * CELL), size) - start))
+    (x, wide), (y, high) = sides
+    return x, y, wide, high

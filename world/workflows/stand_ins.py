@@ -22,9 +22,9 @@ UNET = "diffusion_model."
 SIZES = {"width": 128, "height": 64, "batch_size": 4}
 
 
-def training_graph(file: str, steps: int) -> dict:
-    """A LoRA without learned words. ``steps`` 0: as many as Train chooses."""
-    name, word, kind, folder = TRAINED[file]
+def training_graph(file: str, facts: tuple[str, str, str, str], steps: int) -> dict:
+    """A LoRA without learned words, of such facts as TRAINED has. ``steps`` 0: as many as Train chooses."""
+    name, word, kind, folder = facts
     data = {"name": name, "class_word": word, "kind": kind, "folder": folder, "captions": "auto"}
     wires = {"model": ["base", 0], "clip": ["base", 1], "vae": ["base", 2], "dataset": ["data", 0]}
     training = {"preset": "LoRA", "quality": "standard", "steps": steps, "seed": 0, "save_as": f"trained_{file}"}
@@ -47,9 +47,9 @@ def kohya_name(name: str) -> str:
 def make_files(server, steps: int = 0) -> None:
     """Put all five into the loras folder of a running server (tests/host/server.py)."""
     loras = server.base / "models" / "loras"
-    for file in TRAINED:
+    for file, facts in TRAINED.items():
         if not (loras / f"{file}.safetensors").is_file():
-            server.run(training_graph(file, steps), timeout=3600)
+            server.run(training_graph(file, facts, steps), timeout=3600)
             tensors = load_file(loras / "mixofshow" / f"trained_{file}.safetensors")
             save_file({kohya_name(name): value for name, value in tensors.items()}, loras / f"{file}.safetensors")
     shutil.copyfile(SCENERY, loras / "few_steps.safetensors")

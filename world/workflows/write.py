@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from . import casts as cast_workflows
 from . import evaluation as evaluation_workflows
 from . import fusing as fusing_workflows
 from . import placing as placing_workflows
@@ -95,6 +96,7 @@ WORKFLOWS = {
     **fusing_workflows.WORKFLOWS,
     **training_workflows.WORKFLOWS,
     **evaluation_workflows.WORKFLOWS,
+    **cast_workflows.WORKFLOWS,
 }
 
 

@@ -2,7 +2,7 @@
 
 A concept's name in a widget is its path below the loras folder with forward slashes (`mixofshow/mara.safetensors`), or
 the path below the output folder followed by ` [output]`, which is how the host marks output files, or the path below
-the embeddings folder followed by ` [embeddings]`.
+the embeddings folder followed by ` [embeddings]`, or a LoRA that comes with this pack followed by ` [demo]`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ SUFFIX = ".safetensors"
 READABLE = (SUFFIX, ".sft", ".pth", ".pt", ".bin")  # suffixes that are listed; what a file is is told by its content
 OUTPUT_MARK = " [output]"
 EMBEDDING_MARK = " [embeddings]"
+DEMO_MARK = " [demo]"
+DEMO_LORAS = PACK / "assets" / "demo" / "loras"
 STEPS = "steps"
 MAX_NAME = 80  # bytes of a file name, well below every file system's limit
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -84,8 +86,8 @@ def _free_path(folder: Path, stem: str) -> Path:
 
 
 def list_concept_files() -> list[str]:
-    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, embeddings, and last
-    what training runs were before their end."""
+    """Names for a file widget: our loras folder, then our output folder, every other LoRA file, embeddings, the demo's
+    own, and last what training runs were before their end."""
     loras = sorted({name.replace(os.sep, "/") for name in folder_paths.get_filename_list("loras")}, key=str.lower)
     loras = [name for name in loras if name.lower().endswith(READABLE)]
     ours = [name for name in loras if name.startswith(f"{FOLDER}/")]
@@ -100,12 +102,13 @@ def list_concept_files() -> list[str]:
         *(name for name in saved if name not in set(steps)),
         *(name for name in loras if name not in set(ours)),
         *(f"{name}{EMBEDDING_MARK}" for name in words),
+        *(f"{path.name}{DEMO_MARK}" for path in sorted(DEMO_LORAS.glob(f"*{SUFFIX}"))),
         *steps,
     ]
 
 
 def resolve_concept_file(name: str) -> Path:
-    """The file a name stands for. Only files in the loras, embeddings and output folders are opened."""
+    """The file a name stands for. Only files in the loras, embeddings, output and demo folders are opened."""
     wanted, folders = name.strip(), [Path(folder) for folder in folder_paths.get_folder_paths("loras")]
     output = Path(folder_paths.get_output_directory())
     if wanted.endswith(OUTPUT_MARK):
@@ -113,6 +116,8 @@ def resolve_concept_file(name: str) -> Path:
     elif wanted.endswith(EMBEDDING_MARK):
         wanted = wanted[: -len(EMBEDDING_MARK)]
         folders = [Path(folder) for folder in folder_paths.get_folder_paths("embeddings")]
+    elif wanted.endswith(DEMO_MARK):
+        wanted, folders = wanted[: -len(DEMO_MARK)], [DEMO_LORAS]
     if not wanted:
         raise MixOfShowError(f"no concept file chosen: pick one in `file`, or put one into {concept_folder()}")
     relative = wanted.replace("\\", "/")

@@ -103,7 +103,10 @@ CONTRACTS = {
     ),
     "MixOfShowDemoControl": Contract(("CONTROL_NET",)),
     "MixOfShowPickRegion": Contract(
-        ("MIXOFSHOW_REGIONS", "MASK"), {"regions": "MIXOFSHOW_REGIONS", "region": "STRING"}, {}, {"region": ""}
+        ("MIXOFSHOW_REGIONS", "MASK", "INT", "INT", "INT", "INT"),
+        {"regions": "MIXOFSHOW_REGIONS", "region": "STRING"},
+        {"image": "IMAGE"},
+        {"region": ""},
     ),
     "MixOfShowCoverage": Contract(("IMAGE", "STRING"), {"regions": "MIXOFSHOW_REGIONS"}, {"model": "MODEL"}),
     "MixOfShowFound": Contract(

@@ -265,7 +265,10 @@ class TestDetailPass:
             {"name": "hat", "prompt": "a red hat", "shape": routing.box(0.1, 0.3), "end": 0.5},
             {"prompt": "a dog", "shape": routing.box(0.5, 1)},
         )
-        picked, mask = MixOfShowPickRegion.execute(placed, "hat").result
+        picked, mask, *box = MixOfShowPickRegion.execute(placed, "hat").result
+        assert box == [8, 0, 24, 72], "0.1 to 0.3 of 96 pixels, outwards to whole cells"
+        enlarged = torch.zeros(1, 108, 144, 3)
+        assert MixOfShowPickRegion.execute(placed, "hat", enlarged).result[2:] == (8, 0, 40, 108)
         assert mask.shape == (1, 72, 96) and 0.1 < mask.mean() < 0.3
         with caplog.at_level("WARNING", logger="mixofshow"):
             found = square(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", picked).result)

@@ -1,0 +1,147 @@
+"""14 to 16: community LoRAs in one list, routed, fused, and each face painted again."""
+
+from __future__ import annotations
+
+import json
+
+from .graphs import Step
+from .layout import arrange
+from .placing import SIDE, placed, region, sampler, saved
+
+ROUTED_STORY = """## Two LoRAs of others, five nodes
+
+*Load Checkpoint -> Cast -> Regions -> Place -> KSampler*, with *Demo Model* for the checkpoint.
+
+1. **Cast** lists the files. Nothing else is filled in: a LoRA is called by its file's name, its trigger comes from what
+   LoRA managers leave beside it.
+2. **Regions**: a box for each, its name in the prompt.
+3. **Place** puts the trigger in and keeps each LoRA to its own region, in one pass.
+
+The two LoRAs come with the pack (kohya's dialect, trained on the small base). Put your checkpoint and files in their
+place.
+"""
+
+FUSED_STORY = """## The same two, as one file
+
+**Fuse** computes one set of weights for both and saves it (`save_as`). The prompt alone names them; no regions.
+
+Fuse calibrates a LoRA on its trigger, which Cast has found beside the file.
+"""
+
+FACES_STORY = """## Twice as sharp: hires fix, then each face
+
+1. The picture of workflow 14.
+2. **Hires fix**: *Upscale Latent By* 1.5, a second KSampler at denoise 0.5, the same model, positive and negative.
+3. **Each face**: *Pick Region* by name gives the crop (x, y, width and height in the pixels of `image`); a second
+   **Place** with that region and the same cast is the MODEL with this person alone, with its positive and negative.
+   *Image Crop*, encode, sample at denoise 0.4, paste back.
+
+With a detector of another pack: the guide tells which sockets to wire.
+"""
+
+FILES = ("anna", "ben")
+CAST = {"version": 1, "rows": [{"file": f"{name}.safetensors [demo]"} for name in FILES]}
+PAIR = {
+    "version": 1,
+    "suffix": "green background",
+    "regions": [
+        region("anna", 0, 0.5, prompt="a photo of anna"),
+        region("ben", 0.5, 0.5, prompt="a photo of ben"),
+    ],
+}
+ROW = ("story base", "cast", "regions")
+SCALE = 1.5
+
+
+def cast_of_two() -> dict[str, Step]:
+    return {"base": Step("MixOfShowDemoModel"), "cast": Step("MixOfShowCast", {"cast": json.dumps(CAST, indent=1)})}
+
+
+def painted(number: str, batch: int) -> dict[str, Step]:
+    steps = cast_of_two() | placed(PAIR, 2 * SIDE, "two people side by side, green background", batch, "cast")
+    del steps["coverage"]
+    return steps | {"save": saved(number, ("decode", 0))}
+
+
+def two_loras_routed() -> dict[str, Step]:
+    steps = {"story": Step("MarkdownNote", {"text": ROUTED_STORY}), **painted("14", 4)}
+    return arrange(steps, ROW, ("place sample", "latent decode", "save"))
+
+
+def two_loras_fused() -> dict[str, Step]:
+    steps = {
+        "story": Step("MarkdownNote", {"text": FUSED_STORY}),
+        **cast_of_two(),
+        "fuse": Step(
+            "MixOfShowFuse",
+            {"save_as": "anna_and_ben"},
+            {"model": ("base", 0), "clip": ("base", 1), "concepts": ("cast", 0)},
+        ),
+        "place": Step(
+            "MixOfShowPlace",
+            {"prompt": "anna on the left and ben on the right, green background", "negative": ""},
+            {"model": ("fuse", 0), "clip": ("fuse", 1)},
+        ),
+        "latent": Step("EmptyLatentImage", {"width": 2 * SIDE, "height": SIDE, "batch_size": 4}),
+        "sample": sampler("place", ("latent", 0)),
+        "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
+        "save": saved("15", ("decode", 0)),
+    }
+    return arrange(steps, ("story base", "cast", "fuse"), ("place", "latent decode", "sample", "save"))
+
+
+def face(name: str, picture: tuple[str, int]) -> dict[str, Step]:
+    """Crop a person out of ``picture``, paint it again with that LoRA alone, paste it back."""
+    pick = f"pick_{name}"
+    links = {key: (pick, slot) for slot, key in enumerate(("x", "y", "width", "height"), 2)}
+    return {
+        pick: Step("MixOfShowPickRegion", {"region": name}, {"regions": ("regions", 0), "image": picture}),
+        f"crop_{name}": Step("ImageCrop", {}, {"image": picture, **links}),
+        f"encode_{name}": Step("VAEEncode", {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}),
+        f"place_{name}": Step(
+            "MixOfShowPlace",
+            {"prompt": f"a photo of {name}", "negative": ""},
+            {"model": ("base", 0), "clip": ("base", 1), "regions": (pick, 0), "concepts": ("cast", 0)},
+        ),
+        f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.4),
+        f"decode_{name}": Step("VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}),
+        f"paste_{name}": Step(
+            "ImageCompositeMasked",
+            {"resize_source": False},
+            {"destination": picture, "source": (f"decode_{name}", 0), "x": links["x"], "y": links["y"]},
+        ),
+    }
+
+
+def hires_and_faces() -> dict[str, Step]:
+    steps = {
+        "story": Step("MarkdownNote", {"text": FACES_STORY}),
+        **painted("16", 2),
+        "larger": Step("LatentUpscaleBy", {"upscale_method": "bislerp", "scale_by": SCALE}, {"samples": ("sample", 0)}),
+        "again": sampler("place", ("larger", 0), denoise=0.5),
+        "sharp": Step("VAEDecode", {}, {"samples": ("again", 0), "vae": ("base", 2)}),
+        "before": Step("PreviewImage", {}, {"images": ("decode", 0)}, title="Before"),
+        "hires": Step("PreviewImage", {}, {"images": ("sharp", 0)}, title="After the second pass"),
+        **face("anna", ("sharp", 0)),
+        **face("ben", ("paste_anna", 0)),
+        "save": saved("16", ("paste_ben", 0)),
+    }
+    return arrange(
+        steps,
+        ROW,
+        ("place sample", "latent decode before", "larger again", "sharp hires"),
+        (
+            "pick_anna",
+            "crop_anna encode_anna",
+            "place_anna sample_anna",
+            "decode_anna paste_anna",
+        ),
+        ("pick_ben", "crop_ben encode_ben", "place_ben sample_ben", "decode_ben paste_ben", "save"),
+    )
+
+
+WORKFLOWS = {
+    "14_two_loras_routed": two_loras_routed,
+    "15_two_loras_fused": two_loras_fused,
+    "16_hires_and_faces": hires_and_faces,
+}
