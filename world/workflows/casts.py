@@ -18,7 +18,7 @@ ROUTED_STORY = """## Two LoRAs of others, five nodes
 3. **Place** puts the trigger in and keeps each LoRA to its own region, in one pass.
 
 The two LoRAs come with the pack (kohya's dialect, trained on the small base). Put your checkpoint and files in their
-place.
+place; the wires from the base to Cast are not needed then (the small base has other levels than SD1.5).
 """
 
 FUSED_STORY = """## The same two, as one file
@@ -31,7 +31,8 @@ Fuse calibrates a LoRA on its trigger, which Cast has found beside the file.
 FACES_STORY = """## Twice as sharp: hires fix, then each face
 
 1. The picture of workflow 14.
-2. **Hires fix**: *Upscale Latent By* 1.5, a second KSampler at denoise 0.5, the same model, positive and negative.
+2. **Hires fix**: *Upscale Image By* 1.5, encode, a second KSampler at denoise 0.3 with the same model, positive and
+   negative.
 3. **Each face**: *Pick Region* by name gives the crop (x, y, width and height in the pixels of `image`); a second
    **Place** with that region and the same cast is the MODEL with this person alone, with its positive and negative.
    *Image Crop*, encode, sample at denoise 0.4, paste back.
@@ -51,10 +52,14 @@ PAIR = {
 }
 ROW = ("story base", "cast", "regions")
 SCALE = 1.5
+LANCZOS = {"upscale_method": "lanczos", "crop": "disabled"}
 
 
 def cast_of_two() -> dict[str, Step]:
-    return {"base": Step("MixOfShowDemoModel"), "cast": Step("MixOfShowCast", {"cast": json.dumps(CAST, indent=1)})}
+    """The wires to Cast say which layers the names mean: the small base has other levels than SD1.5."""
+    base = {"model": ("base", 0), "clip": ("base", 1)}
+    cast = Step("MixOfShowCast", {"cast": json.dumps(CAST, indent=1)}, base)
+    return {"base": Step("MixOfShowDemoModel"), "cast": cast}
 
 
 def painted(number: str, batch: int) -> dict[str, Step]:
@@ -97,7 +102,10 @@ def face(name: str, picture: tuple[str, int]) -> dict[str, Step]:
     return {
         pick: Step("MixOfShowPickRegion", {"region": name}, {"regions": ("regions", 0), "image": picture}),
         f"crop_{name}": Step("ImageCrop", {}, {"image": picture, **links}),
-        f"encode_{name}": Step("VAEEncode", {}, {"pixels": (f"crop_{name}", 0), "vae": ("base", 2)}),
+        f"native_{name}": Step(
+            "ImageScale", {**LANCZOS, "width": SIDE, "height": SIDE}, {"image": (f"crop_{name}", 0)}
+        ),
+        f"encode_{name}": Step("VAEEncode", {}, {"pixels": (f"native_{name}", 0), "vae": ("base", 2)}),
         f"place_{name}": Step(
             "MixOfShowPlace",
             {"prompt": f"a photo of {name}", "negative": ""},
@@ -105,10 +113,15 @@ def face(name: str, picture: tuple[str, int]) -> dict[str, Step]:
         ),
         f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.4),
         f"decode_{name}": Step("VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}),
+        f"back_{name}": Step(
+            "ImageScale",
+            LANCZOS,
+            {"image": (f"decode_{name}", 0), "width": links["width"], "height": links["height"]},
+        ),
         f"paste_{name}": Step(
             "ImageCompositeMasked",
             {"resize_source": False},
-            {"destination": picture, "source": (f"decode_{name}", 0), "x": links["x"], "y": links["y"]},
+            {"destination": picture, "source": (f"back_{name}", 0), "x": links["x"], "y": links["y"]},
         ),
     }
 
@@ -117,8 +130,9 @@ def hires_and_faces() -> dict[str, Step]:
     steps = {
         "story": Step("MarkdownNote", {"text": FACES_STORY}),
         **painted("16", 2),
-        "larger": Step("LatentUpscaleBy", {"upscale_method": "bislerp", "scale_by": SCALE}, {"samples": ("sample", 0)}),
-        "again": sampler("place", ("larger", 0), denoise=0.5),
+        "larger": Step("ImageScaleBy", {"upscale_method": "lanczos", "scale_by": SCALE}, {"image": ("decode", 0)}),
+        "encode": Step("VAEEncode", {}, {"pixels": ("larger", 0), "vae": ("base", 2)}),
+        "again": sampler("place", ("encode", 0), denoise=0.3),
         "sharp": Step("VAEDecode", {}, {"samples": ("again", 0), "vae": ("base", 2)}),
         "before": Step("PreviewImage", {}, {"images": ("decode", 0)}, title="Before"),
         "hires": Step("PreviewImage", {}, {"images": ("sharp", 0)}, title="After the second pass"),
@@ -129,14 +143,20 @@ def hires_and_faces() -> dict[str, Step]:
     return arrange(
         steps,
         ROW,
-        ("place sample", "latent decode before", "larger again", "sharp hires"),
+        ("place sample", "latent decode before", "larger encode again", "sharp hires"),
         (
             "pick_anna",
-            "crop_anna encode_anna",
+            "crop_anna native_anna encode_anna",
             "place_anna sample_anna",
-            "decode_anna paste_anna",
+            "decode_anna back_anna paste_anna",
         ),
-        ("pick_ben", "crop_ben encode_ben", "place_ben sample_ben", "decode_ben paste_ben", "save"),
+        (
+            "pick_ben",
+            "crop_ben native_ben encode_ben",
+            "place_ben sample_ben",
+            "decode_ben back_ben paste_ben",
+            "save",
+        ),
     )
 
 
