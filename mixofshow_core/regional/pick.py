@@ -46,7 +46,8 @@ def pick_region(placed: RegionMap, name: str) -> tuple[RegionMap, Tensor]:
     whole: Region = replace(spec.regions[number], shape=WHOLE, strength=1.0, feather=0.0, start=0.0, end=1.0)
     mask = placed.masks[number][None].float() / 255
     alone = replace(spec, regions=(whole,))
-    return RegionMap(alone, torch.full((1, spec.height, spec.width), 255, dtype=torch.uint8)), mask
+    everywhere = torch.full((1, spec.height, spec.width), 255, dtype=torch.uint8)
+    return RegionMap(alone, everywhere, placed.texts_without([number])), mask
 
 
 def crop_box(mask: Tensor, width: int, height: int) -> tuple[int, int, int, int]:

@@ -25,10 +25,15 @@ ASPECT_TOLERANCE = 0.02
 
 @dataclass(frozen=True, eq=False)
 class RegionMap:
-    """Validated regions with their masks, uint8 [R, height, width]: what travels on the REGIONS wire."""
+    """Validated regions with their masks, uint8 [R, height, width]: what travels on the REGIONS wire.
+
+    elsewhere: texts of regions that were drawn and are left out here (not picked, switched off). A LoRA that they call
+    is somebody who is not here, and no LoRA for the whole picture.
+    """
 
     regions: RegionSet
     masks: Tensor
+    elsewhere: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wanted = (len(self.regions.regions), self.regions.height, self.regions.width)
@@ -43,7 +48,12 @@ class RegionMap:
         if len(kept) == len(self.regions.regions):
             return self
         regions = tuple(self.regions.regions[n] for n in kept)
-        return RegionMap(replace(self.regions, regions=regions), self.masks[kept])
+        return RegionMap(replace(self.regions, regions=regions), self.masks[kept], self.texts_without(kept))
+
+    def texts_without(self, kept: Sequence[int]) -> tuple[str, ...]:
+        """``elsewhere``, once only the regions ``kept`` are left."""
+        left_out = [region for n, region in enumerate(self.regions.regions) if n not in kept]
+        return (*self.elsewhere, *(text for region in left_out for text in (region.prompt, region.concept) if text))
 
     def off_notes(self) -> list[str]:
         """A line for each region that is switched off."""
@@ -60,7 +70,7 @@ class RegionMap:
             return self
         masks = self.masks.clone()
         masks[idle] = 0
-        return RegionMap(self.regions, masks)
+        return replace(self, masks=masks)
 
     def idle_notes(self) -> list[str]:
         """A line for each region that claims nothing."""

@@ -31,11 +31,11 @@ Fuse calibrates a LoRA on its trigger, which Cast has found beside the file.
 FACES_STORY = """## Twice as sharp: hires fix, then each face
 
 1. The picture of workflow 14.
-2. **Hires fix**: *Upscale Image By* 1.5, encode, a second KSampler at denoise 0.3 with the same model, positive and
+2. **Hires fix**: *Upscale Image By* 1.5, encode, a second KSampler at denoise 0.2 with the same model, positive and
    negative.
 3. **Each face**: *Pick Region* by name gives the crop (x, y, width and height in the pixels of `image`); a second
    **Place** with that region and the same cast is the MODEL with this person alone, with its positive and negative.
-   *Image Crop*, encode, sample at denoise 0.4, paste back.
+   *Image Crop*, scale to the size that the base knows, encode, sample at denoise 0.5, scale back, paste.
 
 With a detector of another pack: the guide tells which sockets to wire.
 """
@@ -111,7 +111,7 @@ def face(name: str, picture: tuple[str, int]) -> dict[str, Step]:
             {"prompt": f"a photo of {name}", "negative": ""},
             {"model": ("base", 0), "clip": ("base", 1), "regions": (pick, 0), "concepts": ("cast", 0)},
         ),
-        f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.4),
+        f"sample_{name}": sampler(f"place_{name}", (f"encode_{name}", 0), denoise=0.5),
         f"decode_{name}": Step("VAEDecode", {}, {"samples": (f"sample_{name}", 0), "vae": ("base", 2)}),
         f"back_{name}": Step(
             "ImageScale",
@@ -132,7 +132,7 @@ def hires_and_faces() -> dict[str, Step]:
         **painted("16", 2),
         "larger": Step("ImageScaleBy", {"upscale_method": "lanczos", "scale_by": SCALE}, {"image": ("decode", 0)}),
         "encode": Step("VAEEncode", {}, {"pixels": ("larger", 0), "vae": ("base", 2)}),
-        "again": sampler("place", ("encode", 0), denoise=0.3),
+        "again": sampler("place", ("encode", 0), denoise=0.2),
         "sharp": Step("VAEDecode", {}, {"samples": ("again", 0), "vae": ("base", 2)}),
         "before": Step("PreviewImage", {}, {"images": ("decode", 0)}, title="Before"),
         "hires": Step("PreviewImage", {}, {"images": ("sharp", 0)}, title="After the second pass"),

@@ -76,6 +76,8 @@ def note_routes(cast: Sequence[ConceptUse], owners, background, found, placed: R
         where += ["where its words are found"] if number in found else []
         if where:
             notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
+        elif placed is not None and any(is_called(text, use.concept.entries) for text in placed.elsewhere):
+            notes.append(f"{use.label}: the region that names it is not here, so it is not used")
         else:
             caller = "the prompt does not name" if placed is None else "no region names"
             notes.append(f"WARNING: {caller} concept {use.label!r}; it is not used.")

@@ -232,6 +232,7 @@ def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
     if placed is not None:
         spec = placed.regions
         texts += [spec.background.concept, *(t for region in spec.regions for t in (region.prompt, region.concept))]
+        texts += placed.elsewhere
     return "concept" if any(is_called(text, use.concept.entries) for text in texts) else "add-on"
 
 

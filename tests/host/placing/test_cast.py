@@ -10,6 +10,7 @@ from mos_pack.nodes.bridge.host.model import named_linears
 from mos_pack.nodes.bridge.host.text import encode_layered
 from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.bridge.placing.place import place
+from mos_pack.nodes.region_tools import MixOfShowPickRegion
 from mos_tests.host.placing.test_routing import box, gap, regions, sample
 from safetensors.torch import save_file
 
@@ -64,6 +65,24 @@ def test_files_alone_are_enough(two, tiny_sd15):
     assert found.routes is not None and found.routes.owners == (0, 1) and found.routes.background is None
     assert any("Alice_v1 ('blue haired girl') at 1: region" in note for note in notes), notes
     assert not any("WARNING" in note for note in notes), notes
+
+
+@pytest.mark.parametrize("how", ["picked", "switched off"])
+def test_who_stands_in_a_region_that_is_left_out_acts_nowhere(how, two, tiny_sd15):
+    """She was taken for a LoRA that nothing calls, so for one of the whole picture: in his face, in a detail pass."""
+    base = tiny_sd15
+    uses, _ = run(base, ALICE, BOB)
+    hers, his = {"prompt": "alice_v1", "shape": box(0, 0.5)}, {"prompt": "bob", "shape": box(0.5, 1), "name": "him"}
+    if how == "picked":
+        placed = MixOfShowPickRegion.execute(regions(hers, his), "him")[0]
+    else:
+        placed = regions(hers | {"enabled": False}, his)
+    notes = []
+    found = place(base.model, base.clip, "a park", "", placed, uses, notes)
+    assert "Alice_v1: the region that names it is not here, so it is not used" in notes
+    assert not any("WARNING" in note or ("Alice" in note and "whole picture" in note) for note in notes), notes
+    wanted = place(base.model, base.clip, "a park", "", placed, uses[1:])
+    assert gap(sample(found, steps=1), sample(wanted, steps=1)) < 1e-5
 
 
 def test_the_name_stands_for_the_trigger_and_the_trigger_calls(two, tiny_sd15):

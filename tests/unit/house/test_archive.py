@@ -53,5 +53,6 @@ def test_weights_are_those_of_the_list():
     """A new version stays in every clone for ever, so that replacing one is a decision (CONTRIBUTING.md)."""
     folder = ROOT / "assets" / "demo"
     listed = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+    files = folder.rglob("*.safetensors")
+    found = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert found == listed, "weights changed: once a release at most, together with assets/demo/SHA256SUMS"
