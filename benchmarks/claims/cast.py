@@ -1,7 +1,8 @@
 """`python -m benchmarks.claims.cast`: two community LoRAs in Cast against two concepts of our own, in the same places.
 
-Paints workflows 14 and 15 as they ship, and 02 and 01 (fused, no regions) with our own trainings of the same pictures:
-same noise, prompts of the same form. Writes cast.md, cast.json and a picture into docs/evidence.
+Paints workflows 14 and 15 as they ship, and 02 and 01 (fused, no regions) with our own trainings of the same pictures,
+with the same noise and prompts of the same form; and each by itself in a picture of its own, which is all that placing
+can keep. Writes cast.md, cast.json and a picture into docs/evidence.
 """
 
 from __future__ import annotations
@@ -20,33 +21,53 @@ from PIL import Image
 from tests.host.runtime import find_host
 from tests.host.server import Server, start_server
 from world.judges import evaluator, scoring
-from world.workflows.demo import contact_sheet, run_graph, say
+from world.workflows.demo import ALONE_PROMPT, contact_sheet, run_graph, say
 from world.workflows.graphs import to_api
-from world.workflows.variants import Graph, sampling_graph
+from world.workflows.placing import SIDE
+from world.workflows.variants import Graph, alone, sampling_graph
 
 from .lab import current_commit
 from .page import show
 from .quick import ROOT, machine, percent
 
 WHO = ("mara", "finn")  # whose pictures both kinds were trained on, from left to right
-FORMS = ("routed, two regions", "fused, names in the prompt")
+FILES = ("anna", "ben")
+ALONE, ROUTED, FUSED = FORMS = ("each alone", "routed, two regions", "fused, names in the prompt")
 OWN, OTHERS = "our concepts", "community LoRAs"
 
 
-def graphs(server: Server, seed: int, count: int) -> dict[tuple[str, str], Graph]:
-    """(form, whose) -> the graph of a shipped workflow at this seed."""
+def graphs(server: Server, seed: int, count: int) -> dict[tuple[str, str], list[Graph]]:
+    """(form, whose) -> the graphs of a shipped workflow at this seed: one, or one per person."""
     known = server.object_info()
 
-    def shipped(name: str, key: str, **changes: Mapping) -> Graph:
-        graph = to_api(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text()), known)
-        return sampling_graph(graph, f"cast/{key}", seed, count, **changes)
+    def shipped(name: str) -> Graph:
+        return to_api(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text()), known)
 
+    def both(name: str, **changes: Mapping) -> list[Graph]:
+        return [sampling_graph(shipped(name), "cast/picture", seed, count, **changes)]
+
+    def one(file: str) -> Graph:
+        changes = {
+            "MixOfShowCast": {"cast": json.dumps({"version": 1, "rows": [{"file": f"{file}.safetensors [demo]"}]})},
+            "MixOfShowPlace": {"regions": None, "prompt": ALONE_PROMPT.format(name=file)},
+            "EmptyLatentImage": {"width": SIDE, "height": SIDE},
+        }
+        return sampling_graph(shipped("14_two_loras_routed"), "cast/picture", seed, count, **changes)
+
+    first = shipped("01_train_fuse_place")
     return {
-        (FORMS[0], OWN): shipped("02_two_people_routed", "own-routed"),
-        (FORMS[0], OTHERS): shipped("14_two_loras_routed", "others-routed"),
-        (FORMS[1], OWN): shipped("01_train_fuse_place", "own-fused", MixOfShowPlace={"regions": None}),
-        (FORMS[1], OTHERS): shipped("15_two_loras_fused", "others-fused"),
+        (ALONE, OWN): [alone(first, name, ALONE_PROMPT.format(name=name), "cast/picture", seed, count) for name in WHO],
+        (ALONE, OTHERS): [one(file) for file in FILES],
+        (ROUTED, OWN): both("02_two_people_routed"),
+        (ROUTED, OTHERS): both("14_two_loras_routed"),
+        (FUSED, OWN): both("01_train_fuse_place", MixOfShowPlace={"regions": None}),
+        (FUSED, OTHERS): both("15_two_loras_fused"),
     }
+
+
+def paint(server: Server, parts: list[Graph]) -> np.ndarray:
+    """[N, H, W, 3]: of several graphs, their pictures side by side."""
+    return np.concatenate([run_graph(server, graph, 3600) for graph in parts], axis=2)
 
 
 def hits(judge: scoring.Judge, pictures: np.ndarray) -> torch.Tensor:
@@ -69,12 +90,14 @@ def table(found: Mapping[tuple[str, str], torch.Tensor]) -> dict[str, dict[str, 
     for form in FORMS:
         own, others = (found[form, whose].mean(1) for whose in (OWN, OTHERS))
         rows[form] = {OWN: interval(own), OTHERS: interval(others), "difference": interval(others - own)}
-        rows[form] |= {f"{WHO[n]}'s place": interval(found[form, OTHERS][:, n]) for n in range(2)}
+        rows[form] |= {f"{FILES[n]}, theirs": interval(found[form, OTHERS][:, n]) for n in range(2)}
+        rows[form]["theirs less each alone"] = interval(others - found[ALONE, OTHERS].mean(1))
+        rows[form]["ours less each alone"] = interval(own - found[ALONE, OWN].mean(1))
     return rows
 
 
 def write_page(rows: Mapping, facts: Mapping, folder: Path) -> None:
-    heads = (OWN, OTHERS, "difference", *(f"{name}'s place" for name in WHO))
+    heads = list(next(iter(rows.values())))
     lines = [
         "# Two LoRAs of others in the cast",
         "",
@@ -86,7 +109,7 @@ def write_page(rows: Mapping, facts: Mapping, folder: Path) -> None:
         "8 %), with a 95 % bootstrap interval over pictures. Our concepts are ED-LoRAs; the community LoRAs were "
         "trained on the same pictures without learned words, exported in kohya's dialect, and come into Cast by "
         "nothing but their file names, with the trigger from the file beside them. *difference*: theirs less ours, "
-        "picture by picture of the same noise. The last two columns are theirs, left and right.",
+        "picture by picture of the same noise; *less each alone*: what placing costs.",
         "",
         f"| nearest | {' | '.join(heads)} |",
         "|---|" + "---|" * len(heads),
@@ -110,8 +133,8 @@ def main() -> None:
     started, commit = time.monotonic(), current_commit()
     judge, painted = scoring.load_judge(), {}
     with start_server(find_host(), extra_nodes=()) as server:
-        for key, graph in graphs(server, options.seed, options.pictures).items():
-            painted[key] = run_graph(server, graph, 3600)
+        for key, parts in graphs(server, options.seed, options.pictures).items():
+            painted[key] = paint(server, parts)
             say(f"{', '.join(key)}: nearest {show(interval(hits(judge, painted[key])), '.0%')}")
     rows = table({key: hits(judge, pictures) for key, pictures in painted.items()})
     facts = {
