@@ -1,4 +1,4 @@
-"""One command from a fresh clone: `python dev.py demo | test | serve | bench | gpu | world | archive`.
+"""One command from a fresh clone: `python dev.py demo | test | serve | bench | gpu | world | cluster | archive`.
 
 Makes .venv and .cache in this folder, gets a ComfyUI to run in, and works in temporary base directories. Nothing
 outside this folder is written, and a ComfyUI of yours (COMFYUI_PATH) is only read. Standard library only; Python 3.10
@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = "demo | test | serve | bench | gpu | world | archive"
+    names = "demo | test | serve | bench | gpu | world | cluster | archive"
     commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     for name, about in {
         "demo": "train two concepts, fuse them, place them in one picture (workflow 01); leaves a contact sheet",
@@ -53,6 +53,7 @@ def main() -> int:
         "bench": "benchmarks; --quick prints the table of the four ways to combine two concepts",
         "gpu": "what a GPU makes of it, in under ten minutes: one JSON and one page to send",
         "world": "make the small bases, their concepts and evaluators, step by step; --list, --step NAME, --again",
+        "cluster": "train and fuse small concepts by Ray with workers that are killed; the bytes stay the same",
         "archive": "write the archive that the registry would publish",
     }.items():
         sub = commands.add_parser(name, help=about)
@@ -63,12 +64,12 @@ def main() -> int:
         if name == "archive":
             sub.add_argument("target", nargs="?", type=Path, default=CACHE / "mixofshow.zip")
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "bench", "demo", "gpu", "world"):
+    if rest and options.command not in ("test", "bench", "demo", "gpu", "world", "cluster"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise Stop(f"Python {sys.version.split()[0]} will not do: run dev.py with Python 3.10, 3.11, 3.12 or 3.13")
     actions = {"demo": demo, "test": test, "serve": serve, "bench": bench}
-    actions |= {"gpu": gpu, "world": world, "archive": archive}
+    actions |= {"gpu": gpu, "world": world, "cluster": cluster, "archive": archive}
     return actions[options.command](options, rest)
 
 
@@ -96,6 +97,14 @@ def gpu(options: argparse.Namespace, rest: list[str]) -> int:
 def world(options: argparse.Namespace, rest: list[str]) -> int:
     prepare()
     return run_module("world.recipes", rest)
+
+
+def cluster(options: argparse.Namespace, rest: list[str]) -> int:
+    prepare()
+    if missing := [part for part in add_extras().split("; ") if part.startswith("ray:")]:
+        raise Stop(f"the cluster needs Ray, which could not be installed: {missing[0]}")
+    say("cluster: 5 minutes on two cores")
+    return run_module("world.workflows.cluster", rest)
 
 
 def test(options: argparse.Namespace, rest: list[str]) -> int:

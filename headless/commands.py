@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..mixofshow_core.errors import MixOfShowError
@@ -11,7 +13,7 @@ from ..mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS
 from . import files
 from .centre import RANK, drop, send, take
 from .exchange import KINDS
-from .host import DEVICES
+from .host import DEVICES, pack_module
 from .project import NAME, read_project, write_new_project
 from .told import Teller
 from .work import Session
@@ -45,7 +47,9 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     init.add_argument("--project", type=Path, default=Path(NAME))
     init.add_argument("--concept", action="append", default=[], metavar="NAME=FOLDER", help="pictures to train on")
     init.add_argument("--model", default=DEMO_BASE, help=f"a file of models/checkpoints; else {DEMO_BASE!r}, our own")
-    add_for_project("train", run_train, "learn concepts; a run that was stopped goes on, a finished one is found again")
+    train = add_for_project(
+        "train", run_train, "learn concepts; a run that was stopped goes on, a finished one is found again"
+    )
     stats = add_for_project("stats", run_stats, "look at concepts and publish them for a centre")
     stats.add_argument("--to", type=Path, required=True, metavar="EXCHANGE", help="the folder that is shared")
     stats.add_argument("--client", required=True, help="who you are there")
@@ -54,7 +58,13 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     take = add_for_project("add", run_add, "accept what clients published, and fuse")
     take.add_argument("--from", dest="exchange", type=Path, required=True, metavar="EXCHANGE")
     add_for_project("remove", run_remove, "give accepted concepts back, and fuse without them", "accepted concepts")
-    add_for_project("fuse", run_fuse, "one set of weights for all concepts")
+    fuse = add_for_project("fuse", run_fuse, "one set of weights for all concepts")
+    for command in (train, fuse):
+        command.add_argument(
+            "--ray", metavar="ADDRESS", help="share the work out by Ray: local, or a cluster's address"
+        )
+        command.add_argument("--workers", type=int, default=0, help="tasks at a time, with --ray local")
+        command.add_argument("--gpus", type=float, default=0.0, help="share of a GPU that one task takes, with --ray")
     sample = add_for_project("sample", run_sample, "paint the project's picture")
     sample.add_argument("--out", type=Path, help="where the picture goes too: NAME.png, NAME-2.png ...")
     score = add_for_project("score", run_score, "how like the training pictures, and how well fitting the text")
@@ -95,8 +105,21 @@ def _place_of(folder: str) -> str:
     return folder if folder.startswith("demo:") else str(Path(folder).expanduser().resolve())
 
 
-def run_train(options: argparse.Namespace, tell: Teller) -> None:
+@contextmanager
+def open_cluster(options: argparse.Namespace, session: Session) -> Iterator:
+    try:
+        cluster = pack_module("headless.cluster")
+    except MixOfShowError as error:
+        raise MixOfShowError(f'--ray needs Ray: pip install "ray>=2.60" ({str(error)[:200]})') from error
+    with cluster.connect(session, options.ray, options.workers, options.gpus) as connected:
+        yield connected
+
+
+def run_train(options: argparse.Namespace, tell: Teller) -> list[str] | None:
     session = open_session(options, tell)
+    if options.ray:
+        with open_cluster(options, session) as cluster:
+            return cluster.train(session.parts(options.names))
     for part in session.parts(options.names):
         if part.dataset is not None:
             session.train(part)
@@ -125,7 +148,11 @@ def run_remove(options: argparse.Namespace, tell: Teller) -> None:
 
 def run_fuse(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
-    session.fuse(session.parts(options.names))
+    parts = session.parts(options.names)
+    if options.ray:
+        with open_cluster(options, session) as cluster:
+            cluster.fuse(parts)
+    session.fuse(parts)
 
 
 def run_sample(options: argparse.Namespace, tell: Teller) -> None:

@@ -13,13 +13,16 @@ EVERY = 1.0  # seconds between two lines of progress
 class Teller:
     """Writes results to stdout; bars go to stderr, and only where somebody looks on."""
 
-    def __init__(self, as_json: bool = False) -> None:
-        self._json = as_json
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        """quiet: says nothing, for work whose answer is told elsewhere."""
+        self._json, self._quiet = as_json, quiet
         self._bar, self._last = None, 0.0
 
     def say(self, event: str, text: str = "", **facts: object) -> None:
         """One thing that happened. event: note, result, refused, failed; facts are JSON-able."""
         self.close_bar()
+        if self._quiet:
+            return
         if self._json:
             known = {"time": round(time.time(), 3), "event": event, "text": text} | facts
             sys.stdout.write(json.dumps(known) + "\n")
@@ -33,7 +36,7 @@ class Teller:
             if time.monotonic() - self._last >= EVERY or done >= total:
                 self._last = time.monotonic()
                 self.say("progress", done=done, total=total)
-        elif sys.stderr.isatty():
+        elif sys.stderr.isatty() and not self._quiet:
             if self._bar is None or self._bar.total != total or done < self._bar.n:
                 from tqdm import tqdm  # ComfyUI requires it; the commands that need no ComfyUI do without
 

@@ -122,6 +122,14 @@ class Session:
             chain = call(node, **inputs, concepts=chain, model=model, clip=clip)[0]
         return chain
 
+    def look(self, name: str) -> int:
+        """Collect the statistics of one concept where Fuse looks for them; of how many groups of layers they tell."""
+        model, clip, _ = self.base
+        use, folder = self.concepts(self.parts([name]))[0], pack_module("nodes.bridge.host.files").work_folder("cache")
+        with torch.inference_mode():
+            job = pack_module("nodes.bridge.fusing.fusion").job_of_one(model, clip, use, self.plan, folder)
+            return len(job.collect_own()[0].grams)
+
     def fuse_inputs(self, chain: tuple) -> dict[str, object]:
         """All of Fuse's inputs."""
         fuse = pack_module("nodes.fuse")

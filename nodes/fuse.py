@@ -11,6 +11,7 @@ from ..mixofshow_core.bounds import bounds_of
 from ..mixofshow_core.concept import ConceptUse
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.families.layers import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT
+from ..mixofshow_core.fusion.fuse import Spread
 from ..mixofshow_core.fusion.methods import METHODS, describe_methods
 from ..mixofshow_core.fusion.plan import PRESETS, preset
 from ..mixofshow_core.fusion.plot import draw_report
@@ -248,10 +249,7 @@ class MixOfShowFuse(io.ComfyNode):
         model, clip, method, calibration, save_as, settings = alone(
             "Fuse", model=model, clip=clip, method=method, calibration=calibration, save_as=save_as, settings=settings
         )
-        if settings is not None and not isinstance(settings, FusionSettings):
-            raise MixOfShowError("`settings` on Fuse needs fusion settings; what is connected belongs to another node.")
-        settings = settings or FusionSettings()
-        result = fuse_uses(model, clip, concepts, method, preset(calibration), settings, work_folder("cache"))
+        result = solve(model, clip, concepts, method, calibration, settings)
         notes, fused = list(result.notes), ConceptUse(result.concept)
         log.info("%s", result.summary.get("size", ""))  # before anything is saved
         if save_as.strip():
@@ -276,6 +274,14 @@ class MixOfShowFuse(io.ComfyNode):
             plot,
             ui=ui.PreviewText(report),
         )
+
+
+def solve(model, clip, concepts, method: str, calibration: str, settings=None, spread: Spread = map):
+    """The work of Fuse, whose answer is kept on the disk: also for the command line, which may spread it."""
+    if settings is not None and not isinstance(settings, FusionSettings):
+        raise MixOfShowError("`settings` on Fuse needs fusion settings; what is connected belongs to another node.")
+    chosen, folder = settings or FusionSettings(), work_folder("cache")
+    return fuse_uses(model, clip, concepts, method, preset(calibration), chosen, folder, spread)
 
 
 NODES = [MixOfShowFuse, MixOfShowFusionSettings]

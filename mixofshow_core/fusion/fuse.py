@@ -51,6 +51,32 @@ class Fusion:
     report: FusionReport
 
 
+@dataclass(frozen=True)
+class GroupTask:
+    """All that one group's answer needs; called with the group. sources: in canonical order."""
+
+    sources: tuple[Source, ...]
+    prior: Statistics | None
+    settings: FusionSettings
+    method: str
+
+    def __call__(self, group: LayerGroup) -> tuple[dict[str, Delta], GroupReport, float]:
+        """The change of every member, the account of it, and the seconds that solving took."""
+        way, problem = method_of(self.method), pose(group, self.sources, self.prior)
+        begun = time.perf_counter()
+        if way.recipe is not None:
+            solution = solve_group(problem, **asdict(way.recipe(self.settings, group.role)))
+        else:
+            solution = GroupSolution(merge(self.method, self.sources, group.members, self.settings), 0.0, 1.0)
+        seconds = time.perf_counter() - begun
+        found, sizes = cut_to_size(solution, self.settings)
+        row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
+        return found, replace(row, added=sizes), seconds
+
+
+Spread = Callable[[GroupTask, Sequence[LayerGroup]], Iterable[tuple[dict[str, Delta], GroupReport, float]]]
+
+
 def choose_groups(
     groups: Iterable[LayerGroup], solvable: Collection[str], deltas: Iterable[Mapping[str, Delta]]
 ) -> tuple[tuple[LayerGroup, ...], tuple[str, ...]]:
@@ -82,10 +108,12 @@ def fuse(
     prior: Statistics | None = None,
     method: str = "exact",
     step: Callable[[], None] = lambda: None,
+    spread: Spread = map,
 ) -> Fusion:
     """Fuse at least one source. `step` is called once per group (progress, cancel).
 
     method: a row of methods.py. Those that solve are measured on statistics; the others merge the changes alone.
+    spread: as `map`, in order; groups know nothing of one another, so it may run them anywhere.
     """
     way = method_of(method)
     if not sources:
@@ -99,18 +127,10 @@ def fuse(
     deltas: dict[str, Delta] = {}
     rows: list[GroupReport] = []
     solving = 0.0
-    for group in groups:
-        problem = pose(group, ordered, prior)
-        begun = time.perf_counter()
-        if way.recipe is not None:
-            solution = solve_group(problem, **asdict(way.recipe(settings, group.role)))
-        else:
-            solution = GroupSolution(merge(method, ordered, group.members, settings), 0.0, 1.0)
-        solving += time.perf_counter() - begun
-        found, sizes = cut_to_size(solution, settings)
+    for found, row, seconds in spread(GroupTask(tuple(ordered), prior, settings, method), groups):
         deltas.update(found)
-        row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
-        rows.append(replace(row, added=sizes))
+        rows.append(row)
+        solving += seconds
         step()
     rule = meaning("Fusion setting unsolved", settings.unsolved, {"mean": "average", "sum": "sum", "drop": None})
     if unsolved and rule is not None:

@@ -20,7 +20,7 @@ from ....mixofshow_core.families.text import layer_groups_text
 from ....mixofshow_core.fitting import with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.apart import FUSED, OWN, reads_words, words_of
-from ....mixofshow_core.fusion.fuse import choose_groups, hash_of
+from ....mixofshow_core.fusion.fuse import Spread, choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
 from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.report import peak_memory
@@ -61,9 +61,17 @@ class FusedUses:
 
 
 def fuse_uses(
-    model, clip, uses: Sequence[ConceptUse], method: str, plan: CalibrationPlan, settings: FusionSettings, folder: Path
+    model,
+    clip,
+    uses: Sequence[ConceptUse],
+    method: str,
+    plan: CalibrationPlan,
+    settings: FusionSettings,
+    folder: Path,
+    spread: Spread = map,
 ) -> FusedUses:
-    """Fuse `uses` on a base. folder: where statistics and finished fusions are kept (safe to delete).
+    """Fuse `uses` on a base. folder: where statistics and finished fusions are kept (safe to delete). spread: runs the
+    groups of layers, as `map` does.
 
     One concept is only applied. Raises MixOfShowError before any long work; the host's interrupt passes through.
     """
@@ -136,6 +144,7 @@ def fuse_uses(
         method,
         store,
         weights,
+        spread,
     )
     fusion, facts, told = job.run()
     summary = fusion.report.summary() | facts | {"strengths": [use.strength for use in solved]}

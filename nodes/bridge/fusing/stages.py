@@ -22,7 +22,7 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
-from ....mixofshow_core.fusion.fuse import Fusion, Source, foresee_conflicts, fuse, hash_of
+from ....mixofshow_core.fusion.fuse import Fusion, Source, Spread, foresee_conflicts, fuse, hash_of
 from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
 from ....mixofshow_core.fusion.report import format_conflicts_of
@@ -80,6 +80,7 @@ class FusionJob:
     method: str
     store: StatisticsStore
     weights: tuple[float, ...]
+    spread: Spread = map
 
     def run(self) -> tuple[Fusion, dict, tuple[str, ...]]:
         """The fusion, facts for its summary, and notes about this run alone. The host's interrupt passes through."""
@@ -152,7 +153,7 @@ class FusionJob:
 
     def _solve(self, sources, groups, unsolved, prior, ticker) -> Fusion:
         ticker.words = f"{len(groups)} groups of layers"
-        return fuse(sources, groups, unsolved, self.settings, prior, self.method, lambda: ticker(SOLVING))
+        return fuse(sources, groups, unsolved, self.settings, prior, self.method, lambda: ticker(SOLVING), self.spread)
 
     def _prior_pictures(self) -> tuple[str, ...]:
         return tuple(text for text in self.plan.generic if text)[: self.plan.prior_pictures]
