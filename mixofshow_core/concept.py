@@ -2,8 +2,8 @@
 
 This is the one data type that training makes, fusion reads and writes, and placing uses. Layers are named by
 their *layer name*: ``diffusion_model.<path>`` or ``text_encoders.<encoder>.<path>``, where ``<path>`` is the host's
-state-dict path without ``.weight`` and ``<encoder>`` is ``clip_l`` or ``clip_g``. A layer's bias is named
-``<layer name>.bias``.
+state-dict path without ``.weight`` and ``<encoder>`` is the host's (``clip_l``, ``clip_g``, ``qwen3_06b``).
+A layer's bias is named ``<layer name>.bias``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROLES = ("auto", "concept", "style", "add-on")
 ROLE_OF_KIND = {"character": "concept", "object": "concept", "scene": "concept", "style": "style"}
 MAX_STRENGTH = 10.0
 COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
-LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.(clip_l|clip_g))(\.[A-Za-z0-9_]+)+")
+LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.[a-z]\w*)(\.[A-Za-z0-9_]+)+")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Concept:
     def __post_init__(self) -> None:
         for name in self.deltas:
             if not LAYER_PATTERN.fullmatch(name):
-                raise MixOfShowError(f"Layer {name!r} is not diffusion_model.<path> or text_encoders.clip_x.<path>.")
+                raise MixOfShowError(f"Layer {name!r} is not diffusion_model.<path> or text_encoders.<encoder>.<path>.")
         check_unique_names(self.entries, "one file")
 
     @property

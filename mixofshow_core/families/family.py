@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import MixOfShowError
 
+UNET, COSMOS = "unet", "cosmos"  # kinds of nets that have rows
 CELL = 8  # pixels of a picture's side that one latent cell stands for, in every net of Stable Diffusion's kind
 
 
@@ -74,16 +75,17 @@ class TextEncoder:
 class Family:
     """One kind of net. ``name`` is what files say ("-v" behind it: v-prediction), ``title`` what people do.
 
-    context_width: of the text that cross-attention reads, the encoders' widths together. native_size: pixels of the
-    side that it was trained at. linear_projections: proj_in and proj_out are linears, else 1x1 convolutions.
-    architecture, base_version: modelspec's and kohya's words for it. batch: pictures per training step that an
-    ordinary GPU bears. mark: a layer that no other kind of net has. runs: its files are read and its nets can be used;
-    else the former alone.
+    kind: of net, as nets.py tells it. layout: of a UNet; depth: cross-attention layers of another net. encoders: those
+    that are known here; none where several may be. context_width: of the text that cross-attention reads, the
+    encoders' widths together. native_size: pixels of the side that it was trained at. linear_projections: proj_in and
+    proj_out are linears, else 1x1 convolutions. architecture, base_version: modelspec's and kohya's words for it.
+    batch: pictures per training step that an ordinary GPU bears. mark: a layer that no other kind of net has. runs:
+    its files are read and its nets can be used; else the former alone.
     """
 
     name: str
     title: str
-    layout: UNetLayout
+    layout: UNetLayout | None
     encoders: tuple[TextEncoder, ...]
     context_width: int
     native_size: int
@@ -92,18 +94,20 @@ class Family:
     base_version: str
     batch: int
     cell: int = CELL
+    kind: str = UNET
+    depth: int = 0
     runs: bool = True
     mark: str = ""
 
     def __post_init__(self) -> None:
         widths = sum(encoder.width for encoder in self.encoders)
-        if self.runs and widths != self.context_width:
+        if self.runs and self.encoders and widths != self.context_width:
             raise MixOfShowError(f"{self.title}: its text encoders are {widths} wide, its context {self.context_width}")
 
     @property
     def layers(self) -> int:
         """Cross-attention layers."""
-        return self.layout.cross_attention_count
+        return self.layout.cross_attention_count if self.layout else self.depth
 
     @property
     def text_layers(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .family import Family, TextEncoder, UNetLayout
+from .family import COSMOS, UNET, Family, TextEncoder, UNetLayout
 
 UNKNOWN = "unknown"  # the family of a file that does not say and whose shapes do not tell
 V_PREDICTION = "-v"  # behind a family's name
@@ -52,7 +52,22 @@ SD2 = Family(
     batch=2,
     runs=False,
 )
-FAMILIES = (SD15, SDXL, SD2)
+# Both are one kind of net, and their files cannot be told apart: 2 B has 28 blocks of width 2048.
+COSMOS2 = Family(
+    name="cosmos2",
+    title="Anima or Cosmos-Predict2",
+    layout=None,
+    encoders=(),
+    context_width=1024,
+    native_size=1024,
+    linear_projections=True,
+    architecture="anima",
+    base_version="anima",
+    batch=1,
+    kind=COSMOS,
+    depth=28,
+)
+FAMILIES = (SD15, SDXL, SD2, COSMOS2)
 
 
 def plain_name(name: str) -> str:
@@ -66,8 +81,14 @@ def find_family(name: str) -> Family | None:
 
 
 def family_of_width(context_width: int | None) -> Family | None:
-    """The row whose cross-attention reads a text this wide."""
-    return next((row for row in FAMILIES if row.context_width == context_width), None)
+    """The row of a UNet whose cross-attention reads a text this wide."""
+    return family_of_kind(UNET, context_width)
+
+
+def family_of_kind(kind: str, context_width: int | None) -> Family | None:
+    """The row of one kind of net: by the width of its text where the kind has several."""
+    rows = [row for row in FAMILIES if row.kind == kind]
+    return rows[0] if len(rows) == 1 else next((row for row in rows if row.context_width == context_width), None)
 
 
 def family_of_layers(names: Collection[str], context_width: int | None) -> Family | None:

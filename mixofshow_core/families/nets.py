@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import MixOfShowError
+from .cosmos import Cosmos
 from .layers import ROLE_CROSS_KV, ROLE_SPATIAL, ROLE_TEXT, TEXT_PREFIX, CrossAttention, LayerGroup
 from .net import NetKind
 from .unet import UNet
 
-KINDS: tuple[NetKind, ...] = (UNet(),)
+KINDS: tuple[NetKind, ...] = (UNet(), Cosmos())
 OTHER = NetKind()
 
 

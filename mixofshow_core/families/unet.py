@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from .family import UNetLayout
+from .family import UNET, UNetLayout
 from .layers import ROLE_CROSS_KV, ROLE_SPATIAL, UNET_PREFIX, CrossAttention, LayerGroup
 from .net import NetKind, names_under
 
@@ -27,6 +27,9 @@ SLOTS = (
 
 
 class UNet(NetKind):
+    name = UNET
+    native_size = 512
+    finds_words = True
     title = "a UNet of Stable Diffusion's kind"
 
     def fits(self, net: nn.Module) -> bool:

@@ -26,6 +26,24 @@ def tiny_sdxl():
 
 
 @pytest.fixture(scope="session")
+def tiny_cosmos():
+    """Random tiny Cosmos-Predict2: `.model`, `.clip` (T5), and a `.vae` that is not its own."""
+    from mos_tests.host.tiny import tiny_base
+
+    return tiny_base("cosmos")
+
+
+@pytest.fixture(scope="session")
+def tiny_anima():
+    """Random tiny Anima, in hosts that have it: `.model`, `.clip` (Qwen3), and a `.vae` that is not its own."""
+    from mos_tests.host.tiny import there, tiny_base
+
+    if not there("anima"):
+        pytest.skip("this host has no Anima: it came with 0.10.0")
+    return tiny_base("anima")
+
+
+@pytest.fixture(scope="session")
 def server():
     """A real ComfyUI server with our pack and the test node `MosTestTinyBase`; see server.py for its methods."""
     from mos_tests.host.server import start_server

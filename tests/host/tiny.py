@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 
-FAMILIES = ("sd15", "sdxl")
+FAMILIES = ("sd15", "sdxl", "cosmos", "anima")
+
+
+def there(family: str) -> bool:
+    """Whether this host has the family: Anima came with 0.10.0."""
+    import comfy.supported_models
+
+    return family != "anima" or hasattr(comfy.supported_models, "Anima")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,33 @@ def unet_config(family: str, real_width: bool = False) -> dict:
             "adm_in_channels": 2816 if real_width else 64 + 6 * 256,
             "num_classes": "sequential",
         }
+    if family in ("cosmos", "anima"):
+        return {
+            "image_model": "anima" if family == "anima" else "cosmos_predict2",
+            "max_img_h": 240,
+            "max_img_w": 240,
+            "max_frames": 128,
+            "in_channels": 16,
+            "out_channels": 16,
+            "patch_spatial": 2,
+            "patch_temporal": 1,
+            "model_channels": 2048 if real_width else 64,
+            "concat_padding_mask": True,
+            "crossattn_emb_channels": 1024 if real_width else 64,
+            "pos_emb_cls": "rope3d",
+            "pos_emb_learnable": True,
+            "pos_emb_interpolation": "crop",
+            "min_fps": 1,
+            "max_fps": 30,
+            "use_adaln_lora": True,
+            "adaln_lora_dim": 256 if real_width else 16,
+            "num_blocks": 28 if real_width else 3,
+            "num_heads": 16 if real_width else 4,
+            "extra_per_block_abs_pos_emb": False,
+            "rope_h_extrapolation_ratio": 4.0,
+            "rope_w_extrapolation_ratio": 4.0,
+            "rope_t_extrapolation_ratio": 1.0,
+        } | ({"rope_enable_fps_modulation": False} if family == "anima" else {})
     raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
 
 
@@ -92,17 +126,59 @@ def tiny_model(family: str = "sd15", seed: int = 0, real_width: bool = False, pr
 
     kind = comfy.model_base.ModelType.V_PREDICTION if prediction == "v" else comfy.model_base.ModelType.EPS
     classes = {
-        "sd15": (comfy.supported_models.SD15, comfy.model_base.BaseModel),
-        "sdxl": (comfy.supported_models.SDXL, comfy.model_base.SDXL),
+        "sd15": ("SD15", "BaseModel", kind),
+        "sdxl": ("SDXL", "SDXL", kind),
+        "cosmos": ("CosmosT2IPredict2", "CosmosPredict2", None),
+        "anima": ("Anima", "Anima", None),
     }
-    config_class, model_class = classes[family]
-    config = config_class(unet_config(family, real_width))
+    config_class, model_class, kind = classes[family]
+    config = getattr(comfy.supported_models, config_class)(unet_config(family, real_width))
     config.set_inference_dtype(torch.float32, None)
-    model = model_class(config, model_type=kind, device="cpu")
-    _randomise(model.diffusion_model, seed)
+    named = {} if kind is None else {"model_type": kind}
+    model = getattr(comfy.model_base, model_class)(config, device="cpu", **named)
+    if family == "anima" and not real_width:
+        _shrink_adapter(model.diffusion_model)
+    _randomise(model.diffusion_model, seed, std=0.05 if family in ("sd15", "sdxl") else 0.1)
     model.diffusion_model.eval().requires_grad_(False)
     device = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def _shrink_adapter(net: torch.nn.Module) -> None:
+    """The host's own adapter with small sides: its class takes them, Anima's does not hand them on."""
+    import comfy.ops
+
+    sides = {"source_dim": 64, "target_dim": 64, "model_dim": 64, "num_layers": 1, "num_heads": 4}
+    net.llm_adapter = type(net.llm_adapter)(**sides, operations=comfy.ops.disable_weight_init)
+
+
+def _other_clip(family: str, seed: int):
+    """T5 of Cosmos, or Qwen3 of Anima, with the real tokenizers."""
+    import comfy.sd
+    import comfy.text_encoders.cosmos
+
+    if family == "anima":
+        import comfy.text_encoders.anima
+
+    class Target:
+        params: dict = {}
+        clip = comfy.text_encoders.anima.te() if family == "anima" else comfy.text_encoders.cosmos.te()
+        tokenizer = (
+            comfy.text_encoders.anima.AnimaTokenizer
+            if family == "anima"
+            else comfy.text_encoders.cosmos.CosmosT5Tokenizer
+        )
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    options = {
+        "qwen3_06b_model_config": sizes | {"num_key_value_heads": 2},
+        "t5xxl_model_config": {"d_model": 64, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2},
+        "dtype": torch.float32,
+    }
+    clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
+    _randomise(clip.cond_stage_model, seed, std=0.3)
+    clip.cond_stage_model.requires_grad_(False)
+    return clip
 
 
 def tiny_clip(family: str = "sd15", seed: int = 3, real_width: bool = False, layers: int = 3):
@@ -110,6 +186,9 @@ def tiny_clip(family: str = "sd15", seed: int = 3, real_width: bool = False, lay
     import comfy.sd
     import comfy.sd1_clip
     import comfy.sdxl_clip
+
+    if family in ("cosmos", "anima"):
+        return _other_clip(family, seed)
 
     class Target:
         params: dict = {}

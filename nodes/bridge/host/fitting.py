@@ -14,7 +14,7 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import family_of_width
 from ....mixofshow_core.fitting import check_base, check_list, place_of, title_of
-from .model import check_layers, describe_base, family, net_of
+from .model import check_layers, context_width, describe_base, family
 
 log = logging.getLogger("mixofshow")
 
@@ -39,8 +39,7 @@ def check_fit(model, clip, uses: Sequence[ConceptUse]) -> list[str]:
 
 def check_pair(model, clip) -> None:
     """Refuse a CLIP whose texts are not as wide as MODEL's cross-attention reads them."""
-    net_of(model)
-    reads = model.model.model_config.unet_config.get("context_dim")
+    reads = context_width(model)
     writes = None if clip is None else text_width(clip)
     if reads and writes and reads != writes:
         other = family_of_width(writes)

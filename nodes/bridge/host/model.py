@@ -20,17 +20,10 @@ from torch import Tensor, nn
 from ....mixofshow_core.concept import BaseInfo
 from ....mixofshow_core.delta import Delta, Dense
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.family import Family
-from ....mixofshow_core.families.known import (
-    ENCODERS,
-    SD15,
-    SDXL,
-    V_PREDICTION,
-    family_of_width,
-    find_family,
-)
+from ....mixofshow_core.families.family import CELL
+from ....mixofshow_core.families.known import SDXL, V_PREDICTION, family_of_kind, find_family
 from ....mixofshow_core.families.layers import BIAS, TEXT_PREFIX, UNET_PREFIX
-from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.families.nets import kind_of
 
 FINGERPRINT_VALUES = 256
 
@@ -40,11 +33,32 @@ def net_of(model) -> nn.Module:
     return model.model.diffusion_model
 
 
+def options_in(args: tuple, kwargs: Mapping) -> dict:
+    """The host's ``transformer_options`` among a net's arguments: each kind of net takes them at another place."""
+    named = kwargs.get("transformer_options")
+    return named if named is not None else next((one for one in reversed(args) if isinstance(one, dict)), {})
+
+
+def with_options(args: tuple, kwargs: dict, options: dict) -> tuple[tuple, dict]:
+    """The arguments with other ``transformer_options``."""
+    if "transformer_options" in kwargs:
+        return args, {**kwargs, "transformer_options": options}
+    found = options_in(args, kwargs)
+    return tuple(options if one is found else one for one in args), kwargs
+
+
+def context_width(model) -> int | None:
+    """Width of the text that MODEL's cross-attention reads, as its loader says; None where it does not."""
+    config = model.model.model_config.unet_config
+    return config.get("context_dim") or config.get("crossattn_emb_channels")
+
+
 def text_models_of(clip) -> dict[str, nn.Module]:
-    """The CLIP text encoders by name, ``clip_l`` and (SDXL) ``clip_g``."""
-    found = {name: getattr(clip.cond_stage_model, name) for name in ENCODERS if hasattr(clip.cond_stage_model, name)}
+    """The text encoders by the host's names: ``clip_l`` and (SDXL) ``clip_g``, ``t5xxl``, ``qwen3_06b`` ..."""
+    children = clip.cond_stage_model.named_children()
+    found = {name: module for name, module in children if hasattr(module, "transformer")}
     if not found:
-        raise MixOfShowError(f"CLIP holds {type(clip.cond_stage_model).__name__}; clip_l or clip_g is needed.")
+        raise MixOfShowError(f"CLIP holds {type(clip.cond_stage_model).__name__}, in which no text encoder is known.")
     return found
 
 
@@ -55,26 +69,33 @@ def prediction_class(model) -> type:
 
 
 def family(model) -> str:
-    """``sd15``, ``sdxl`` or ``sd-<context width>``, with ``-v`` appended for v-prediction."""
-    context_width = model.model.model_config.unet_config.get("context_dim")
-    known = SDXL if isinstance(model.model, comfy.model_base.SDXL) else family_of_width(context_width)
+    """``sd15``, ``sdxl``, ``sd-<context width>``, ``cosmos2``, or what the host calls another net's kind.
+
+    ``-v`` is appended for v-prediction.
+    """
+    width = context_width(model)
+    known = (
+        SDXL if isinstance(model.model, comfy.model_base.SDXL) else family_of_kind(kind_of(net_of(model)).name, width)
+    )
+    other = model.model.model_config.unet_config.get("image_model") or f"sd-{width}"
     prediction = V_PREDICTION if prediction_class(model) is comfy.model_sampling.V_PREDICTION else ""
-    return (known.name if known else f"sd-{context_width}") + prediction
+    return (known.name if known else other) + prediction
 
 
 def native_size(model) -> int:
     """Pixels of the side that the base was trained at: its own statement, else its family's."""
-    return getattr(model.model, "native_size", _row_of(model).native_size)
+    row = find_family(family(model))
+    return getattr(model.model, "native_size", row.native_size if row else kind_of(net_of(model)).native_size)
 
 
 def native_cells(model) -> int:
     """The same in latent cells."""
-    return native_size(model) // _row_of(model).cell
+    return native_size(model) // cell_of(model)
 
 
-def _row_of(model) -> Family:
-    """What is known of this kind of net; of an unknown one, SD1.5's facts."""
-    return find_family(family(model)) or SD15
+def cell_of(model) -> int:
+    """Pixels of a picture's side that one latent cell stands for."""
+    return getattr(model.model.latent_format, "spacial_downscale_ratio", CELL)
 
 
 def base_weight(patcher, key: str) -> Tensor:
@@ -85,9 +106,11 @@ def base_weight(patcher, key: str) -> Tensor:
 
 def describe_base(model) -> BaseInfo:
     """Family, layer count and a fingerprint of a few weights (kilobytes read, not gigabytes)."""
-    layers = cross_attention_layers(net_of(model))
+    net = net_of(model)
+    layers = kind_of(net).cross_attention(net)
+    paths = [layer.query for layer in layers] or [p for p, m in net.named_modules() if isinstance(m, nn.Linear)]
     digest = hashlib.sha256()
-    for path in (layers[0].query, layers[len(layers) // 2].query, layers[-1].query):
+    for path in (paths[0], paths[len(paths) // 2], paths[-1]):
         weight = base_weight(model, f"{UNET_PREFIX}{path}.weight")
         sample = weight.detach().flatten()[:FINGERPRINT_VALUES].to("cpu", torch.float16)
         digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())

@@ -10,16 +10,16 @@ import logging
 import math
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import CrossAttention
-from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.regional import attention as regional
 from ....mixofshow_core.regional.finding import resized, winner
 from ....mixofshow_core.regional.gating import Gates, concept_gates, gate_ranks
@@ -44,6 +44,8 @@ class Payload:
     ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
     wrong while sampling; None outside the host's executor. ``words`` [T]: whose each token of the plain text is, where
     concepts are read word by word; ``chosen`` [K, 2, T]: the words by which they are looked for, of a positive.
+    ``extras``: what the encoder gave with the base's text and with every region's, where the net works on texts before
+    it reads them; none once it has.
     """
 
     tokens: int
@@ -55,6 +57,7 @@ class Payload:
     node: str | None = None
     words: Tensor | None = None
     chosen: Tensor | None = None
+    extras: tuple[Mapping[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0
@@ -132,12 +135,30 @@ class Sampling:
             self.factors[key] = factors.to(like)
         return self.factors[key]
 
-    def layers_of(self, unet) -> dict[tuple, CrossAttention]:
-        """Cross-attention layers by the host's address (block name, number, block_index)."""
+    def read(self, payload: Payload, net, like: Tensor) -> Payload:
+        """The payload with its texts as cross-attention reads them: some nets work on a text once per sampling."""
+        if not payload.extras:
+            return payload
+        if id(payload) not in self.made:
+            kind = kind_of(net)
+            base, *regions = payload.extras
+
+            def reading(text: Tensor | None, extras: Mapping[str, object]) -> Tensor | None:
+                return None if text is None else kind.read_text(net, text.to(like), extras)
+
+            text, layers = reading(payload.text, base), reading(payload.layers, base)
+            texts = tuple(map(reading, payload.texts, regions))
+            tokens = payload.tokens if text is None else text.shape[1]
+            made = replace(payload, tokens=tokens, text=text, layers=layers, texts=texts, extras=())
+            self.made[id(payload)] = made
+        return self.made[id(payload)]
+
+    def layers_of(self, unet) -> dict[tuple | str, CrossAttention]:
+        """Cross-attention layers by the host's address (block name, number, block_index), by path where it has none."""
         if id(unet) not in self.addresses:
             layers = cross_attention_layers(unet)
             # the module is kept beside its layers, so that its id cannot be given to another one meanwhile
-            self.addresses[id(unet)] = unet, {layer.address: layer for layer in layers}
+            self.addresses[id(unet)] = unet, {layer.address or layer.path: layer for layer in layers}
         return self.addresses[id(unet)][1]
 
 
@@ -167,7 +188,7 @@ class Batch:
     payloads: tuple[Payload, ...]
     ids: list[int]
     masks: Tensor
-    layers: dict[tuple, CrossAttention]
+    layers: dict[tuple | str, CrossAttention]
     shared: bool
     replaced: frozenset
     reading: PendingAttention | None = None
@@ -318,23 +339,30 @@ def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
     batch = options.get(KEY)
     if not isinstance(batch, Batch) or not any(batch.ids):
         return n, context, value
+    layer, size = batch.layer(options), tuple(options.get("activations_shape", ())[-2:])
+    return n, *read_texts(batch, layer, size, n, context, value, options)
+
+
+def read_texts(
+    batch: Batch, layer: CrossAttention | None, size: tuple, n: Tensor, context: Tensor, value: Tensor, options: dict
+) -> tuple[Tensor, Tensor]:
+    """What a cross-attention that begins shall read: a layered payload's own context. Its result is blended later."""
     batch.begin(None)
     if n.shape[0] != len(batch.ids):
         batch.sampling.warn(
             f"Another node changed the attention batch from {len(batch.ids)} to {n.shape[0]} rows (attention couple?); "
             f"regions and layered embeddings are left out. Remove that node."
         )
-        return n, context, value
-    layer = batch.layer(options)
+        return context, value
     if layer is None:
-        return n, context, value
+        return context, value
     layered = {number for number in set(batch.ids) if number and batch.payloads[number - 1].layers is not None}
     if layered and value is not context:
         batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
     elif layered:
         context = value = _layered_context(batch, layer.index, context, layered)
-    batch.begin(PendingAttention(layer, tuple(options["activations_shape"][-2:]), context, value, options))
-    return n, context, value
+    batch.begin(PendingAttention(layer, size, context, value, options))
+    return context, value
 
 
 def at_layer(text: Tensor, index: int, count: int) -> Tensor:

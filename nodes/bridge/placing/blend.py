@@ -17,13 +17,17 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional import attention as regional
-from .attention import Batch, Payload, PendingAttention, at_layer
+from .attention import Batch, Payload, PendingAttention, at_layer, read_texts
 
 
 @contextmanager
 def blended(batch: Batch) -> Iterator[None]:
     """Hook every cross-attention layer for the duration of one call; open it after routing, whose query it takes."""
     with ExitStack() as stack:
+        if any(batch.ids):
+            for layer in (layer for layer in batch.layers.values() if not layer.address):
+                begin = _begin(batch, layer)
+                stack.callback(layer.module.register_forward_pre_hook(begin, with_kwargs=True).remove)
         if batch.groups():
             for layer in batch.layers.values():
                 stack.callback(layer.asked.register_forward_hook(_note_query(batch, layer)).remove)
@@ -32,10 +36,22 @@ def blended(batch: Batch) -> Iterator[None]:
         batch.begin(None)
 
 
+def _begin(batch: Batch, layer: CrossAttention):
+    """For a net whose cross-attention no patch of the host announces."""
+
+    def begin(module: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:
+        x, context, *rest = inputs
+        options = named.get("transformer_options") or {}
+        context, _ = read_texts(batch, layer, batch.here, x, context, context, options)
+        return (x, context, *rest), named
+
+    return begin
+
+
 def _note_query(batch: Batch, layer: CrossAttention):
     def note(module: nn.Module, inputs: tuple, out: Tensor) -> None:
         if batch.reading is not None and batch.reading.layer is layer:
-            batch.reading.query = out
+            batch.reading.query = out.flatten(2)  # heads side by side
 
     return note
 

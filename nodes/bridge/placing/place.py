@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import TEXT_PREFIX
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
+from ....mixofshow_core.fitting import title_of
 from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.finding import picker
 from ....mixofshow_core.regional.raster import RegionMap
 from ....mixofshow_core.regional.tags import Tags
 from ..host.applied import apply_once, carries
 from ..host.fitting import check_fit, check_pair
-from ..host.model import apply_deltas, net_of
+from ..host.model import apply_deltas, family, net_of
 from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
 from .attention import Payload
@@ -53,13 +54,16 @@ class Encoder:
     """
 
     clips: dict[int | None, object]
+    net: nn.Module
     layers: int
     by_words: Sequence[ConceptUse] = ()
     done: dict = field(default_factory=dict)
 
     def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
         if (text, owner) not in self.done:
-            self.done[text, owner] = encode_layered(self.clips[owner], text, self.layers, where)
+            found = encode_layered(self.clips[owner], text, self.layers, where)
+            kind_of(self.net).check_text(found.extras, where)
+            self.done[text, owner] = found
         return self.done[text, owner]
 
     def base(self, text: str, where: str, owner: int | None) -> tuple[LayeredText, Tensor | None]:
@@ -114,6 +118,12 @@ def place(
         owners, background, open_ones = find_owners(cast, positives, placed, vocabulary)
         notes += note_routes(cast, owners, background, open_ones, placed)
         used = {*owners, background, *open_ones} - {None}
+        if open_ones and not kind_of(net_of(model)).finds_words:
+            names = ", ".join(cast[number].label for number in open_ones)
+            raise MixOfShowError(
+                f"Place: {names}: MODEL is {title_of(family(model))}, on which concepts without a region cannot be "
+                "looked for by their words. Draw a region for each, or fuse them."
+            )
         by_words = cast if open_ones else ()
         if used:
             search = make_search(model, cast, open_ones, notes)
@@ -129,7 +139,8 @@ def place(
     for note in notes:
         if note.startswith(WARNING):
             log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
-    encode = Encoder(clips, len(cross_attention_layers(net_of(model))), by_words)
+    net = net_of(model)
+    encode = Encoder(clips, net, len(cross_attention_layers(net)), by_words)
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
         _conditioning(encode, positives, for_positive, routes, "prompt", looks=True),
@@ -170,7 +181,7 @@ def _conditioning(
 ):
     """looks: whether concepts without a region are looked for in how this text is attended to."""
     base, words = encode.base(prompts.base, what, routes.background if routes else None)
-    texts, regions = (), None
+    texts, regions, extras = (), None, (base.extras,)
     if placed is not None and (prompts.regional or routes):
         regions = placed
         owners = routes.owners if routes else (None,) * len(prompts.regions)
@@ -179,11 +190,20 @@ def _conditioning(
             for text, region, owner in zip(prompts.regions, placed.regions.regions, owners, strict=True)
         ]
         texts = tuple(text.context if text.layers is None else text.layers for text in found)
+        extras += tuple(text.extras for text in found)
     payload = None
     if texts or base.layers is not None or routes:
         chosen = picker(words.tolist(), routes.search.concepts) if looks and routes and routes.search else None
         payload = Payload(
-            base.context.shape[1], base.layers, texts, regions, routes, node=node_here(), words=words, chosen=chosen
+            base.context.shape[1],
+            base.layers,
+            texts,
+            regions,
+            routes,
+            node=node_here(),
+            words=words,
+            chosen=chosen,
+            extras=extras if kind_of(encode.net).rewrites_text else (),
         )
     return with_payload(base.context, base.extras, payload), payload
 

@@ -167,14 +167,16 @@ def _make_hook(batch, routes: Routes, path: str, layer: nn.Module, factors: Fact
     shared = routes.shared.get(path)
 
     def add(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
-        x = inputs[0]
+        shape, x = out.shape, inputs[0]
+        if x.dim() == 5:  # [B, frames, rows, columns, in]
+            x, out = x.flatten(1, 3), out.flatten(1, 3)
         gates = batch.gates_for(routes, out if out.dim() == 4 else x, reads_text)  # strides: places are the output's
         if gates is None:
-            return out
+            return out.view(shape)
         kept = batch.sampling.factors_like((id(routes), path), factors, x)
         if kernel is not None:
             return add_gated_kernel(out, x, kept, gates, kernel)
-        return add_gated(out, x, kept, gates, batch.ranks(routes, shared, x, gates) if shared else None)
+        return add_gated(out, x, kept, gates, batch.ranks(routes, shared, x, gates) if shared else None).view(shape)
 
     return add
 

@@ -18,6 +18,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
+from ..host.model import net_of, options_in, with_options
 from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
@@ -89,7 +91,8 @@ def patch_model(model):
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, open_sampling)
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, attach_maps)
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, read_maps)
-    model.set_model_attn2_patch(choose_texts)
+    if all(layer.address for layer in cross_attention_layers(net_of(model))):
+        model.set_model_attn2_patch(choose_texts)
     return model
 
 
@@ -142,6 +145,7 @@ def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **
     carried = any(payload_of(cond) is not None for group in conds for cond in group or ())
     if not carried and not sampling.routed:
         return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+    conds = [_with_texts_read(sampling, group, model.diffusion_model, x_in) for group in conds]
     payloads = arriving(sampling, conds)
     table = list({id(payload): payload for group in payloads for payload in group if payload is not None}.values())
     if len(table) > MAX_PAYLOADS:
@@ -149,7 +153,7 @@ def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **
     slots = max((len(payload.texts) + _looked_for(payload) for payload in table), default=0)
     sampling.latent = len(x_in), *x_in.shape[-2:]
     maps = {id(p): _make_map(n, p, slots, x_in, timestep, model, sampling) for n, p in enumerate(table, 1)}
-    maps[id(None)] = torch.zeros(1, 1 + slots, *x_in.shape[-2:], device=x_in.device)
+    maps[id(None)] = torch.zeros(1, 1 + slots, *x_in.shape[2:], device=x_in.device)
     options[KEY] = sampling, tuple(table)
     mapped = [
         None if group is None else [_with_map(cond, maps[id(p)]) for cond, p in zip(group, own, strict=True)]
@@ -168,6 +172,18 @@ def _looked_for(payload: Payload) -> int:
     return 0 if search is None else len(search.concepts)
 
 
+def _with_texts_read(sampling: Sampling, group: list[dict] | None, net, like: Tensor) -> list[dict] | None:
+    """The conditionings with payloads whose texts the net has worked on, where it does."""
+    read = []
+    for cond in group or ():
+        payload = payload_of(cond)
+        if payload is not None and payload.extras:
+            made = PayloadCond(sampling.read(payload, net, like))
+            cond = {**cond, "model_conds": {**cond["model_conds"], KEY: made}}
+        read.append(cond)
+    return read if group else group
+
+
 def _with_map(cond: dict, chosen: Tensor) -> dict:
     model_conds = {key: value for key, value in cond.get("model_conds", {}).items() if key != KEY}
     return {**cond, "model_conds": {**model_conds, MAP: comfy.conds.CONDNoiseShape(chosen)}}
@@ -175,7 +191,9 @@ def _with_map(cond: dict, chosen: Tensor) -> dict:
 
 def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep, model, sampling: Sampling) -> Tensor:
     height, width = x_in.shape[-2:]
-    made = torch.zeros(1, 1 + slots, height, width, device=x_in.device)
+    if x_in.dim() > 4 and x_in.shape[2] > 1:
+        raise MixOfShowError(f"Regions and unfused concepts are for pictures; this latent has {x_in.shape[2]} frames.")
+    made = torch.zeros(1, 1 + slots, *x_in.shape[2:], device=x_in.device)
     made[:, 0] = number
     if (count := _looked_for(payload)) > 0:
         gates = sampling.places_of(payload.routes).open(len(x_in), (height, width), x_in.device)
@@ -195,7 +213,7 @@ def _make_map(number: int, payload: Payload, slots: int, x_in: Tensor, timestep,
     if key not in sampling.masks:
         masks = payload.placed.masks[None].to(x_in.device, torch.float32) / 255
         sampling.masks[key] = F.interpolate(masks, size=(height, width), mode="area")
-    made[:, 1 : 1 + len(spec.regions)] = sampling.masks[key]
+    made[:, 1 : 1 + len(spec.regions)] = sampling.masks[key].view(1, -1, *x_in.shape[2:])
     for index, region in enumerate(spec.regions, 1):
         if not _is_active(region.start, region.end, timestep, model):
             made[:, index] = 0
@@ -211,19 +229,21 @@ def _is_active(start: float, end: float, timestep: Tensor, model) -> bool:
     return float(sampling.percent_to_sigma(end)) < sigma <= float(sampling.percent_to_sigma(start))
 
 
-def read_maps(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options=None, **kwargs):
+def read_maps(executor, x, *args, **kwargs):
     """DIFFUSION_MODEL: take the map out of the arguments and tell the attention patches about this call."""
-    maps = kwargs.pop(MAP, None)
-    options = transformer_options or {}
-    if maps is not None and KEY in options:
-        sampling, payloads = options[KEY]
-        patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
-        others = [patch for patch in patches.get("attn2_patch", ()) if patch is not choose_texts]
-        ids = [int(number) for number in maps[:, 0, 0, 0].float().round().tolist()]
-        layers = sampling.layers_of(executor.class_obj)
-        masks = maps[:, 1:].float()
-        batch = Batch(sampling, payloads, ids, masks, layers, bool(others), frozenset(replaced))
-        batch.kept = sampling.call(payloads, ids, masks)
-        with routed(executor.class_obj, batch), looked_at(batch, tuple(x.shape[-2:])), blended(batch):
-            return executor(x, timesteps, context, y, control, {**options, KEY: batch}, **kwargs)
-    return executor(x, timesteps, context, y, control, options, **kwargs)
+    maps, options = kwargs.pop(MAP, None), options_in(args, kwargs)
+    if maps is None or KEY not in options:
+        return executor(x, *args, **kwargs)
+    net, (sampling, payloads) = executor.class_obj, options[KEY]
+    maps = maps.flatten(2, 3) if maps.dim() > 4 else maps  # the only frame goes
+    patches, replaced = options.get("patches", {}), options.get("patches_replace", {}).get("attn2", {})
+    others = [patch for patch in patches.get("attn2_patch", ()) if patch is not choose_texts]
+    ids = [int(number) for number in maps[:, 0].flatten(1)[:, 0].float().round().tolist()]
+    layers = sampling.layers_of(net)
+    masks = maps[:, 1:].float()
+    batch = Batch(sampling, payloads, ids, masks, layers, bool(others), frozenset(replaced))
+    batch.kept = sampling.call(payloads, ids, masks)
+    batch.here = kind_of(net).everywhere(net, x)
+    args, kwargs = with_options(args, kwargs, {**options, KEY: batch})
+    with routed(net, batch), looked_at(batch, tuple(x.shape[-2:])), blended(batch):
+        return executor(x, *args, **kwargs)

@@ -8,17 +8,24 @@ import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
+from mos_pack.nodes.bridge.host.model import context_width
 from mos_pack.nodes.bridge.placing.attention import KEY, Payload
 from mos_pack.nodes.bridge.placing.wrappers import patch_model, with_payload
 
-FAMILIES = ("sd15", "sdxl")
-SIZE = {"sd15": (9, 13), "sdxl": (8, 10)}  # latent rows, columns: odd on purpose
-LAYERS = {"sd15": 16, "sdxl": 70}
+FAMILIES = ("sd15", "sdxl", "cosmos", "anima")
+SIZE = {"sd15": (9, 13), "sdxl": (8, 10), "cosmos": (8, 12), "anima": (9, 13)}  # latent rows, columns: odd on purpose
+LAYERS = {"sd15": 16, "sdxl": 70, "cosmos": 3, "anima": 3}
 NEAR = 5e-5  # float error after two sampling steps, relative
 
 
 @pytest.fixture(params=FAMILIES)
 def case(request):
+    return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
+
+
+@pytest.fixture(params=[family for family in FAMILIES if family != "sdxl"])
+def each(request):
+    """One of every kind of net."""
     return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
 
 
@@ -33,11 +40,17 @@ class Case:
     def __init__(self, family, model):
         self.family, self.model, self.patched = family, model, patch_model(model)
         self.rows, self.columns = SIZE[family]
-        width = model.model.model_config.unet_config["context_dim"]
+        width = context_width(model)
         generator = torch.Generator().manual_seed(5)
         self.a, self.b, self.c, self.n = (torch.randn(1, 77, width, generator=generator) for _ in range(4))
         pooled = 1280 if family == "sdxl" and width == 2048 else 64
         self.extras = {"pooled_output": torch.randn(1, pooled, generator=generator)}
+        self.shape = (16, 1) if family in ("cosmos", "anima") else (4,)  # a latent's channels, and frames where it has
+        self.ids = {}
+        if family == "anima":  # what its adapter reads beside a text
+            for text in (self.a, self.b, self.c, self.n):
+                self.ids[id(text)] = {"t5xxl_ids": torch.randint(0, 32000, (9,), generator=generator)}
+                self.ids[id(text)]["t5xxl_weights"] = torch.linspace(0.5, 1.5, 9)
 
     def map(self, *regions, **top):
         entries = [{"id": f"r{n}", **region} for n, region in enumerate(regions)]
@@ -46,12 +59,14 @@ class Case:
 
     def cond(self, text, layers=None, texts=(), placed=None, **extras):
         payload = None
+        own = self.ids.get(id(text), {})
         if layers is not None or texts:
-            payload = Payload(text.shape[1], layers, tuple(texts), placed)
-        return with_payload(text, {**self.extras, **extras}, payload)
+            read = (own, *(self.ids[id(one)] for one in texts)) if own else ()
+            payload = Payload(text.shape[1], layers, tuple(texts), placed, extras=read)
+        return with_payload(text, {**self.extras, **own, **extras}, payload)
 
     def sample(self, model, positive, negative=None, batch=1, steps=2, cfg=5.0, sampler="euler", noise_mask=None):
-        latent = torch.zeros(batch, 4, self.rows, self.columns)
+        latent = torch.zeros(batch, *self.shape, self.rows, self.columns)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
         negative = negative or self.cond(self.n)
         with torch.inference_mode():
@@ -100,8 +115,9 @@ def test_full_region_with_the_same_prompt_changes_nothing(case):
 
 def test_constant_layers_are_the_plain_prompt(case):
     plain = case.sample(case.model, case.cond(case.b))
-    constant = case.cond(case.a, layers=case.b.expand(LAYERS[case.family], -1, -1))
-    assert torch.equal(case.sample(case.patched, constant), plain)
+    text = case.b if case.ids else case.a  # Anima's adapter reads more than the text, which layers share
+    constant = case.cond(text, layers=case.b.expand(LAYERS[case.family], -1, -1))
+    assert gap(case.sample(case.patched, constant), plain) < NEAR
 
 
 def test_every_layer_reads_its_own_context(sd15):
@@ -141,12 +157,12 @@ def test_longer_layered_prompt_beside_short_negative(sd15, cfg, batch):
     assert gap(sd15.sample(sd15.patched, layered, cfg=cfg, batch=batch), plain) < NEAR
 
 
-def test_cfg_rows_are_batched_together(sd15):
+def test_cfg_rows_are_batched_together(each):
     """Payloads must not cost the host its joint pass of positive and negative."""
     sizes = []
-    hook = sd15.model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    hook = each.model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     try:
-        sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(width=0.5))), steps=1)
+        each.sample(each.patched, each.cond(each.a, texts=[each.b], placed=each.map(rect(width=0.5))), steps=1)
     finally:
         hook.remove()
     assert sizes == [2]
@@ -159,12 +175,12 @@ def test_negative_regions(case):
     assert gap(case.sample(case.patched, case.cond(case.a), region), plain) < NEAR
 
 
-def test_positive_and_negative_regions_in_one_pass(sd15):
-    placed = sd15.map(rect())
-    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), sd15.cond(sd15.c), batch=2)
-    positive = sd15.cond(sd15.a, texts=[sd15.b], placed=placed)
-    negative = sd15.cond(sd15.n, texts=[sd15.c.repeat(1, 2, 1)], placed=placed)
-    assert gap(sd15.sample(sd15.patched, positive, negative, batch=2), plain) < NEAR
+def test_positive_and_negative_regions_in_one_pass(each):
+    placed = each.map(rect())
+    plain = each.sample(each.model, each.cond(each.b), each.cond(each.c), batch=2)
+    positive = each.cond(each.a, texts=[each.b], placed=placed)
+    negative = each.cond(each.n, texts=[each.c if each.ids else each.c.repeat(1, 2, 1)], placed=placed)
+    assert gap(each.sample(each.patched, positive, negative, batch=2), plain) < NEAR
 
 
 def test_two_halves_of_the_same_text_are_that_text(case):
@@ -174,16 +190,16 @@ def test_two_halves_of_the_same_text_are_that_text(case):
     assert gap(found, plain) < 1e-2  # feathered seams round to eight bits, so the sum of weights is 1 - 1/255 at worst
 
 
-def test_strength_zero_is_the_background(sd15):
-    plain = sd15.sample(sd15.model, sd15.cond(sd15.a))
-    off = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(strength=0)))
-    assert torch.equal(sd15.sample(sd15.patched, off), plain)
+def test_strength_zero_is_the_background(each):
+    plain = each.sample(each.model, each.cond(each.a))
+    off = each.cond(each.a, texts=[each.b], placed=each.map(rect(strength=0)))
+    assert torch.equal(each.sample(each.patched, off), plain)
 
 
-def test_priority_gives_the_pixel_to_the_upper_region(sd15):
-    plain = sd15.sample(sd15.model, sd15.cond(sd15.c))
-    both = sd15.map(rect(), rect(), overlap="priority")
-    found = sd15.sample(sd15.patched, sd15.cond(sd15.a, texts=[sd15.b, sd15.c], placed=both))
+def test_priority_gives_the_pixel_to_the_upper_region(each):
+    plain = each.sample(each.model, each.cond(each.c))
+    both = each.map(rect(), rect(), overlap="priority")
+    found = each.sample(each.patched, each.cond(each.a, texts=[each.b, each.c], placed=both))
     assert gap(found, plain) < NEAR
 
 
@@ -256,12 +272,12 @@ def test_mask_conditioning(sd15):
     assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
 
 
-def test_inpainting_mask(sd15):
-    noise_mask = torch.zeros(1, 1, 9, 13)
+def test_inpainting_mask(each):
+    noise_mask = torch.zeros(1, 1, each.rows, each.columns)
     noise_mask[..., 4:] = 1
-    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), noise_mask=noise_mask)
-    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
-    assert gap(sd15.sample(sd15.patched, full, noise_mask=noise_mask), plain) < NEAR
+    plain = each.sample(each.model, each.cond(each.b), noise_mask=noise_mask)
+    full = each.cond(each.a, texts=[each.b], placed=each.map(rect()))
+    assert gap(each.sample(each.patched, full, noise_mask=noise_mask), plain) < NEAR
 
 
 def tiled(apply, args):

@@ -6,10 +6,11 @@ import re
 import comfy.sample
 import pytest
 import torch
-from mos_pack.mixofshow_core.concept import BaseInfo, Concept, ConceptUse
+from mos_pack.mixofshow_core.concept import COMMUNITY, BaseInfo, Concept, ConceptEntry, ConceptUse
 from mos_pack.mixofshow_core.delta import Dense, LowRank
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.host.model import apply_deltas, named_linears
+from mos_pack.mixofshow_core.families.nets import has_places
+from mos_pack.nodes.bridge.host.model import apply_deltas, family, named_linears
 from mos_pack.nodes.bridge.host.text import register_concepts
 from mos_pack.nodes.bridge.placing.attention import KEY
 from mos_pack.nodes.place import MixOfShowPlace
@@ -39,6 +40,25 @@ def base(tiny_sd15):
     return tiny_sd15
 
 
+@pytest.fixture(params=("sd15", "cosmos", "anima"))
+def each(request):
+    """One base of every kind of net."""
+    return request.getfixturevalue(f"tiny_{request.param}")
+
+
+def community_use(base, name, seed):
+    """What a LoRA file of any family becomes: a name, no learned words, a change of every linear with places."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {}
+    for layer, module in named_linears(base.model, None).items():
+        if has_places(layer):
+            out, width = module.weight.shape[:2]
+            up, down = (torch.randn(*shape, generator=generator) for shape in ((out, 2), (2, width)))
+            deltas[layer] = LowRank(up * 0.3, down / width**0.5, 2.0)
+    base_info = BaseInfo(family(base.model))
+    return ConceptUse(Concept((ConceptEntry(f"{name}-id", name),), deltas, base_info, {"source": COMMUNITY}), 0.8)
+
+
 @pytest.fixture
 def uses(base):
     return make_use(base, "mara", 1, strength=0.8), make_use(base, "tom", 2)
@@ -55,7 +75,8 @@ def box(left, right):
 
 def sample(placed, steps=2, cfg=4.0):
     model, positive, negative = placed
-    latent = torch.zeros(2, 4, ROWS, COLUMNS)
+    channels = model.model.latent_format.latent_channels
+    latent = torch.zeros(2, 4, ROWS, COLUMNS) if channels == 4 else torch.zeros(2, channels, 1, ROWS - 1, COLUMNS)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         return comfy.sample.sample(
@@ -83,6 +104,23 @@ def test_a_region_that_covers_everything_is_the_single_concept_model(base, uses,
     assert gap(found, wanted) < 5e-5
     plain = sample(MixOfShowPlace.one(base.model, base.clip, "mara in a hat", "bad").result, cfg=cfg)
     assert gap(plain, wanted) > 0.01
+
+
+def test_every_kind_of_net_routes(each):
+    """A LoRA routed to a region over everything is the LoRA patched in, and stays in its half in the first block."""
+    use = community_use(each, "mara", 1)
+    wanted = sample(alone(each, use, "mara in a hat", "bad"))
+    full = regions({"prompt": "mara in a hat"})
+    placed = MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad", full, [use]).result
+    found = sample(placed)
+    assert gap(found, wanted) < 5e-5
+    assert torch.equal(sample(placed), found) and not hooks_left(each)
+    plain = sample(MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad").result)
+    assert gap(plain, wanted) > 0.01
+    half = regions({"prompt": "mara in a hat", "shape": box(0, 0.5)})
+    left = sample(MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad", half, [use]).result)
+    change = (left - plain).abs().flatten(0, -2).mean(0)
+    assert change[:6].mean() > 1.2 * change[6:].mean()
 
 
 def test_changes_that_are_no_products_are_routed_too(base, uses):
