@@ -72,6 +72,32 @@ class TextEncoder:
 
 
 @dataclass(frozen=True)
+class LanguageModel:
+    """A text encoder that is a language model: names and shapes of its linears by the host's keys.
+
+    inner, keys: widths of all heads of queries, and of keys and values. hidden: of the feed-forward layers.
+    """
+
+    name: str
+    width: int
+    inner: int
+    keys: int
+    hidden: int
+    layers: int
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        wide, inner, keys, hidden = self.width, self.inner, self.keys, self.hidden
+        sides = {"self_attn.q_proj": (inner, wide), "self_attn.k_proj": (keys, wide), "self_attn.v_proj": (keys, wide)}
+        sides |= {"self_attn.o_proj": (wide, inner), "mlp.down_proj": (wide, hidden)}
+        sides |= {"mlp.gate_proj": (hidden, wide), "mlp.up_proj": (hidden, wide)}
+        return {
+            f"{self.name}.transformer.model.layers.{number}.{name}.weight": shape
+            for number in range(self.layers)
+            for name, shape in sides.items()
+        }
+
+
+@dataclass(frozen=True)
 class Family:
     """One kind of net. ``name`` is what files say ("-v" behind it: v-prediction), ``title`` what people do.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
-from .family import COSMOS, UNET, Family, TextEncoder, UNetLayout
+from .family import COSMOS, UNET, Family, LanguageModel, TextEncoder, UNetLayout
 
 UNKNOWN = "unknown"  # the family of a file that does not say and whose shapes do not tell
 V_PREDICTION = "-v"  # behind a family's name
@@ -52,6 +53,7 @@ SD2 = Family(
     batch=2,
     runs=False,
 )
+QWEN3 = LanguageModel("qwen3_06b", width=1024, inner=2048, keys=1024, hidden=3072, layers=28)
 # Both are one kind of net, and their files cannot be told apart: 2 B has 28 blocks of width 2048.
 COSMOS2 = Family(
     name="cosmos2",
@@ -68,6 +70,15 @@ COSMOS2 = Family(
     depth=28,
 )
 FAMILIES = (SD15, SDXL, SD2, COSMOS2)
+
+# What keys of other nets' LoRAs have in them: only for messages, so the first that is found is good enough.
+SIGNS = {
+    "Flux": r"(double|single)_blocks|single_transformer_blocks",
+    "Qwen-Image": r"transformer_blocks[._]\d+[._](img|txt)_m(lp|od)|transformer_blocks[._]\d+[._]attn[._]to_",
+    "SD3": r"joint_blocks",
+    "Z-Image or Lumina2": r"layers[._]\d+[._](attention|feed_forward)[._]",
+    "Wan": r"blocks[._]\d+[._](self|cross)_attn[._][qkvo]([._]|$)",
+}
 
 
 def plain_name(name: str) -> str:
@@ -101,6 +112,11 @@ def name_of_width(context_width: int | None) -> str:
     """The name of a family that can be used, by the width of its text."""
     row = family_of_width(context_width)
     return row.name if row is not None and row.runs else UNKNOWN
+
+
+def family_by_signs(keys: Collection[str]) -> str:
+    """What people call the net that these keys of a LoRA are for, of those without a row; empty if nothing tells."""
+    return next((title for title, sign in SIGNS.items() if any(re.search(sign, key) for key in keys)), "")
 
 
 def encoder_of_width(width: int) -> str:

@@ -47,6 +47,11 @@ def reads_text(path: str) -> bool:
     return any(kind.reads_text(path) for kind in KINDS)
 
 
+def kind_of_name(layer_name: str) -> str:
+    """The kind of net that has such a layer of keys or values of the text; empty if no kind has."""
+    return next((kind.name for kind in KINDS if kind.reads_text(layer_name)), "")
+
+
 def input_of(path: str) -> str:
     """A name of what a net's linear reads: the same for layers that read the same tensor, else the layer's own."""
     return next((found for kind in KINDS if (found := kind.input_of(path)) != path), path)

@@ -69,7 +69,9 @@ class Capture:
 
 
 def as_rows(value: Tensor) -> Tensor:
-    """[B, d, H, W] or [B, T, d] or [B, d] -> [B, T, d]."""
+    """[B, d, H, W] or [B, T, d] or [B, d] or [B, frames, H, W, d] -> [B, T, d]."""
+    if value.dim() == 5:
+        return value.flatten(1, 3)
     if value.dim() == 4:
         return value.flatten(2).transpose(1, 2)
     if value.dim() == 2:

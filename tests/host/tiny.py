@@ -100,7 +100,7 @@ def unet_config(family: str, real_width: bool = False) -> dict:
     raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
 
 
-def _randomise(module: torch.nn.Module, seed: int, std: float = 0.05) -> None:
+def randomise(module: torch.nn.Module, seed: int, std: float = 0.05) -> None:
     """Every matrix gets small normal noise, every norm weight 1, every bias 0: zero-initialised layers come alive."""
     generator = torch.Generator().manual_seed(seed)
     norms = {
@@ -138,7 +138,7 @@ def tiny_model(family: str = "sd15", seed: int = 0, real_width: bool = False, pr
     model = getattr(comfy.model_base, model_class)(config, device="cpu", **named)
     if family == "anima" and not real_width:
         _shrink_adapter(model.diffusion_model)
-    _randomise(model.diffusion_model, seed, std=0.05 if family in ("sd15", "sdxl") else 0.1)
+    randomise(model.diffusion_model, seed, std=0.05 if family in ("sd15", "sdxl") else 0.1)
     model.diffusion_model.eval().requires_grad_(False)
     device = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
@@ -176,7 +176,7 @@ def _other_clip(family: str, seed: int):
         "dtype": torch.float32,
     }
     clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
-    _randomise(clip.cond_stage_model, seed, std=0.3)
+    randomise(clip.cond_stage_model, seed, std=0.3)
     clip.cond_stage_model.requires_grad_(False)
     return clip
 
@@ -204,7 +204,7 @@ def tiny_clip(family: str = "sd15", seed: int = 3, real_width: bool = False, lay
         "dtype": torch.float32,
     }
     clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
-    _randomise(clip.cond_stage_model, seed)
+    randomise(clip.cond_stage_model, seed)
     clip.cond_stage_model.requires_grad_(False)
     return clip
 
@@ -230,7 +230,7 @@ def tiny_vae(seed: int = 5):
         },
     }
     network = comfy.ldm.models.autoencoder.AutoencoderKL(**parameters)
-    _randomise(network, seed)
+    randomise(network, seed)
     return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters}, dtype=torch.float32)
 
 

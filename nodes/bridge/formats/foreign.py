@@ -20,9 +20,9 @@ from ....mixofshow_core import formats
 from ....mixofshow_core.concept import COMMUNITY, LAYER_PATTERN, BaseInfo, Concept, ConceptEntry
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.known import CLIP_G, FAMILIES, UNKNOWN, name_of_width
+from ....mixofshow_core.families.known import CLIP_G, FAMILIES, UNKNOWN, family_by_signs, family_of_kind, plain_name
 from ....mixofshow_core.families.layers import BIAS, UNET_PREFIX
-from ....mixofshow_core.families.nets import reads_text
+from ....mixofshow_core.families.nets import kind_of, kind_of_name
 from ....mixofshow_core.formats.diffusers_names import (
     PEFT_CONFIG,
     PEFT_PARTS,
@@ -41,14 +41,14 @@ from ....mixofshow_core.formats.read import load_tree
 from ....mixofshow_core.formats.side_files import side_facts
 from ....mixofshow_core.names import name_of_file
 from ....mixofshow_core.renaming import renamed
-from ..host.model import layer_name_of
+from ..host.model import family, layer_name_of, net_of
 from .layer_names import KeyMap, family_key_map, key_map_of
 from .live import LiveWeights
-from .patches import Target, to_delta
+from .patches import Target, is_turned, joined, part_of, to_delta
 
 log = logging.getLogger("mixofshow")
 
-EXPECTED = "lora_unet_*, lora_te_*, unet.down_blocks.*, text_encoder.* or diffusion_model.* of SD1.5's or SDXL's layers"
+EXPECTED = "lora_unet_*, lora_te_*, unet.down_blocks.*, text_encoder.* or diffusion_model.* of the layers of such a net"
 CONFIG_BYTES = 2**20  # of an adapter_config.json, which is text of a few kilobytes
 NO_CONFIG = (
     f"there is no {PEFT_CONFIG} to read beside this PEFT file, which would give its alpha, so alpha is taken to be the "
@@ -249,20 +249,25 @@ def _parse(
             patches, chosen, fetched = loaded, candidate, asked.fetched
     used = _who_counts(fetched, patches, chosen)
     deltas: dict[str, Delta] = {}
+    done = []
     for number, (key, patch) in enumerate(patches.items(), 1):
-        layer = layer_name_of(key)
-        is_there = not key.endswith(BIAS) or _has_bias(layer, key, chosen, base)
-        if key in used and LAYER_PATTERN.fullmatch(layer) and key.endswith((".weight", BIAS)) and is_there:
+        weight, part = part_of(key)
+        layer = layer_name_of(weight)
+        is_known = LAYER_PATTERN.fullmatch(layer) and weight.endswith((".weight", BIAS))
+        is_there = not weight.endswith(BIAS) or _has_bias(layer, weight, chosen, base)
+        if key in used and is_known and is_there and not is_turned(key):
             where = f"{lora.path.name}: {lora.key(used[key][0])!r} ({layer})"
-            deltas[layer] = to_delta(patch, Target(layer, chosen.shapes.get(key), base, where))
+            delta = to_delta(patch, Target(layer, chosen.shapes.get(weight), base, where, part))
+            deltas[layer] = joined(deltas[layer], delta) if part and layer in deltas else delta
+            done.append(key)
         step(number, len(patches))
-    counted = {part for key, parts in used.items() if layer_name_of(key) in deltas for part in parts}
+    counted = {part for key in done for part in used[key]}
     skipped = sorted({lora.key(key) for key in lora.tensors if key not in counted and not key.endswith(".alpha")})
     _check_networks(lora, counted, skipped)
     facts, plain = side_facts(lora.path, metadata), name_of_file(_stem(lora.path))
     entries = (ConceptEntry(f"lora-{plain.lower()}", plain, trigger=facts.trigger),)
     about = {"source": COMMUNITY, "named_by": "file"}
-    concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas)), about)
+    concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas, base)), about)
     everything = _norm(lora.tensors.values()) or 1.0
     left_out = _norm(value for key, value in lora.tensors.items() if lora.key(key) in set(skipped))
     found = ReadFile(
@@ -280,8 +285,8 @@ def _stem(path: Path) -> str:
     return path.parents[1].name if path.parent.name in PEFT_PARTS else path.parent.name
 
 
-def _who_counts(fetched: Iterable[str], patches: Mapping[str, object], names: KeyMap) -> dict[str, list[str]]:
-    """{weight or bias key of the host: the keys whose values are in its patch}.
+def _who_counts(fetched: Iterable[str], patches: Mapping, names: KeyMap) -> dict[str | tuple, list[str]]:
+    """{weight or bias key of the host, or a part of one: the keys whose values are in its patch}.
 
     The host keeps one patch for a layer: the last of the names and kinds it finds replaces the others.
     """
@@ -293,7 +298,8 @@ def _who_counts(fetched: Iterable[str], patches: Mapping[str, object], names: Ke
             continue
         end = next((end for end in LATER_WINS if key.endswith(end)), "")
         target = names.keys[prefix]
-        target = target.removesuffix(".weight") + BIAS if end in (".diff_b", ".b_norm") else target
+        if end in (".diff_b", ".b_norm") and isinstance(target, str):
+            target = target.removesuffix(".weight") + BIAS
         claims.setdefault(target, []).append(((place[prefix], LATER_WINS.get(end, 0)), key))
     return {
         target: [key for order, key in found if order == max(order for order, _ in found)]
@@ -309,11 +315,19 @@ def _check_networks(lora: _Lora, counted: set[str], skipped: list[str]) -> None:
         there = any(bool(TEXT_KEY.match(lora.key(key))) == is_text for key in counted)
         if left and not there:
             raise MixOfShowError(
-                f"{lora.path.name} holds no LoRA for SD1.5 or SDXL: none of its {len(left)} {what} keys is known. It "
-                f"has: {', '.join(left[:4])}. Expected {EXPECTED}."
+                f"{lora.path.name} holds no LoRA for {_known_here(lora)}: none of its {len(left)} {what} keys is "
+                f"known. It has: {', '.join(left[:4])}. Expected {EXPECTED}."
             )
     if not counted:
-        raise MixOfShowError(f"{lora.path.name} holds no LoRA for SD1.5 or SDXL. Expected {EXPECTED}.")
+        raise MixOfShowError(f"{lora.path.name} holds no LoRA for {_known_here(lora)}. Expected {EXPECTED}.")
+
+
+def _known_here(lora: _Lora) -> str:
+    """What a file could be for, and what it looks like instead."""
+    known = ", ".join(row.title for row in FAMILIES if row.runs)
+    other = family_by_signs(lora.origin or lora.tensors)
+    hint = f" (it looks like one for {other}: connect such a MODEL)" if other else ""
+    return f"{known} or a connected MODEL{hint}"
 
 
 def _has_bias(layer: str, key: str, names: KeyMap, base: Mapping[str, Tensor] | None) -> bool:
@@ -325,9 +339,13 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return sum(float(value.float().norm()) ** 2 for value in tensors) ** 0.5
 
 
-def _family(deltas: Mapping[str, Delta]) -> str:
-    """From the width that cross-attention keys read; unknown when the file does not touch them."""
+def _family(deltas: Mapping[str, Delta], base: Mapping[str, Tensor] | None) -> str:
+    """From what keys of cross-attention are called and read; what MODEL is, where it is a net without a row."""
     for name, delta in deltas.items():
-        if name.startswith(UNET_PREFIX) and reads_text(name):
-            return name_of_width(delta.shape[1])
+        kind = kind_of_name(name) if name.startswith(UNET_PREFIX) else ""
+        row = family_of_kind(kind, delta.shape[1])
+        if row is not None and row.runs:
+            return row.name
+    if isinstance(base, LiveWeights) and not kind_of(net_of(base.model)).name:
+        return plain_name(family(base.model))
     return UNKNOWN

@@ -1,12 +1,13 @@
-"""What LoRA files call the layers of SD1.5 and SDXL, or of a connected model.
+"""What LoRA files call the layers of SD1.5, SDXL and Anima, or of a connected model of whatever kind.
 
-No checkpoint is needed: the host's own tables are built from its SD1.5 and SDXL classes on the meta device (no memory).
+No checkpoint is needed: the host's own tables are built from its own classes on the meta device (no memory).
 Names that kohya's rule gives to layers which the host's table leaves out (norms of the text encoders) are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import comfy.lora
@@ -16,21 +17,26 @@ import comfy.sdxl_clip
 import comfy.supported_models
 import torch
 
-from ....mixofshow_core.families.family import UNetLayout
-from ....mixofshow_core.families.known import SD15, SDXL
-from ....mixofshow_core.families.layers import UNET_PREFIX
+from ....mixofshow_core.families.family import UNET, UNetLayout
+from ....mixofshow_core.families.known import COSMOS2, QWEN3, SD15, SDXL, find_family
+from ....mixofshow_core.families.layers import TEXT_PREFIX, UNET_PREFIX
 from ....mixofshow_core.families.names import NameTable
+from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.families.text import text_blocks
 from ....mixofshow_core.families.unet import unet_layout
-from ..host.model import net_of, patch_key, text_models_of
+from ..host.model import family, net_of, patch_key, text_models_of
 from .live import LiveWeights
+
+LANGUAGE_MODEL = re.compile(r"(\w+)\.transformer\.model\.(.+)\.weight")
 
 
 @dataclass(frozen=True, eq=False)
 class KeyMap:
-    """``keys``: LoRA name of a layer -> the host's weight key; ``shapes``: shapes by weight key, where known."""
+    """``keys``: LoRA name of a layer -> the host's weight key, or (key, part of it); ``shapes``: by weight key, where
+    known.
+    """
 
-    keys: Mapping[str, str]
+    keys: Mapping[str, str | tuple]
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
 
     def prefix(self, key: str) -> str | None:
@@ -44,26 +50,44 @@ class KeyMap:
 
 
 def key_map_of(base: LiveWeights) -> KeyMap:
-    """The names of the connected model; those of a text encoder that is not connected come from the host's classes."""
-    model, clip = base.model.model, base.clip
-    family = (SDXL if isinstance(model, comfy.model_base.SDXL) else SD15).name
-    known = comfy.lora.model_lora_keys_unet(model, {})
+    """The names of the connected model; those of a text encoder that is not connected come from its family's."""
+    clip, row = base.clip, find_family(family(base.model))
+    known = comfy.lora.model_lora_keys_unet(base.model.model, {})
     texts: dict[str, int] = {}
     if clip is not None:
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
         texts = {name: len(list(text_blocks(module))) for name, module in text_models_of(clip).items()}
     there = {*base.model.get_key_patches(), *(clip.patcher.get_key_patches() if clip is not None else ())}
-    keys = _completed(known, there, unet_layout(net_of(base.model)), texts)
-    if clip is not None:
+    known |= _language_names(there)
+    net = net_of(base.model)
+    keys = _completed(known, there, unet_layout(net), texts) if kind_of(net).name == UNET else known
+    if clip is not None or not (row or kind_of(net).name == UNET):
         return KeyMap(keys)
-    generic = family_key_map(family)
-    text_keys = {name: key for name, key in generic.keys.items() if not key.startswith(UNET_PREFIX)}
+    generic = family_key_map(row.name if row and row.runs else SD15.name)
+    text_keys = {name: key for name, key in generic.keys.items() if not _weight_of(key).startswith(UNET_PREFIX)}
     shapes = {key: shape for key, shape in generic.shapes.items() if not key.startswith(UNET_PREFIX)}
     return KeyMap(text_keys | keys, shapes)
 
 
+def _weight_of(key: str | tuple) -> str:
+    """The weight behind a target of the host: itself, or the one that it is a part of."""
+    return key if isinstance(key, str) else key[0]
+
+
+def _language_names(there: Iterable[str]) -> dict[str, str]:
+    """kohya's names of the only language model among the text encoders: older hosts do not know them."""
+    found = {key: LANGUAGE_MODEL.match(key) for key in there}
+    return {
+        f"lora_te_{match[2].replace('.', '_')}": key
+        for key, match in found.items()
+        if match and len({other[1] for other in found.values() if other}) == 1
+    }
+
+
 def family_key_map(family: str) -> KeyMap:
-    """The names and shapes of ``sd15`` or ``sdxl``."""
+    """The names and shapes of ``sd15``, ``sdxl`` or ``cosmos2``."""
+    if family == COSMOS2.name:
+        return _cosmos_key_map()
     common = {
         "image_size": 32,
         "in_channels": 4,
@@ -119,9 +143,40 @@ def family_key_map(family: str) -> KeyMap:
     return KeyMap(_completed(known, set(shapes), row.layout, row.text_layers), shapes)
 
 
+def _cosmos_key_map() -> KeyMap:
+    """Cosmos-Predict2 of 2 B, and the text encoder that Anima has before it."""
+    config = comfy.supported_models.CosmosT2IPredict2(
+        {
+            "image_model": "cosmos_predict2",
+            "max_img_h": 240,
+            "max_img_w": 240,
+            "max_frames": 128,
+            "in_channels": 16,
+            "out_channels": 16,
+            "patch_spatial": 2,
+            "patch_temporal": 1,
+            "model_channels": 2048,
+            "concat_padding_mask": True,
+            "crossattn_emb_channels": COSMOS2.context_width,
+            "pos_emb_cls": "rope3d",
+            "use_adaln_lora": True,
+            "adaln_lora_dim": 256,
+            "num_blocks": COSMOS2.depth,
+            "num_heads": 16,
+            "extra_per_block_abs_pos_emb": False,
+        }
+    )
+    config.set_inference_dtype(torch.bfloat16, None)
+    model = comfy.model_base.CosmosPredict2(config, device="meta")
+    shapes = {key: value.shape for key, value in model.state_dict().items()} | QWEN3.shapes()
+    known = comfy.lora.model_lora_keys_unet(model, {}) | _language_names(shapes)
+    known |= {TEXT_PREFIX + key.removesuffix(".weight"): key for key in QWEN3.shapes()}
+    return KeyMap(known, shapes)
+
+
 def _completed(known: Mapping[str, object], there: set[str], layout: UNetLayout, texts: Mapping[str, int]):
-    """The host's names, and kohya's for every other layer that is there. A part of a weight has no name of ours."""
-    found = {name: key for name, key in known.items() if isinstance(key, str)}
+    """The host's names, and kohya's for every other layer that is there."""
+    found = dict(known)
     for row in NameTable(layout, texts).by_layer.values():
         key = patch_key(row.layer)
         for name in (row.kohya, row.kohya.replace("lora_te_", "lora_te1_")):

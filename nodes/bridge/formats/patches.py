@@ -21,12 +21,16 @@ TURNS_THE_WEIGHT = {
 
 @dataclass(frozen=True)
 class Target:
-    """The layer that a patch changes; `where` names the file and the key in it."""
+    """The layer that a patch changes; `where` names the file and the key in it.
+
+    part: (dimension, start, length) of the weight's rows or columns that it changes; None: all of it.
+    """
 
     layer: str
     known_shape: torch.Size | None
     base: Mapping[str, Tensor] | None
     where: str
+    part: tuple[int, int, int] | None = None
 
     def weight(self, what: str) -> Tensor:
         """The base's weight; `what` needs it."""
@@ -35,18 +39,69 @@ class Target:
                 f"{self.where} is a {what}: its change depends on the base's weight, which is not here. Connect the "
                 "base's MODEL and CLIP to Load Concept (command line: --base CHECKPOINT)."
             )
-        return self.base[self.layer].float()
+        return self._part(self.base[self.layer].float())
+
+    def whole_shape(self) -> torch.Size:
+        """Of the whole weight, which the changes of its parts are laid into."""
+        if self.base is not None and self.layer in self.base:
+            return self.base[self.layer].shape
+        if self.known_shape is None:
+            raise MixOfShowError(f"{self.where} changes a part of a layer whose shape is not known: connect MODEL.")
+        return self.known_shape
+
+    def _part(self, weight: Tensor) -> Tensor:
+        return weight if self.part is None else weight.narrow(*self.part)
 
     def shapes(self, adapter) -> Iterator[torch.Size]:
         """What the layer's shape may be: the base's, or else SD1.5's and SDXL's own and then what the factors give."""
-        if self.base is not None and self.layer in self.base:
+        if self.part is not None:
+            yield self._part(torch.empty(self.whole_shape(), device="meta")).shape
+        elif self.base is not None and self.layer in self.base:
             yield self.base[self.layer].shape
         else:
             yield from (shape for shape in (self.known_shape, _flat_shape(adapter)) if shape)
 
 
+def part_of(key: str | tuple) -> tuple[str, tuple[int, int, int] | None]:
+    """(weight key, part of it or None) of a target in the host's tables."""
+    return (key, None) if isinstance(key, str) else (key[0], key[1] and tuple(key[1]))
+
+
+def is_turned(key: str | tuple) -> bool:
+    """Whether the host turns the change before it lays it on (swapped halves): such a one is no change of ours."""
+    return not isinstance(key, str) and len(key) > 2
+
+
 def to_delta(patch, target: Target) -> Delta:
-    """The patch as a change; MixOfShowError that names the key for what cannot be one."""
+    """The patch as a change of the whole layer; MixOfShowError that names the key for what cannot be one."""
+    delta = _to_delta(patch, target)
+    return delta if target.part is None else laid_into(delta, tuple(target.whole_shape()), target.part)
+
+
+def laid_into(delta: Delta, shape: tuple[int, ...], part: tuple[int, int, int]) -> Delta:
+    """The change of a part of a weight as one of the whole: zeros elsewhere."""
+    dimension, start, length = part
+    if isinstance(delta, Dense):
+        whole = delta.diff.new_zeros(shape)
+        whole.narrow(dimension, start, length).copy_(delta.diff)
+        return Dense(whole)
+    sides = [delta.up, delta.down]
+    side = sides[dimension]
+    whole = side.new_zeros(shape[0], side.shape[1]) if dimension == 0 else side.new_zeros(side.shape[0], shape[1])
+    whole.narrow(dimension, start, length).copy_(side)
+    sides[dimension] = whole
+    return LowRank(*sides, delta.alpha)
+
+
+def joined(one: Delta, other: Delta) -> Delta:
+    """Both changes of one layer, as parts of a weight give them: ranks side by side."""
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        one, other = one.scaled(1.0), other.scaled(1.0)
+        return LowRank(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down]))
+    return Dense(one.dense() + other.dense())
+
+
+def _to_delta(patch, target: Target) -> Delta:
     if isinstance(patch, tuple):
         kind, (value, *_) = patch
         if kind == "diff":

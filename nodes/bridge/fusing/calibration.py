@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -25,14 +26,13 @@ from ....mixofshow_core.families.layers import (
     UNET_PREFIX,
     LayerGroup,
 )
-from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.fusion.capture import Capture, text_weights
 from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
-from ..host.model import foreign_patches, named_linears, net_of, text_models_of
+from ..host.model import cell_of, foreign_patches, named_linears, net_of, text_dtype, text_models_of
 from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, token_kinds
 
-LATENT_SCALE = 8
 WRAPPER_KEY = "mixofshow_calibration"
 TEXTS, PICTURES = "texts", "pictures"  # sorts of work, as the node names them
 
@@ -60,7 +60,9 @@ def collect_text(
     model, clip, groups: Sequence[LayerGroup], prompts: Sequence[str], tick: Callable[[str], None]
 ) -> dict[str, Gram]:
     """Grams of text-encoder groups (hidden states, all layer variants) and of K, V groups (each layer's contexts)."""
-    layers = cross_attention_layers(net_of(model))
+    net = net_of(model)
+    kind = kind_of(net)
+    layers = kind.cross_attention(net)
     encoders = tuple(text_models_of(clip))
     captures = {encoder: Capture(_names(groups, ROLE_TEXT, f"{TEXT_PREFIX}{encoder}.")) for encoder in encoders}
     modules = _group_modules(named_linears(None, clip), groups)
@@ -72,8 +74,13 @@ def collect_text(
             encoder: text_weights(kinds, TEXT, CONCEPT, EOS_PAD) for encoder, kinds in token_kinds(clip, prompt).items()
         }
         for encoder, capture in captures.items():
-            capture.weights = weights[encoder].view(-1, getattr(clip.tokenizer, encoder).max_length)
-        contexts.add(_encode_watched(clip, prompt, len(layers), captures, modules), weights[encoders[0]])
+            capture.weights = weights[encoder]
+        text = _encode_watched(clip, prompt, len(layers), captures, modules)
+        if kv and kind.rewrites_text:
+            text = _as_read(model, text)
+            contexts.add(text, text.context[0].any(-1).float())  # the net fills up with zeros
+        elif kv:
+            contexts.add(text, weights[encoders[0]].flatten())
         tick(TEXTS)
     grams = {name: gram for capture in captures.values() for name, gram in capture.finish().items()}
     return grams | contexts.finish(kv)
@@ -89,6 +96,17 @@ def _encode_watched(clip, prompt: str, layers: int, captures: dict[str, Capture]
             return inside()
 
     return inside()
+
+
+def _as_read(model, text: LayeredText) -> LayeredText:
+    """The text as cross-attention reads it, written by the net's own adapter with MODEL's patches on it."""
+    comfy.model_management.load_models_gpu([model])
+    net, dtype = net_of(model), text_dtype(model.model)
+
+    def read(part: Tensor | None) -> Tensor | None:
+        return part if part is None else kind_of(net).read_text(net, part.to(model.load_device, dtype), text.extras)
+
+    return replace(text, context=read(text.context), layers=read(text.layers))
 
 
 class _Contexts:
@@ -123,10 +141,12 @@ def collect_spatial(
 
     Picture k starts from noise seeded with plan.seed + k, drawn on the CPU. plan.width and height are in pixels.
     """
-    layers = cross_attention_layers(net_of(model))
+    net = net_of(model)
+    layers = kind_of(net).cross_attention(net)
     capture = Capture(_names(groups, ROLE_SPATIAL, UNET_PREFIX))
     negative = encode_layered(clip, "", len(layers))
-    empty = torch.zeros(1, 4, plan.height // LATENT_SCALE, plan.width // LATENT_SCALE)
+    cell = cell_of(model)
+    empty = torch.zeros(1, 4, plan.height // cell, plan.width // cell)
     texts = [encode_layered(clip, prompt, len(layers)) for prompt in pictures]  # before CLIP has to make room
     for number, text in enumerate(texts):
         watched = _watched_clone(model, capture, groups, text.layers, layers)
@@ -186,18 +206,19 @@ def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contex
         with capture.watching(modules):
             return executor(*args, **kwargs)
 
-    def diffusion_model(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
-        halves = transformer_options["cond_or_uncond"]
+    def apply_model(executor, x, timesteps, concat, context, control, options, **kwargs):
+        halves = options["cond_or_uncond"]
         flags = torch.tensor([1.0 if half == 0 else 0.0 for half in halves])
         capture.weights = flags.repeat_interleave(x.shape[0] // len(halves))
         try:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+            return executor(x, timesteps, concat, context, control, options, **kwargs)
         finally:
             capture.weights = None
 
     clone.add_wrapper_with_key(extension.OUTER_SAMPLE, WRAPPER_KEY, outer_sample)
-    clone.add_wrapper_with_key(extension.DIFFUSION_MODEL, WRAPPER_KEY, diffusion_model)
-    clone.set_model_attn2_patch(check_rows)
+    clone.add_wrapper_with_key(extension.APPLY_MODEL, WRAPPER_KEY, apply_model)
+    if all(layer.address for layer in layers):
+        clone.set_model_attn2_patch(check_rows)
     if contexts is not None:
         index = {layer.address: layer.index for layer in layers}
 

@@ -38,6 +38,7 @@ from ..host.model import (
     net_of,
     text_models_of,
 )
+from .observe import observed_groups
 from .stages import FusionJob, names_of, use_identity
 
 log = logging.getLogger("mixofshow")
@@ -161,7 +162,7 @@ def fuse_uses(
 def attention_groups(model, clip) -> list[LayerGroup]:
     """What every fusion solves where somebody changes it."""
     groups = [g for name, text in text_models_of(clip).items() for g in layer_groups_text(text, name)]
-    return groups + list(layer_groups(net_of(model)))
+    return groups + list(layer_groups(net_of(model)) or observed_groups(model, clip))
 
 
 def job_of_one(model, clip, use: ConceptUse, plan: CalibrationPlan, folder: Path) -> FusionJob:

@@ -47,6 +47,11 @@ def with_options(args: tuple, kwargs: dict, options: dict) -> tuple[tuple, dict]
     return tuple(options if one is found else one for one in args), kwargs
 
 
+def text_dtype(base) -> torch.dtype:
+    """What the host casts texts to before the net works on them; `base` is the host's BaseModel."""
+    return getattr(base, "get_dtype_inference", base.get_dtype)()
+
+
 def context_width(model) -> int | None:
     """Width of the text that MODEL's cross-attention reads, as its loader says; None where it does not."""
     config = model.model.model_config.unet_config

@@ -298,17 +298,20 @@ def _select(chunk: list, selection: tuple[tuple[int, ...], int]) -> list:
 
 
 def token_kinds(clip, prompt: str) -> dict[str, Tensor]:
-    """Kind of every token position by encoder: BOS, TEXT, CONCEPT or EOS_PAD, as int64 [chunks * positions]."""
+    """Kind of every token position by encoder: BOS, TEXT, CONCEPT or EOS_PAD, as int64 [chunks, positions]."""
     kinds = {}
     for key, chunks in clip.tokenize(prompt).items():
-        encoder = f"clip_{key}"
-        end = getattr(clip.tokenizer, encoder).end_token
-        row: list[int] = []
+        encoder = key if hasattr(clip.cond_stage_model, key) else f"clip_{key}"
+        tokenizer = getattr(clip.tokenizer, f"clip_{key}", None) or getattr(clip.tokenizer, key)
+        end, starts = tokenizer.end_token, getattr(tokenizer, "start_token", None) is not None
+        rows: list[list[int]] = []
         for chunk in chunks:
+            row: list[int] = []
             ended = False
             for position, token in enumerate(chunk):
                 ended = ended or (position > 0 and isinstance(token[0], int) and token[0] == end)
                 concept = isinstance(token[0], dict)
-                row.append(BOS if position == 0 else EOS_PAD if ended else CONCEPT if concept else TEXT)
-        kinds[encoder] = torch.tensor(row)
+                row.append(BOS if starts and position == 0 else EOS_PAD if ended else CONCEPT if concept else TEXT)
+            rows.append(row)
+        kinds[encoder] = torch.tensor(rows)
     return kinds

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
-from ..host.model import net_of, options_in, with_options
+from ..host.model import net_of, options_in, text_dtype, with_options
 from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
@@ -145,7 +145,8 @@ def attach_maps(executor, model, conds, x_in, timestep, model_options, *args, **
     carried = any(payload_of(cond) is not None for group in conds for cond in group or ())
     if not carried and not sampling.routed:
         return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
-    conds = [_with_texts_read(sampling, group, model.diffusion_model, x_in) for group in conds]
+    like = torch.empty(0, dtype=text_dtype(model), device=x_in.device)
+    conds = [_with_texts_read(sampling, group, model.diffusion_model, like) for group in conds]
     payloads = arriving(sampling, conds)
     table = list({id(payload): payload for group in payloads for payload in group if payload is not None}.values())
     if len(table) > MAX_PAYLOADS:

@@ -18,7 +18,7 @@ from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.host.model import net_of
 from mos_tests.host.builders import make_concept
-from mos_tests.host.tiny import TinyBase, _randomise, unet_config
+from mos_tests.host.tiny import TinyBase, randomise, unet_config
 from safetensors.torch import save_file
 
 
@@ -42,8 +42,8 @@ def base():
     config.set_inference_dtype(torch.float32, None)
     model = comfy.model_base.BaseModel(config, device="cpu")
     clip = comfy.sd.CLIP(config.clip_target(None), model_options={"dtype": torch.float32})
-    _randomise(model.diffusion_model, 1)
-    _randomise(clip.cond_stage_model, 2, 0.02)
+    randomise(model.diffusion_model, 1)
+    randomise(clip.cond_stage_model, 2, 0.02)
     cpu = torch.device("cpu")
     return TinyBase(ModelPatcher(model, load_device=cpu, offload_device=cpu), clip, None)
 

@@ -18,7 +18,7 @@ from mos_pack.nodes.bridge.formats.foreign import read_with_host
 from mos_pack.nodes.bridge.host.model import check_layers, describe_base, net_of, text_models_of
 from mos_tests.host.builders import make_concept
 from mos_tests.host.formats.test_load_concept import compare_with_the_stock_loader
-from mos_tests.host.tiny import _randomise
+from mos_tests.host.tiny import randomise
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,8 +33,8 @@ def bases(tiny_sd15, tiny_sdxl):
     found, cpu = {"sd15": tiny_sd15, "sdxl": tiny_sdxl}, torch.device("cpu")
     for name, recipe in (("small", small_base), ("small-xl", small_base_xl)):
         model, clip = recipe.build_unet(), recipe.build_clip()
-        _randomise(model.diffusion_model, 1)
-        _randomise(clip.cond_stage_model, 2)
+        randomise(model.diffusion_model, 1)
+        randomise(clip.cond_stage_model, 2)
         patcher = ModelPatcher(model, load_device=cpu, offload_device=cpu)
         found[name] = SimpleNamespace(model=patcher, clip=clip, vae=tiny_sd15.vae)
     return found

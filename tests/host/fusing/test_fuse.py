@@ -141,7 +141,7 @@ def test_grams_equal_stored_rows(tiny_sd15, tmp_path):
     assert len(seen) == 3
     close(grams[spatial.name], x.mT @ x / len(x))
 
-    kinds = text.token_kinds(clip, prompt)["clip_l"]
+    kinds = text.token_kinds(clip, prompt)["clip_l"].flatten()
     weights = torch.where(kinds == text.EOS_PAD, 1.0 / (kinds == text.EOS_PAD).sum(), 1.0).double()
     weights[kinds == text.BOS] = 0
     close(grams[kv.name], mean(layer.double(), weights))

@@ -111,7 +111,7 @@ def test_token_kinds(base):
     clip = text.register_concepts(base.clip, [use(base.clip)])
     kinds = text.token_kinds(clip, "a photo of mara")
     assert set(kinds) == set(widths_of(base.clip))
-    for row in kinds.values():
+    for (row,) in kinds.values():
         assert row.tolist()[:7] == [text.BOS, text.TEXT, text.TEXT, text.TEXT, text.CONCEPT, text.CONCEPT, text.EOS_PAD]
         assert set(row.tolist()[7:]) == {text.EOS_PAD}
 

@@ -20,7 +20,7 @@ from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_pack.nodes.bridge.training import denoiser as training
 from mos_pack.nodes.bridge.training import run as training_run
 from mos_pack.nodes.bridge.training import samples as training_samples
-from mos_tests.host.tiny import TinyBase, _randomise, tiny_base
+from mos_tests.host.tiny import TinyBase, randomise, tiny_base
 
 SIZE = 64
 
@@ -30,13 +30,13 @@ def lean_base() -> TinyBase:
     import comfy.model_patcher
 
     model = small_base.build_unet()
-    _randomise(model.diffusion_model, 0, std=0.05)
+    randomise(model.diffusion_model, 0, std=0.05)
     clip = small_base.build_clip()
-    _randomise(clip.cond_stage_model, 1)
+    randomise(clip.cond_stage_model, 1)
     device = torch.device("cpu")
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
     autoencoder = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS)
-    _randomise(autoencoder, 2)  # unseeded, every process would train on latents of its own
+    randomise(autoencoder, 2)  # unseeded, every process would train on latents of its own
     return TinyBase(patcher, clip, small_base.build_vae(autoencoder))
 
 
