@@ -111,14 +111,14 @@ def test_every_kind_of_net_routes(each):
     use = community_use(each, "mara", 1)
     wanted = sample(alone(each, use, "mara in a hat", "bad"))
     full = regions({"prompt": "mara in a hat"})
-    placed = MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad", full, [use]).result
+    placed = MixOfShowPlace.one(each.model, each.clip, "mara in a hat", "bad", full, [use]).result
     found = sample(placed)
     assert gap(found, wanted) < 5e-5
     assert torch.equal(sample(placed), found) and not hooks_left(each)
-    plain = sample(MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad").result)
+    plain = sample(MixOfShowPlace.one(each.model, each.clip, "mara in a hat", "bad").result)
     assert gap(plain, wanted) > 0.01
     half = regions({"prompt": "mara in a hat", "shape": box(0, 0.5)})
-    left = sample(MixOfShowPlace.execute(each.model, each.clip, "mara in a hat", "bad", half, [use]).result)
+    left = sample(MixOfShowPlace.one(each.model, each.clip, "mara in a hat", "bad", half, [use]).result)
     change = (left - plain).abs().flatten(0, -2).mean(0)
     assert change[:6].mean() > 1.2 * change[6:].mean()
 
