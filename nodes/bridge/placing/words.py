@@ -44,7 +44,7 @@ def owners_of_tokens(clip, prompt: str, cast: Sequence[ConceptUse]) -> Tensor:
 def tokens_of(clip, text: str) -> tuple[list, list[int]]:
     """(every token as the first text encoder gets it, positions of those that are text)."""
     chunks = next(iter(clip.tokenize(text).values()))
-    kinds = next(iter(token_kinds(clip, text).values())).tolist()
+    kinds = next(iter(token_kinds(clip, text).values())).flatten().tolist()
     tokens = [token[0] for chunk in chunks for token in chunk]
     return tokens, [position for position, kind in enumerate(kinds) if kind in (TEXT, CONCEPT)]
 
