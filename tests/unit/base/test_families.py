@@ -39,7 +39,9 @@ def test_the_rows_agree_with_themselves():
     assert (SD15.layers, SDXL.layers) == (16, 70) and CELL == 8
     assert SD15.layout.attention_levels == (1, 2, 4, 8) and SDXL.layout.attention_levels == (2, 4)
     assert SDXL.text_layers == {"clip_l": 12, "clip_g": 32}
-    assert len({row.name for row in FAMILIES}) == len({row.context_width for row in FAMILIES}) == len(FAMILIES)
+    assert (
+        len({row.name for row in FAMILIES}) == len({(row.kind, row.context_width) for row in FAMILIES}) == len(FAMILIES)
+    )
     with pytest.raises(MixOfShowError, match="768 wide, its context 2048"):
         Family(**{**vars(SD15), "context_width": 2048})
 
