@@ -12,6 +12,8 @@ const browser = Object.fromEntries(
     "URLSearchParams",
     "CSS",
     "setTimeout",
+    "setInterval",
+    "clearInterval",
     "globalThis",
     "Image",
     "createImageBitmap",

@@ -24,7 +24,7 @@ from world.judges import evaluator, scoring
 from world.workflows.demo import ALONE_PROMPT, contact_sheet, run_graph, say
 from world.workflows.graphs import to_api
 from world.workflows.placing import SIDE
-from world.workflows.variants import Graph, alone, sampling_graph
+from world.workflows.variants import Graph, alone, find, sampling_graph
 
 from .lab import current_commit
 from .page import show
@@ -32,7 +32,8 @@ from .quick import ROOT, machine, percent
 
 WHO = ("mara", "finn")  # whose pictures both kinds were trained on, from left to right
 FILES = ("anna", "ben")
-ALONE, ROUTED, FUSED = FORMS = ("each alone", "routed, two regions", "fused, names in the prompt")
+FORMS = ("each alone", "routed, two regions", "fused, two regions", "fused, names in the prompt")
+ALONE, ROUTED, PLACED, FUSED = FORMS
 OWN, OTHERS = "our concepts", "community LoRAs"
 
 
@@ -54,12 +55,22 @@ def graphs(server: Server, seed: int, count: int) -> dict[tuple[str, str], list[
         }
         return sampling_graph(shipped("14_two_loras_routed"), "cast/picture", seed, count, **changes)
 
+    def placed() -> Graph:
+        """Workflow 15 with the regions of 14."""
+        graph, other = shipped("15_two_loras_fused"), shipped("14_two_loras_routed")
+        regions = other[find(other, "MixOfShowRegions")[0]]
+        graph["regions"] = regions | {"inputs": regions["inputs"] | {"concepts": [find(graph, "MixOfShowCast")[0], 0]}}
+        graph[find(graph, "MixOfShowPlace")[0]]["inputs"]["regions"] = ["regions", 0]
+        return graph
+
     first = shipped("01_train_fuse_place")
     return {
         (ALONE, OWN): [alone(first, name, ALONE_PROMPT.format(name=name), "cast/picture", seed, count) for name in WHO],
         (ALONE, OTHERS): [one(file) for file in FILES],
         (ROUTED, OWN): both("02_two_people_routed"),
         (ROUTED, OTHERS): both("14_two_loras_routed"),
+        (PLACED, OWN): both("01_train_fuse_place"),
+        (PLACED, OTHERS): [sampling_graph(placed(), "cast/picture", seed, count)],
         (FUSED, OWN): both("01_train_fuse_place", MixOfShowPlace={"regions": None}),
         (FUSED, OTHERS): both("15_two_loras_fused"),
     }

@@ -129,3 +129,22 @@ def test_what_goes_wrong_while_sampling_stays_on_place_and_is_said_once(desk, se
 
 def run_workflow_again(page) -> None:
     page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.QueuePrompt') }")
+
+
+TOASTS = """() => [...document.querySelectorAll('.p-toast-message, [class*=pointer-events-auto]')]
+    .map(toast => toast.innerText).filter(text => text.includes('nobody.safetensors') && text.includes('not found'))"""
+
+
+def test_what_is_refused_before_a_run_is_read_in_a_toast_too(desk, server):
+    """Two files that are not there: the host's validation answers with no event, only to the request."""
+    rows = [{"file": "nobody.safetensors"}, {"file": "nobody.safetensors", "on": False}]
+    cast = {"class_type": "MixOfShowCast", "inputs": {"cast": json.dumps({"version": 1, "rows": rows})}}
+    load(desk, {"1": cast, "2": {"class_type": "MixOfShowInspect", "inputs": {"concepts": ["1", 0]}}})
+    empty_queue(server)
+    run_workflow(desk.page)
+    desk.page.wait_for_function(f"() => ({TOASTS})().length", timeout=30_000)
+    (said,) = desk.run_js(TOASTS)
+    assert said.strip().startswith("Mix-of-Show Cast") and "row 1:" in said and "row 2" not in said
+    desk.run_js("""() => { document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click());
+        window.app.extensionManager.toast.removeAll?.() }""")
+    desk.problems.clear()  # the host's answer 400 is logged
