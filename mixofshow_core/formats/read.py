@@ -19,6 +19,7 @@ from .diffusers_names import PEFT_WEIGHTS, peft_parts
 from .edlora import EMBEDDINGS, is_edlora, nest, read_edlora
 from .native import is_native, load_safetensors, parse_concept
 from .pickled import is_archive, load_pickled
+from .pivotal import is_pivotal, read_pivotal
 from .textual_inversion import is_textual_inversion, read_bundle, read_textual_inversion
 
 LORA_MARKS = (
@@ -158,6 +159,7 @@ READERS = (  # the first whose file it is reads it, so those with the plainest m
     Reader("Mix-of-Show concept", lambda file: is_native(file.metadata), _read_native),
     Reader("ED-LoRA", lambda file: is_edlora(file.nested), lambda file: read_edlora(file.nested, file.file_name)),
     Reader("whole weights", lambda file: is_absolute(file.nested) and not _is_checkpoint(file.nested), _read_absolute),
+    Reader("pivotal tuning", lambda file: is_pivotal(file.tree), lambda file: read_pivotal(file.tree, file.file_name)),
     Reader(
         "textual inversion",
         lambda file: is_textual_inversion(file.tree),
@@ -179,7 +181,7 @@ def _dispatch(
     sample = ", ".join(repr(str(key)[:60]) for key in list(file.tree)[:3])
     raise MixOfShowError(
         f"{file_name} is of no kind we know; its first keys are {sample}. Known: concepts of ours, ED-LoRA, Custom "
-        "Diffusion, textual inversion, and every LoRA that ComfyUI reads."
+        "Diffusion, pivotal tuning, textual inversion, and every LoRA that ComfyUI reads."
     )
 
 

@@ -79,6 +79,7 @@ def corpora() -> dict[str, bytes | dict[str, bytes]]:
         "custom diffusion compressed": _archive(_thin(files.custom_diffusion("compressed"))),
         "custom diffusion processors": save(_few(files.custom_diffusion("processor"))),
         "fused weights": _archive(_thin(files.fused_weights())),
+        "pivotal tuning": save({k: v for k, v in files.pivotal().items() if not k.startswith("unet")}),
         "inversion a1111": _archive(files.textual_inversion("a1111")),
         "inversion safetensors": save(files.textual_inversion("sdxl")),
         "lora with bundle": save(files.kohya_lora_with_bundle(16)),

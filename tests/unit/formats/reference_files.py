@@ -153,6 +153,33 @@ def textual_inversion(dialect="a1111", width=768, vectors=2, seed=3):
     raise ValueError(dialect)
 
 
+def pivotal_order(base=8, context=12, feed_forward=True):
+    """[(diffusers path, (out, in))] as cloneofsimo's program numbered them: down blocks, up blocks, the middle last."""
+    sizes = attention_linears(base, context)
+    blocks = sorted(SD15_BLOCKS, key=lambda block: ("down", "up_b", "mid_").index(block[:4]))
+    found = []
+    for block in blocks:
+        for attention in ("attn1", "attn2"):
+            prefix = f"{block}.transformer_blocks.0"
+            paths = [f"{prefix}.{attention}.{slot}" for slot in ("to_q", "to_k", "to_v", "to_out.0")]
+            found += [(path, sizes[path]) for path in paths]
+            if attention == "attn1" and feed_forward:
+                width = sizes[paths[0]][0]
+                found.append((f"{prefix}.ff.net.0.proj", (8 * width, width)))
+    return found
+
+
+def pivotal(base=8, context=12, feed_forward=True, rank=1, seed=5):
+    """`unet:N:up|down`, `text_encoder:N:up|down`, and two words of one vector each."""
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    linears = [shape for _, shape in pivotal_order(base, context, feed_forward)]
+    for part, shapes in (("unet", linears), ("text_encoder", [(context, context)] * 4 * 12)):
+        for number, (out, width) in enumerate(shapes):
+            tensors[f"{part}:{number}:up"] = random(generator, out, rank)
+            tensors[f"{part}:{number}:down"] = random(generator, rank, width)
+    return tensors | {word: random(generator, context) for word in ("<s1>", "<s2>")}
+
+
 def kohya_lora_with_bundle(width=768, seed=4):
     generator = torch.Generator().manual_seed(seed)
     key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
