@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..concept import BaseInfo, Concept
 from ..errors import MixOfShowError
+from ..families.known import family_by_signs
 from ..renaming import renamed
 from .absolute import BaseWeights, is_absolute, read_absolute
 from .checkpoint import CONCEPT_TABLE, is_fused_folder, read_fused_folder
@@ -179,9 +180,11 @@ def _dispatch(
         if reader.is_mine(file):
             return reader.read(file)
     sample = ", ".join(repr(str(key)[:60]) for key in list(file.tree)[:3])
+    other = family_by_signs([str(key) for key in file.tree])
+    hint = f" (it looks like a file for {other})" if other else ""
     raise MixOfShowError(
-        f"{file_name} is of no kind we know; its first keys are {sample}. Known: concepts of ours, ED-LoRA, Custom "
-        "Diffusion, pivotal tuning, textual inversion, and every LoRA that ComfyUI reads."
+        f"{file_name} is of no kind we know; its first keys are {sample}{hint}. Known: "
+        "concepts of ours, ED-LoRA, Custom Diffusion, pivotal tuning, textual inversion, every LoRA that ComfyUI reads."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.formats.card import base_line, describe_layers
+from ..host.vocabulary import is_common_word
 from .foreign import ReadFile
 
 
@@ -21,6 +22,11 @@ def describe_use(use: ConceptUse, found: ReadFile) -> str:
             where = f", from {found.trigger_source}" if found.trigger_source else ""
             words = f"{words}; it stands for {entry.trigger!r} (trigger{where})"
         layers = f", {entry.embeddings[0].layers} layers, {' + '.join(encoders)}" if entry.embeddings else ""
+        if use.is_community and is_common_word(entry.name):
+            lines.append(
+                f"`{entry.name}` is an everyday word as well: wherever a prompt says it, this file is called. If that "
+                "is not meant, give it another name"
+            )
         class_word = f" ({entry.class_word})" if entry.class_word else ""
         lines.append(f"type `{entry.name}` in prompts: {entry.kind}{class_word}, words {words}{layers}")
     if use.is_uncalled and use.role == "auto":

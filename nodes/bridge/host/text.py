@@ -17,7 +17,7 @@ from torch import Tensor
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fitting import RENAME
-from ....mixofshow_core.names import fold, is_word, normal, replace_names
+from ....mixofshow_core.names import find_names, fold, is_word, normal, replace_names
 
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
 EMBEDDING_SCOPE = "mos/"
@@ -81,12 +81,22 @@ class Vocabulary:
         words of a name are one embedding of several rows, which the host keeps on one side of the 77-token border. A
         word that several concepts have stands for none of them, and a name goes before another concept's word.
         """
+        return replace_names(text, {call: f" {target} " for call, (target, _) in self._calls().items()})
+
+    def called(self, text: str) -> frozenset[str]:
+        """The names of the concepts that the text calls. Of calls that lie in one another the longest counts alone."""
+        calls = self._calls()
+        return frozenset(calls[call][1] for _, _, call in find_names(text, calls))
+
+    def _calls(self) -> dict[str, tuple[str, str]]:
+        """{what calls a concept in a prompt: (what is written in its place, the concept's name)}"""
         shared, calls_of_words = self.shared_words(), {}
         for entry in self.entries:
             for word in entry.words:
                 if fold(word.text) not in shared:
-                    calls_of_words[fold(word.text)] = word.text, f"embedding:{_scoped(entry, word)}"
-        targets: dict[str, str] = {}
+                    target = f"embedding:{_scoped(entry, word)}", entry.name
+                    calls_of_words[fold(word.text)] = word.text, target
+        targets: dict[str, tuple[str, str]] = {}
         for entry in self.entries:
             expansion = f"embedding:{_scoped(entry, *entry.words)}" if entry.words else entry.trigger or entry.name
             calls = [entry.name, f"<{entry.name}>"]
@@ -95,10 +105,10 @@ class Vocabulary:
                 calls += [f"{call} {entry.class_word}" for call in calls]  # typed out, it is not doubled
             if entry.trigger and not entry.words:
                 calls.append(entry.trigger)  # typed out, it calls the concept and is not doubled
-            targets.update(dict.fromkeys(calls, expansion))
+            targets.update(dict.fromkeys(calls, (expansion, entry.name)))
         called = {fold(call) for call in targets}
         targets.update(pair for word, pair in calls_of_words.items() if word not in called)
-        return replace_names(text, {call: f" {target} " for call, target in targets.items()})
+        return targets
 
 
 def _scoped(entry: ConceptEntry, *words: Word) -> str:

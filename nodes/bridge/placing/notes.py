@@ -17,9 +17,9 @@ WHOLE = "the whole picture"
 Texts = Iterable[tuple[str, str]]  # (where, prompt)
 
 
-def is_called(prompt: str, entries: Sequence[ConceptEntry]) -> bool:
-    """Whether the prompt calls one of these concepts."""
-    return Vocabulary(tuple(entries)).rewrite(prompt) != prompt
+def is_called(prompt: str, entries: Sequence[ConceptEntry], vocabulary: Vocabulary) -> bool:
+    """Whether the prompt calls one of these concepts, and not by letters of a longer call of another one."""
+    return not vocabulary.called(prompt).isdisjoint(entry.name for entry in entries)
 
 
 def texts_as_written(prompt: str, negative: str, placed: RegionMap | None) -> list[tuple[str, str]]:
@@ -110,7 +110,13 @@ def _strengths(use: ConceptUse) -> str:
     return f"{use.strength:g}" if text == use.strength else f"{use.strength:g} (text {text:g})"
 
 
-def note_names(entries: Sequence[ConceptEntry], base: str, regions: Sequence[str], placed: RegionMap | None):
+def note_names(
+    entries: Sequence[ConceptEntry],
+    base: str,
+    regions: Sequence[str],
+    placed: RegionMap | None,
+    vocabulary: Vocabulary,
+) -> list[str]:
     """Where each concept that CLIP knows is named; `base` and `regions` are the prompts as they are encoded."""
     lines, silent = [], []
     own = (
@@ -126,7 +132,7 @@ def note_names(entries: Sequence[ConceptEntry], base: str, regions: Sequence[str
         where = [
             name
             for name, text in [(WHOLE if placed is None else "the background", base), *own]
-            if is_called(text, (entry,))
+            if is_called(text, (entry,), vocabulary)
         ]
         if where:
             lines.append(f"{entry.name}: {', '.join(where)}")

@@ -99,7 +99,8 @@ def place(
         prompt, placed, concepts = take_tags(prompt, placed, concepts)
         clip = register_concepts(clip, concepts)
         acts_in_regions = {"concept": True, "style": False, "add-on": False}
-        routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed), acts_in_regions)]
+        known = vocabulary_of(clip)
+        routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed, known), acts_in_regions)]
         cast = tuple(use for use in sorted(routed, key=by_label) if not carries(model, use.concept))
         for use in (use for use in concepts if not any(use is chosen for chosen in cast)):
             if carries(model, use.concept):
@@ -112,7 +113,7 @@ def place(
     notes += note_whole(whole)
     apart = {entry.id for use in (*cast, *whole) for entry in use.concept.entries}
     others = [entry for entry in vocabulary.entries if entry.id not in apart]
-    notes += note_names(others, positives.base, positives.regions, placed)
+    notes += note_names(others, positives.base, positives.regions, placed, vocabulary)
     routes, clips, by_words = None, {None: clip}, ()
     if cast:
         owners, background, open_ones = find_owners(cast, positives, placed, vocabulary)
@@ -224,7 +225,7 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     owners = []
     for region, text in zip(() if placed is None else placed.regions.regions, prompts.regions, strict=True):
         own = text if region.prompt.strip() or region.concept.strip() else ""
-        named = [number for number, use in enumerate(cast) if is_called(own, use.concept.entries)]
+        named = [number for number, use in enumerate(cast) if is_called(own, use.concept.entries, vocabulary)]
         if len(named) > 1:  # "mara in lagun": the scene is the background's, the region is mara's
             named = [number for number in named if number != background]
         if len(named) > 1:
@@ -237,14 +238,14 @@ def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: Regi
     left = [
         number
         for number, use in enumerate(cast)
-        if number not in owners and number != background and is_called(prompts.base, use.concept.entries)
+        if number not in owners and number != background and is_called(prompts.base, use.concept.entries, vocabulary)
     ]
     if len(left) == 1 and background is None and not scene.strip():
         return tuple(owners), left[0], ()
     return tuple(owners), background, tuple(left) if len(left) > 1 else ()
 
 
-def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
+def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None, vocabulary: Vocabulary) -> str:
     """The role of one use in a picture. A community LoRA on auto is a concept where a prompt or a region calls it."""
     if use.role != "auto" or not use.is_community:
         return use.resolved_role
@@ -253,7 +254,7 @@ def role_in(use: ConceptUse, prompt: str, placed: RegionMap | None) -> str:
         spec = placed.regions
         texts += [spec.background.concept, *(t for region in spec.regions for t in (region.prompt, region.concept))]
         texts += placed.elsewhere
-    return "concept" if any(is_called(text, use.concept.entries) for text in texts) else "add-on"
+    return "concept" if any(is_called(text, use.concept.entries, vocabulary) for text in texts) else "add-on"
 
 
 def write_prompts(prompt: str, negative: str, placed: RegionMap | None, vocabulary: Vocabulary):
@@ -282,7 +283,7 @@ def _with_concept(prompt: str, concept: str, where: str, vocabulary: Vocabulary)
     if not concept.strip():
         return prompt
     entry = find_entry(concept, where, vocabulary)
-    return prompt if is_called(prompt, (entry,)) else _join(entry.name, prompt)
+    return prompt if is_called(prompt, (entry,), vocabulary) else _join(entry.name, prompt)
 
 
 def find_entry(concept: str, where: str, vocabulary: Vocabulary) -> ConceptEntry:

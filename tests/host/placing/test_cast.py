@@ -174,6 +174,22 @@ def test_same_triggers_are_told_by_row(two, tiny_sd15):
     assert len(uses) == 2
 
 
+def test_a_trigger_that_contains_anothers_name_calls_its_own_file(two, tiny_sd15):
+    base = tiny_sd15
+    uses, _ = run(base, {**ALICE, "trigger": "bob haired girl"}, BOB)
+    placed = regions(
+        {"prompt": "bob haired girl smiling", "shape": box(0, 0.5)}, {"prompt": "bob", "shape": box(0.5, 1)}
+    )
+    _, positive, _ = place(base.model, base.clip, "a park", "", placed, uses, [])
+    assert positive[0][1]["model_conds"][KEY].cond.routes.owners == (0, 1), "the longest match wins"
+
+
+def test_a_name_that_is_an_everyday_word_gets_a_note(two, tiny_sd15):
+    note = "`girl` is an everyday word as well"
+    assert note in run(tiny_sd15, {**BOB, "name": "girl"})[1]
+    assert note.replace("girl", "zorbo") not in run(tiny_sd15, {**BOB, "name": "zorbo"})[1]
+
+
 def test_a_saved_fusion_keeps_what_calls_each(two, tiny_sd15, tmp_path):
     from dataclasses import replace
 

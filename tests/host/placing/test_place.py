@@ -150,12 +150,12 @@ def test_a_region_that_is_off_is_as_if_it_were_not_drawn(base):
     case, prompts = Case("sd15", base.model), (base.model, base.clip, "two animals", "bad")
     dog = {"prompt": "a dog"}
     off = {"prompt": "zoe <lora:x:9>", "negative": "hat", "concept": "nobody", "enabled": False, "name": "gone"}
-    shown = MixOfShowPlace.execute(*prompts, regions(dog, off))
-    assert torch.equal(case.sample(*shown.result), case.sample(*MixOfShowPlace.execute(*prompts, regions(dog)).result))
+    shown = MixOfShowPlace.one(*prompts, regions(dog, off))
+    assert torch.equal(case.sample(*shown.result), case.sample(*MixOfShowPlace.one(*prompts, regions(dog)).result))
     (said,) = shown.ui.as_dict()["text"]
     assert "region 'gone' is switched off" in said and "WARNING" not in said
-    alone = MixOfShowPlace.execute(*prompts, regions(off)).result
-    assert torch.equal(case.sample(*alone), case.sample(*MixOfShowPlace.execute(*prompts).result)), "stock again"
+    alone = MixOfShowPlace.one(*prompts, regions(off)).result
+    assert torch.equal(case.sample(*alone), case.sample(*MixOfShowPlace.one(*prompts).result)), "stock again"
 
 
 def test_background_concept(base, knowing):
