@@ -68,7 +68,7 @@ def with_more(**more):
         (lambda t: without("unet:143:down")(without("unet:143:up")(t)), "143 layers are numbered; in SD1.5 there are"),
         (lambda t: without("text_encoder:9:up")(without("text_encoder:9:down")(t)), "47 layers are numbered"),
         (with_more(unet_144_up=torch.ones(8, 1), unet_144_down=torch.ones(1, 8)), "145 layers are numbered"),
-        (execution_order, "does not fit SD1.5's layer of that number"),
+        (execution_order, "SD1.5's layer of that number is"),
         (with_more(unet_0_down=torch.ones(1, 8, 3, 3)), "only 1x1 convolutions"),
         (with_more(unet_0_down=torch.full((1, 8), float("nan"))), "NaN or infinity"),
         (lambda t: t | {"<s1>": torch.ones(2, 3, 4)}, "does not fit here"),
