@@ -24,7 +24,7 @@ class Numbered:
 
 
 def numbered_unet(feed_forward: bool) -> tuple[Numbered, ...]:
-    """Down blocks, up blocks, and then the middle one; `feed_forward`: with its first linear, between the attentions."""
+    """Down, up, and then the middle block; `feed_forward`: with its first linear, between the two attentions."""
     names, found = NameTable(SD15.layout, {}).by_diffusers, []
     blocks = [block for _, block, kind, _ in SD15.layout.blocks() if kind == "attn"]
     for block in sorted(blocks, key=lambda block: block.startswith("mid_block")):  # stable

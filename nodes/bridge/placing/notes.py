@@ -59,7 +59,9 @@ def note_regions(placed: RegionMap) -> list[str]:
     return [*thin, *(f"WARNING: Region {note}" for note in placed.idle_notes())]
 
 
-def note_routes(cast: Sequence[ConceptUse], owners, background, found, placed: RegionMap | None) -> list[str]:
+def note_routes(
+    cast: Sequence[ConceptUse], owners, background, found, placed: RegionMap | None, vocabulary: Vocabulary
+) -> list[str]:
     """A line per routed concept: where it acts, or that nothing calls it. found: those whose places are looked for."""
     notes = []
     for number, use in enumerate(cast):
@@ -76,7 +78,7 @@ def note_routes(cast: Sequence[ConceptUse], owners, background, found, placed: R
         where += ["where its words are found"] if number in found else []
         if where:
             notes.append(f"{use.label}{_called_by(use)} at {_strengths(use)}: {', '.join(where)}")
-        elif placed is not None and any(is_called(text, use.concept.entries) for text in placed.elsewhere):
+        elif placed is not None and any(is_called(text, use.concept.entries, vocabulary) for text in placed.elsewhere):
             notes.append(f"{use.label}: the region that names it is not here, so it is not used")
         else:
             caller = "the prompt does not name" if placed is None else "no region names"

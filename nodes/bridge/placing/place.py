@@ -117,7 +117,7 @@ def place(
     routes, clips, by_words = None, {None: clip}, ()
     if cast:
         owners, background, open_ones = find_owners(cast, positives, placed, vocabulary)
-        notes += note_routes(cast, owners, background, open_ones, placed)
+        notes += note_routes(cast, owners, background, open_ones, placed, vocabulary)
         used = {*owners, background, *open_ones} - {None}
         if open_ones and not kind_of(net_of(model)).finds_words:
             names = ", ".join(cast[number].label for number in open_ones)
