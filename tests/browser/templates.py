@@ -94,9 +94,16 @@ def shown_pictures(desk, key: str) -> list[tuple[int, int]]:
     return [tuple(size) for size in desk.run_js(drawn, key)]
 
 
-def executed_nodes(server, prompt_id: str) -> set[str]:
-    """Kinds of the nodes that a finished run did not take from the host's cache."""
+def executed_nodes(server, prompt_id: str) -> dict[str, str]:
+    """Key -> kind of the nodes that a finished run did not take from the host's cache."""
     entry = server.get(f"/history/{prompt_id}")[prompt_id]
     graph = entry["prompt"][2]
     cached = next(data["nodes"] for name, data in entry["status"]["messages"] if name == "execution_cached")
-    return {node["class_type"] for key, node in graph.items() if key not in cached}
+    return {key: node["class_type"] for key, node in graph.items() if key not in cached}
+
+
+def silent_nodes(run: dict[str, str], outputs: dict) -> list[str]:
+    """Kinds of our nodes that were run and show neither words nor a picture on themselves."""
+    shown = {key: outputs.get(key, {}) for key, kind in run.items() if kind.startswith("MixOfShow")}
+    spoken = {key for key, out in shown.items() if "".join(out.get("text", ())).strip() or out.get("images")}
+    return [run[key] for key in shown if key not in spoken]

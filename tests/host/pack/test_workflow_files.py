@@ -12,6 +12,9 @@ from mos_world.workflows.write import WORKFLOWS
 def test_the_file_is_what_the_recipe_builds(server, name):
     shipped = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
     wanted = build_workflow(WORKFLOWS[name](), server.object_info())
+    for ours, theirs in zip(wanted["nodes"], shipped["nodes"], strict=True):
+        if "outputs" in theirs:  # newer hosts let SaveImage and PreviewAny hand on what they show
+            ours["outputs"] = ours["outputs"][: len(theirs["outputs"])]
     assert shipped == wanted, "run `python -m world.workflows.write` to write the workflows anew"
 
 
