@@ -103,8 +103,11 @@ def note_whole(uses: Sequence[ConceptUse]) -> list[str]:
 
 
 def _called_by(use: ConceptUse) -> str:
-    triggers = [entry.trigger for entry in use.concept.entries if entry.trigger and not entry.words]
-    return f" ({', '.join(map(repr, triggers))})" if triggers else ""
+    """The words that its name stands for: those it has learned, or its trigger."""
+    words = [
+        " ".join(word.text for word in e.words) or repr(e.trigger) for e in use.concept.entries if e.words or e.trigger
+    ]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _strengths(use: ConceptUse) -> str:

@@ -1,10 +1,14 @@
 """Concept files are found, named and saved safely in the host's own folders; progress can be cancelled."""
 
+from urllib.error import HTTPError
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
+import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import write_concept
+from mos_pack.mixofshow_core.formats.thumbnail import add_thumbnail
 from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.progress import Progress
 from mos_tests.unit.builders import make_concept
@@ -131,3 +135,27 @@ def test_the_server_says_which_names_a_file_brings(server):
     for file, names in ((ours, ["mara"]), ("../../x", None), ("gone", None), ("", None)):
         assert server.get(f"/mixofshow/names?{urlencode({'file': file})}")["names"] == names, file
         assert server.get(f"/api/mixofshow/names?{urlencode({'file': file})}")["names"] == names, file
+
+
+def test_a_picture_comes_from_beside_a_file_or_from_its_header(server):
+    from PIL import Image
+
+    folder = server.base / "models" / "loras" / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_concept(folder / "bare.safetensors", make_concept("mara"))
+    write_concept(folder / "seen.safetensors", make_concept("mara"))
+    add_thumbnail(folder / "seen.safetensors", torch.ones(8, 8, 3))
+
+    def ask(what, file):
+        with urlopen(f"{server.url}/mixofshow/{what}?{urlencode({'file': file})}") as answer:
+            return answer.headers["Content-Type"], answer.read()
+
+    assert not server.get("/mixofshow/facts?file=pictures/bare.safetensors")["picture"]
+    assert server.get("/mixofshow/facts?file=pictures/seen.safetensors")["picture"]
+    kind, data = ask("picture", "pictures/seen.safetensors")
+    assert (kind, data[:2]) == ("image/jpeg", b"\xff\xd8")
+    Image.new("RGB", (4, 4)).save(folder / "seen.png")
+    assert ask("picture", "pictures/seen.safetensors")[0] == "image/png", "what a person put beside it goes first"
+    for file in ("pictures/bare.safetensors", "../../x", ""):
+        with pytest.raises(HTTPError, match="404"):
+            ask("picture", file)

@@ -189,7 +189,7 @@ def test_place_says_who_is_where_and_which_word_is_nearly_a_name(server, two):
     assert "right' has no prompt and no concept" in outputs["8"]["text"][0]
     outputs = run("a street", "mara at sea", negative="finn")
     lines = outputs["2"]["text"][0].splitlines()
-    assert "mara at 1: region 'left'" in lines and lines[0].startswith("WARNING")
+    assert "mara (<mara-1> <mara-2>) at 1: region 'left'" in lines and lines[0].startswith("WARNING")
     outputs = run("a street", "a dog", concepts=["mara", 0])
     assert "WARNING: no region names concept 'mara'; it is not used." in outputs["2"]["text"][0]
 
