@@ -1,4 +1,4 @@
-"""MixOfShowPickRegion, MixOfShowCoverage and MixOfShowFound: one region, who owns what, and who was found where."""
+"""Pick Region, Coverage, Found Places, Learn Places: one region, who owns what, who was found where, and by what."""
 
 from comfy_api.latest import io, ui
 
@@ -9,6 +9,7 @@ from ..mixofshow_core.regional.raster import make_map
 from ..mixofshow_core.regional.schema import dump_regions
 from .bridge.host.images import to_image_batch
 from .bridge.placing.found import found_in
+from .bridge.placing.learning import learn_and_keep
 from .bridge.placing.place import attention_levels
 from .types import PLACE, REGIONS, found_by
 
@@ -131,4 +132,33 @@ class MixOfShowFound(io.ComfyNode):
         return io.NodeOutput(masks, preview, regions, names, ui=shown | {"mixofshow_found": [regions]})
 
 
-NODES = [MixOfShowPickRegion, MixOfShowCoverage, MixOfShowFound]
+class MixOfShowLearnPlaces(io.ComfyNode):
+    """Once per base: how its attention says who is where."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MixOfShowLearnPlaces",
+            display_name="Mix-of-Show Learn Places",
+            category=PLACE,
+            **found_by("MixOfShowLearnPlaces"),
+            description="Once per base: paints plain things in drawn columns and learns from attention who is where. "
+            "Place then finds concepts without regions by it.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The base, as it comes from its loader."),
+                io.Clip.Input("clip", tooltip="The base's text encoder."),
+                io.Int.Input(
+                    "scenes", default=24, min=4, max=400, tooltip="Two pictures each, 12 steps. More read better."
+                ),
+            ],
+            outputs=[io.String.Output(display_name="report", tooltip="What was learned and where it is kept.")],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, scenes=24) -> io.NodeOutput:
+        report = learn_and_keep(model, clip, scenes)
+        return io.NodeOutput(report, ui=ui.PreviewText(report))
+
+
+NODES = [MixOfShowPickRegion, MixOfShowCoverage, MixOfShowFound, MixOfShowLearnPlaces]

@@ -30,6 +30,7 @@ SEARCHED_AS = {
     "MixOfShowPlace": "regional prompt, attention couple, mask prompt, multi lora, character, clip text encode",
     "MixOfShowPickRegion": "detailer, crop region, inpaint region",
     "MixOfShowCoverage": "region tokens, region size, attention map",
+    "MixOfShowLearnPlaces": "calibrate attention, attention map",
     "MixOfShowFound": "attention map, daam, segmentation, where, auto mask",
     "MixOfShowRegionControl": "regional controlnet, masked controlnet, t2i-adapter",
     "MixOfShowControlImage": "preprocessor, lineart, openpose, canny",

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -158,8 +159,10 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=24, help="0: no reading is fitted")
     parser.add_argument("--pictures", type=int, default=32, help="a way; 0: nothing is painted")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--loras", type=Path, default=ROOT / "assets" / "demo" / "loras", help="folder of anna and ben")
     parser.add_argument("--keep", action="store_true", help="write the reading that ships")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     start()
     from mos_pack.nodes.bridge.demo.small_base import load_small_base
 
@@ -168,7 +171,7 @@ def main() -> int:
         with torch.inference_mode():
             read_scenes(base[0], base[1], options, lines)
     if options.pictures:
-        cast = load_cast(base[0], base[1], ROOT / "assets" / "demo" / "loras")
+        cast = load_cast(base[0], base[1], options.loras)
         judge, names = scoring.load_judge(), tuple(WHO.values())
         for title, way in ways(base[0], base[1], cast).items():
             pictures, seconds, samples = paint(base, way, options.pictures, options.seed)

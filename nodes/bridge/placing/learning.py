@@ -13,15 +13,18 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from ....mixofshow_core.atomic import replacing
 from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.regional.finding import Fit, Reading, picker, resized
 from ....mixofshow_core.regional.raster import RegionMap, make_map
 from ....mixofshow_core.regional.schema import Rectangle, Region, RegionSet
-from ..host.model import native_size, net_of
+from ..host.model import describe_base, native_size, net_of
+from ..host.progress import Progress
 from ..host.text import encode_layered
 from .attention import Payload
 from .finding import Search
+from .readings import kept_path, write_reading
 from .routing import Routes
 from .words import NOBODY, tokens_of
 from .wrappers import patch_model, with_payload
@@ -40,7 +43,7 @@ SENTENCES = {
     ),
 }
 ENDINGS = ("", ", green background", ", white background", ", blue background")
-STEPS, CFG, PICTURES = 12, 4.0, 2
+STEPS, CFG, PICTURES, SEED = 12, 4.0, 2, 5
 
 
 @dataclass(frozen=True)
@@ -171,3 +174,17 @@ def watch(model, clip, heads: dict[int, int], scene: Scene, seed: int) -> list[t
         seed=seed,
     )
     return found
+
+
+def learn_and_keep(model, clip, count: int) -> str:
+    """Learn a reading on MODEL's base and keep it for every Place with this base; what became of it, in a line."""
+    base, progress, seen = describe_base(model), Progress(count), iter(range(1, count + 1))
+
+    def tick() -> None:
+        number = next(seen)
+        progress.step(number, words=f"scene {number} of {count}")
+
+    reading, path = learn_reading(model, clip, count, SEED, tick=tick), kept_path(base)
+    with replacing(path) as part:
+        part.write_text(write_reading(reading, base, {"learned": f"{count} scenes"}), encoding="utf-8")
+    return f"learned from {count} scenes and kept as {path.name}: Place uses it for this base from now on"

@@ -115,6 +115,9 @@ CONTRACTS = {
         {"image": "IMAGE"},
         {"picture": 0},
     ),
+    "MixOfShowLearnPlaces": Contract(
+        ("STRING",), {"model": "MODEL", "clip": "CLIP", "scenes": "INT"}, {}, {"scenes": 24}
+    ),
     "MixOfShowExport": Contract(
         ("STRING",),
         {"concepts": "MIXOFSHOW_CONCEPTS", "format": "COMBO", "size": "COMBO", "save_as": "STRING"},

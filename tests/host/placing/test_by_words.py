@@ -6,12 +6,13 @@ import comfy.sample
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.nodes.bridge.host.model import apply_deltas
+from mos_pack.nodes.bridge.demo import small_base
+from mos_pack.nodes.bridge.host.model import apply_deltas, describe_base
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
-from mos_pack.nodes.bridge.placing import attention, finding
+from mos_pack.nodes.bridge.placing import attention, finding, learning, readings
 from mos_pack.nodes.bridge.placing.words import NOBODY, owners_of_tokens
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_pack.nodes.region_tools import MixOfShowFound
+from mos_pack.nodes.region_tools import MixOfShowFound, MixOfShowLearnPlaces
 from mos_pack.nodes.regions import MixOfShowRegions
 from mos_tests.host.placing.test_routing import alone, box, gap, make_use, payload, regions, sample
 
@@ -227,3 +228,34 @@ class TestFound:
             MixOfShowFound.execute(placed_once[1], latent, 2)
         with pytest.raises(MixOfShowError, match="looks for nobody"):
             MixOfShowFound.execute(placed(base, uses, "tom")[1], latent)
+
+
+class TestLearning:
+    def test_what_is_learned_on_a_base_is_used_for_it_and_no_other(self, base, tiny_sdxl):
+        base.model.model.native_size = 64
+        MixOfShowLearnPlaces.execute(base.model, base.clip, 4)
+        path = readings.kept_path(describe_base(base.model))
+        try:
+            reading, source = readings.reading_of(base.model)
+            assert sorted(reading.weights) == list(range(16)) and "Learn Places learned" in source
+            assert "plain mean" in readings.reading_of(tiny_sdxl.model)[1]
+            text = path.read_text()
+            for broken in ("{", text.replace('"format":1', '"format":2'), text.replace('"15":', '"16":')):
+                path.write_text(broken)
+                with pytest.raises(MixOfShowError, match="reading of places .* Run Learn Places for this base again"):
+                    readings.reading_of(base.model)
+        finally:
+            path.unlink()
+        assert "plain mean" in readings.reading_of(base.model)[1]
+
+    def test_scenes_name_things_in_another_order_than_they_stand(self):
+        made = list(learning.scenes(40, 1))
+        assert made == list(learning.scenes(40, 1))
+        turned = [scene.columns != tuple(sorted(scene.columns)) for scene in made]
+        assert 0.4 < sum(turned) / 40 < 0.9 and {len(scene.things) for scene in made} == {2, 3}
+        assert not any(scene.columns != tuple(sorted(scene.columns)) for scene in learning.scenes(40, 1, ordered=True))
+
+    def test_the_small_base_comes_with_a_reading(self):
+        model = small_base.load_small_base()[0]
+        reading, source = readings.reading_of(model)
+        assert "comes with this base" in source and sorted(reading.weights) == list(range(7))
