@@ -142,7 +142,7 @@ class Scene:
         for number in numbers:
             owners[2 + 3 * number : 4 + 3 * number] = [number, number]
         search = Search(numbers, tuple(map(str, numbers)), plain_reading(heads))
-        routes = replace(self.routes(count), owners=(), search=search)
+        routes = replace(self.routes(count, False), owners=(), search=search)
         words = torch.tensor(owners)
         payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers))
         return self.patched, with_payload(self.text(), self.extras, payload)
