@@ -26,6 +26,7 @@ VARIANTS = {
     "routed 4": (4, {"routed": True}),
     "routed 2, feed-forward": (2, {"routed": True, "feed_forward": True}),
 }
+BY_WORDS = {"by words 2": 2, "by words 4": 4}
 
 
 @contextmanager
@@ -97,6 +98,7 @@ def measure(family: str, only=()) -> dict[str, tuple[Counter, int]]:
     variants = {
         name: scene.regions(count, **facts) for name, (count, facts) in VARIANTS.items() if not only or name in only
     }
+    variants |= {name: scene.by_words(count) for name, count in BY_WORDS.items() if not only or name in only}
     return {name: launches(scene, variant) for name, variant in {"plain": scene.plain(), **variants}.items()}
 
 

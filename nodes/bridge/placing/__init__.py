@@ -1,4 +1,5 @@
 """Regions, layered texts and routed concepts in the host's sampling.
 
-routing <- payload <- attention <- blend <- wrappers <- place; control and preprocess serve Region Control.
+finding <- routing <- attention <- blend <- wrappers <- place; control and preprocess serve Region Control, found serves
+Found Places; words and readings are what place needs to do without regions, learning makes a reading.
 """

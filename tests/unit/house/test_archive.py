@@ -40,7 +40,7 @@ def test_what_a_user_needs_is_in(files):
     needed = ["__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "nodes/__init__.py"]
     needed += ["mixofshow_core/concept.py", "cli.py", "headless/commands.py"]
     assert not [name for name in needed if name not in files]
-    for folder in ("assets/demo/", "web/docs/", "example_workflows/", "locales/"):
+    for folder in ("assets/demo/", "assets/places/", "web/docs/", "example_workflows/", "locales/"):
         assert [name for name in files if name.startswith(folder)], f"{folder} is missing from the archive"
 
 
