@@ -7,7 +7,8 @@
 Random weights, CFG (two rows per step), regions that tile the canvas in columns. Every measurement of a variant has an
 unpatched one right before or right after it (the order alternates), and a ratio is the median over these pairs; beside
 it the middle half of the pairs. `routed` gives every region a concept of its own, rank 16 on all attention linears;
-`by words` looks for the same concepts' places in attention instead (all layers of SD1.5, half of SDXL's).
+`by words` looks for the same concepts' places in attention instead in four layers, as on
+a base that nobody has fitted.
 `couple` is attention couple (peers.py), `passes` is the host way: one masked conditioning, hence one model pass, per
 region. Times are processor seconds of this process, so that other work on the machine disturbs them little; `unpatched
 again` shows how much. Memory is the highest sum of tensors alive that a run of two steps makes.
@@ -124,7 +125,7 @@ class Scene:
         return Routes(factors, tuple(range(count)), None, count, shared=shared)
 
     def by_words(self, count: int):
-        """The same concepts without a region: two words each, looked for in all layers, of SDXL in the second half."""
+        """The same concepts without a region: two words each, looked for as on a base that nobody has fitted."""
         from dataclasses import replace
 
         import torch
@@ -137,11 +138,10 @@ class Scene:
 
         layers = cross_attention_layers(self.model.model.diffusion_model)
         heads = {layer.index: layer.heads for layer in layers}
-        heads = heads if len(heads) < 20 else decoder_heads(heads)
         numbers, owners = tuple(range(count)), [-1] * TOKENS
         for number in numbers:
             owners[2 + 3 * number : 4 + 3 * number] = [number, number]
-        search = Search(numbers, tuple(map(str, numbers)), plain_reading(heads))
+        search = Search(numbers, tuple(map(str, numbers)), plain_reading(decoder_heads(heads)))
         routes = replace(self.routes(count, False), owners=(), search=search)
         words = torch.tensor(owners)
         payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers))

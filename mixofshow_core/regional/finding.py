@@ -39,6 +39,7 @@ from ..errors import MixOfShowError
 WORDS = 2  # the first and the last of a concept's
 PARTS = 2  # of a weight: for who it is, for whether anybody is there
 MOST_PLACES = 1024  # of a grid; finer attention is pooled
+MOST_LAYERS = 8  # that a reading looks at: each costs some operations at every step
 RIDGE = 0.05  # of the rows
 
 
@@ -49,13 +50,17 @@ class Reading:
     weights: Mapping[int, Tensor]
     offset: float
 
-    def maps(self, layer: int, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        """What one layer adds to d and z, [B, K + 1, h, w], from its features [B, H, P, K, WORDS] of a grid h x w."""
-        who, whether = self.weights[layer].to(features).unbind(-1)
-        general = features.mean(3)
-        own = torch.einsum("bhpks,hs->bkp", features - general[:, :, :, None], who)
-        anybody = torch.einsum("bhps,hs->bp", general, whether)
-        return torch.cat([own, anybody[:, None]], 1).unflatten(2, grid)
+    def kernel(self, layer: int, people: int) -> Tensor:
+        """[H x K x WORDS, K + 1]: what features of one layer are multiplied by for d and z of ``people`` concepts."""
+        who, whether = self.weights[layer].unbind(-1)
+        centred = torch.eye(people) - 1 / people
+        own = torch.einsum("hs,kc->hksc", who, centred)
+        anybody = (whether / people)[:, None, :, None].expand(-1, people, -1, 1)
+        return torch.cat([own, anybody], 3).flatten(0, 2)
+
+    def maps(self, kernel: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What one layer adds to d and z, [B, K + 1, h, w], from its features [B, H, P, K x WORDS] of a grid h x w."""
+        return (features.transpose(1, 2).flatten(2) @ kernel).transpose(1, 2).unflatten(2, grid)
 
 
 def plain_reading(heads: Mapping[int, int]) -> Reading:
@@ -80,14 +85,14 @@ def mentions(owners: Sequence[int], concept: int) -> list[tuple[int, int]]:
 
 
 def picker(owners: Sequence[int], concepts: Sequence[int]) -> Tensor:
-    """[K, WORDS, T]: takes from T shares of attention the two words of every concept, averaged over its mentions."""
+    """[T, K x WORDS]: takes from T shares of attention the two words of every concept, averaged over its mentions."""
     chosen = torch.zeros(len(concepts), WORDS, len(owners))
     for row, concept in enumerate(concepts):
         found = mentions(owners, concept)
         for first, last in found:
             chosen[row, 0, first] += 1 / len(found)
             chosen[row, 1, last] += 1 / len(found)
-    return chosen
+    return chosen.flatten(0, 1).T.contiguous()
 
 
 def grid_of(size: tuple[int, int]) -> tuple[int, int]:
@@ -98,21 +103,25 @@ def grid_of(size: tuple[int, int]) -> tuple[int, int]:
     return rows, columns
 
 
-def attention_features(query: Tensor, keys: Tensor, heads: int, size: tuple[int, int], chosen: Tensor) -> Tensor:
-    """f [B, H, P, K, WORDS] of one layer from its query [B, N, C] and keys [B, T', C]; N = rows x columns of ``size``.
+def scaled_keys(keys: Tensor, heads: int) -> Tensor:
+    """Keys [B, T, C] as `attention_features` takes them: [B, H, d, T], in single precision, scaled."""
+    parted = keys.float().unflatten(2, (heads, -1))
+    return (parted * parted.shape[-1] ** -0.5).permute(0, 2, 3, 1)
 
-    The host repeats a text to T' = n T tokens; the first T say all. In single precision, whatever the net runs in.
+
+def attention_features(query: Tensor, keys: Tensor, size: tuple[int, int], chosen: Tensor) -> Tensor:
+    """f [B, H, P, K x WORDS] of one layer from its query [B, N, C], scaled keys and chosen words [T, K x WORDS].
+
+    N = rows x columns of ``size``. The host repeats a text to T' = n T tokens; the first T say all.
     """
     grid = grid_of(size)
     if grid != size:
         maps = query.transpose(1, 2).unflatten(2, size)
         query = F.adaptive_avg_pool2d(maps.float(), grid).flatten(2).transpose(1, 2)
-    query, keys = (part.float().unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, keys))
-    shares = torch.softmax(query @ keys.transpose(2, 3) * query.shape[-1] ** -0.5, -1)
-    chosen = chosen.to(shares)
-    words = shares[..., : chosen.shape[-1]] @ chosen.flatten(0, 1).T
-    words = words / words.mean(2, keepdim=True).clamp(min=1e-12)
-    return torch.log1p(words).unflatten(3, chosen.shape[:2])
+    query = query.float().unflatten(2, (keys.shape[1], -1)).transpose(1, 2)
+    shares = torch.softmax(query @ keys, -1)
+    words = shares[..., : len(chosen)] @ chosen
+    return torch.log1p(words / words.mean(2, keepdim=True).clamp(min=1e-12))
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -143,7 +152,7 @@ class Fit:
     def __init__(self, heads: Mapping[int, int]) -> None:
         self.heads = dict(heads)
         self.width = sum(self.heads.values()) * WORDS
-        self.who, self.anybody = _Squares(self.width), _Squares(self.width + 1)
+        self.who, self.anybody = _Squares(self.width), _Squares(self.width, 1)
 
     def add(self, features: Tensor, truth: Tensor) -> None:
         """features [P, K, heads of all layers x WORDS] and y [P, K] of one picture at one step."""
@@ -152,29 +161,43 @@ class Fit:
         self.who.add((features - general[:, None]).flatten(0, 1), (truth - truth.mean(1, keepdim=True)).flatten())
         self.anybody.add(torch.cat([general, torch.ones_like(general[:, :1])], 1), truth.sum(1).clamp(max=1))
 
-    def solve(self, ridge: float = RIDGE) -> Reading:
-        who, anybody = self.who.solve(ridge, self.width), self.anybody.solve(ridge, self.width)
-        parts, weights, start = torch.stack([who, anybody[:-1]], 1), {}, 0
+    def solve(self, ridge: float = RIDGE, most: int = MOST_LAYERS) -> Reading:
+        """Fitted to all layers, then anew to those ``most`` that told most of who is where."""
+        spans, start = {}, 0
         for layer, count in self.heads.items():
-            stop = start + count * WORDS
-            weights[layer] = parts[start:stop].view(count, WORDS, PARTS).float()
-            start = stop
+            spans[layer] = torch.arange(start, start + count * WORDS)
+            start += count * WORDS
+        told = self.who.solve(ridge, torch.arange(self.width)) * self.who.moment
+        best = sorted(spans, key=lambda layer: (-float(told[spans[layer]].sum()), layer))[:most]
+        kept = {layer: spans[layer] for layer in sorted(best)}
+        where = torch.cat(list(kept.values()))
+        who, anybody = self.who.solve(ridge, where), self.anybody.solve(ridge, where)
+        weights = {
+            layer: torch.stack([who[span], anybody[span]], 1).view(-1, WORDS, PARTS).float()
+            for layer, span in kept.items()
+        }
         return Reading(weights, float(anybody[-1]))
 
 
 class _Squares:
-    def __init__(self, width: int) -> None:
-        self.gram, self.moment, self.rows = torch.zeros(width, width).double(), torch.zeros(width).double(), 0
+    """Sums of a least-squares fit; ``free``: where unknowns begin that no ridge holds."""
+
+    def __init__(self, width: int, more: int = 0) -> None:
+        size, self.free, self.rows = width + more, width, 0
+        self.gram, self.moment = torch.zeros(size, size).double(), torch.zeros(size).double()
 
     def add(self, rows: Tensor, wanted: Tensor) -> None:
         self.gram += rows.T @ rows
         self.moment += rows.T @ wanted
         self.rows += len(rows)
 
-    def solve(self, ridge: float, held: int) -> Tensor:
-        """ridge: times the rows, on the first `held` unknowns."""
+    def solve(self, ridge: float, held: Tensor) -> Tensor:
+        """The unknowns, 0 but for those of ``held`` (ridge: times the rows) and what lies behind all of them (free)."""
         if not self.rows:
             raise MixOfShowError("A reading of places has no calibration picture to be fitted to.")
-        anchors = torch.zeros(len(self.gram)).double()
-        anchors[:held] = ridge * self.rows
-        return torch.linalg.solve(self.gram + anchors.diag(), self.moment)
+        size, wide = len(self.gram), self.gram.new_zeros(len(self.gram))
+        used = torch.cat([held, torch.arange(self.free, size)])
+        anchors = torch.zeros(len(used)).double()
+        anchors[: len(held)] = ridge * self.rows
+        wide[used] = torch.linalg.solve(self.gram[used][:, used] + anchors.diag(), self.moment[used])
+        return wide

@@ -43,7 +43,7 @@ class Payload:
     for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
     ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
     wrong while sampling; None outside the host's executor. ``words`` [T]: whose each token of the plain text is, where
-    concepts are read word by word; ``chosen`` [K, 2, T]: the words by which they are looked for, of a positive.
+    concepts are read word by word; ``chosen`` [T, K x 2]: the words by which they are looked for, of a positive.
     ``extras``: what the encoder gave with the base's text and with every region's, where the net works on texts before
     it reads them; none once it has.
     """

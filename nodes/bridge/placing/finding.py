@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ....mixofshow_core.families.layers import CrossAttention
-from ....mixofshow_core.regional.finding import Reading, attention_features, grid_of, open_gates, resized
+from ....mixofshow_core.regional.finding import Reading, attention_features, grid_of, open_gates, resized, scaled_keys
 from ....mixofshow_core.regional.outline import LEAST, OPEN
 
 REMEMBERED = 8  # samplings of one conditioning
@@ -25,7 +25,7 @@ FIRST = 0.0  # gates of all before anything was seen
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Which of a Routes' concepts are looked for, what they are called, and by which reading."""
+    """Which of a Routes' concepts are looked for, what they are called (nothing: nobody is told), by which reading."""
 
     concepts: tuple[int, ...]
     labels: tuple[str, ...]
@@ -40,7 +40,7 @@ class Places:
     scores: Tensor | None = None
     gates: Tensor | None = None
     seen: dict[int, list[Tensor]] = field(default_factory=dict)
-    calls: int = 0
+    made: dict = field(default_factory=dict)
 
     def open(self, pictures: int, size: tuple[int, int], device) -> Tensor:
         """Gates [B or 1, K, h, w] of the next call."""
@@ -50,6 +50,8 @@ class Places:
 
     def describe(self) -> Iterator[str]:
         """Who was found nowhere, or that nobody could be looked for."""
+        if not self.search.labels:
+            return
         if self.gates is None:
             yield (
                 "Another node computes cross-attention by itself, or the picture is sampled in tiles: where "
@@ -64,6 +66,20 @@ class Places:
                     f"{label} (Regions), or write more of {label} into the prompt."
                 )
 
+    def chosen(self, words: Tensor, device) -> Tensor:
+        """A payload's chosen words where they are multiplied."""
+        key = id(words), device
+        if key not in self.made:
+            self.made[key] = words.to(device), words  # kept, so that its id stays its own
+        return self.made[key][0]
+
+    def kernel(self, layer: int, device) -> Tensor:
+        """The reading of one layer for these concepts where it is multiplied."""
+        key = layer, device
+        if key not in self.made:
+            self.made[key] = self.search.reading.kernel(layer, len(self.search.concepts)).to(device)
+        return self.made[key]
+
     def add(self, layer: int, maps: Tensor) -> None:
         self.seen.setdefault(layer, []).append(maps)
 
@@ -72,12 +88,16 @@ class Places:
         seen, self.seen = self.seen, {}
         if set(seen) != set(self.search.reading.weights):
             return False
-        now = sum(resized(sum(seen[layer]) / len(seen[layer]), size) for layer in sorted(seen))
+        by_grid: dict[tuple, list[Tensor]] = {}
+        for layer in sorted(seen):
+            maps = seen[layer][0] if len(seen[layer]) == 1 else sum(seen[layer]) / len(seen[layer])
+            by_grid.setdefault(tuple(maps.shape[-2:]), []).append(maps)
+        now = sum(resized(sum(maps[1:], maps[0]), size) for maps in by_grid.values())
+        now = now.clone()
         now[:, -1] += self.search.reading.offset
         same = self.scores is not None and self.scores.shape == now.shape
         self.scores = now if not same else KEPT * self.scores + (1 - KEPT) * now
         self.gates = open_gates(self.scores, TEMPERATURE)
-        self.calls += 1
         return True
 
 
@@ -133,21 +153,24 @@ def _look(batch, layer: CrossAttention, wanted: list[int]):
             if layer.index not in places.search.reading.weights:
                 continue
             rows = [row for row, found in enumerate(batch.ids) if found == number]
-            keys = _keys(batch, layer, number, rows[0], query)
-            features = attention_features(query[rows], keys, layer.heads, size, payload.chosen)
-            places.add(layer.index, places.search.reading.maps(layer.index, features, grid_of(size)))
+            own = query[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else query[rows]
+            features = attention_features(
+                own, _keys(batch, layer, number, rows[0], query), size, places.chosen(payload.chosen, query.device)
+            )
+            kernel = places.kernel(layer.index, query.device)
+            places.add(layer.index, places.search.reading.maps(kernel, features, grid_of(size)))
 
     return look
 
 
 def _keys(batch, layer: CrossAttention, number: int, row: int, like: Tensor) -> Tensor:
-    """Keys [1, T, C] of the text that all rows of one payload read; projected once where there is room to keep them."""
+    """Scaled keys of the text that all rows of one payload read; projected once where there is room to keep them."""
     payload, context = batch.payloads[number - 1], batch.reading.context[row : row + 1]
     key = ("looked at", id(payload), layer.path, context.shape[1], like.device, like.dtype)
     kept = batch.sampling.projections.get(key)
     if kept is None:
         gates = {id(routes): batch.text_gates(routes, context.shape[1]) for routes in batch.routes()}
         with batch.focused({name: found.rows([row]) for name, found in gates.items() if found is not None}):
-            kept = (layer.keys(context),)
+            kept = (scaled_keys(layer.keys(context), layer.heads),)
         batch.sampling.keep(key, kept)
     return kept[0]

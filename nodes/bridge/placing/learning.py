@@ -93,9 +93,14 @@ class Recording:
     offset: float = 1.0
     seen: dict[int, Tensor] = field(default_factory=dict)
 
-    def maps(self, layer: int, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        self.seen[layer] = features.permute(0, 1, 4, 3, 2).unflatten(4, grid)  # [B, H, WORDS, K, h, w]
-        return features.new_zeros(features.shape[0], features.shape[3] + 1, *grid)
+    def kernel(self, layer: int, people: int) -> Tensor:
+        return torch.tensor([layer, people])
+
+    def maps(self, kernel: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        layer, people = kernel.tolist()
+        parted = features.unflatten(3, (people, -1)).permute(0, 1, 4, 3, 2)
+        self.seen[layer] = parted.unflatten(4, grid)  # [B, H, WORDS, K, h, w]
+        return features.new_zeros(features.shape[0], people + 1, *grid)
 
     def features(self, size: tuple[int, int]) -> Tensor:
         """[B, P, K, heads of all layers x WORDS] at one size."""
@@ -141,7 +146,7 @@ def watch(model, clip, heads: dict[int, int], scene: Scene, seed: int) -> list[t
     layers, side = len(heads), native_size(model)
     placed, numbers = scene.placed(side), tuple(range(len(scene.things)))
     recording = Recording(dict(heads))
-    routes = Routes({}, (None,) * len(numbers), None, len(numbers), search=Search(numbers, scene.things, recording))
+    routes = Routes({}, (None,) * len(numbers), None, len(numbers), search=Search(numbers, (), recording))
     base, negative = (encode_layered(clip, text, layers) for text in (scene.prompt, ""))
     texts = tuple(encode_layered(clip, thing, layers).context for thing in scene.things)
     chosen = picker(owners_of_things(clip, scene).tolist(), numbers)

@@ -24,6 +24,7 @@ from .finding import Search
 
 SHIPPED = PACK / "assets" / "places"
 FORMAT = 1
+PLAIN = 4  # layers of a reading that nobody has fitted
 ANEW = "Run Learn Places for this base again, or delete the file (user/mixofshow/cache/places)."
 
 
@@ -64,9 +65,9 @@ def make_search(model, cast: Sequence[ConceptUse], chosen: Sequence[int], notes:
 
 
 def decoder_heads(heads: Mapping[int, int]) -> dict[int, int]:
-    """The layers of the second half, where pictures are put together; of a net with few layers all."""
-    later = {index: count for index, count in heads.items() if index >= len(heads) // 2}
-    return later or dict(heads)
+    """At most `PLAIN` layers, spread over the second half of the net, where pictures are put together."""
+    later = [index for index in sorted(heads) if index >= len(heads) // 2]
+    return {index: heads[index] for index in later[:: max(1, -(-len(later) // PLAIN))]}
 
 
 def read_reading(path: Path, base: BaseInfo, heads: Mapping[int, int]) -> Reading:

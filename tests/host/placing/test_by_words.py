@@ -231,16 +231,19 @@ class TestFound:
 
 
 class TestLearning:
-    def test_what_is_learned_on_a_base_is_used_for_it_and_no_other(self, base, tiny_sdxl):
+    def test_what_is_learned_on_a_base_is_used_for_it_and_no_other(self, base, tiny_sdxl, caplog):
         base.model.model.native_size = 64
-        MixOfShowLearnPlaces.execute(base.model, base.clip, 4)
+        with caplog.at_level("WARNING", logger="mixofshow"):
+            MixOfShowLearnPlaces.execute(base.model, base.clip, 4)
+        assert "was found in" not in caplog.text
         path = readings.kept_path(describe_base(base.model))
         try:
             reading, source = readings.reading_of(base.model)
-            assert sorted(reading.weights) == list(range(16)) and "Learn Places learned" in source
+            assert len(reading.weights) == 8 and set(reading.weights) < set(range(16)), "of 16, those that tell most"
+            assert "Learn Places learned" in source
             assert "plain mean" in readings.reading_of(tiny_sdxl.model)[1]
             text = path.read_text()
-            for broken in ("{", text.replace('"format":1', '"format":2'), text.replace('"15":', '"16":')):
+            for broken in ("{", text.replace('"format":1', '"format":2'), text.replace('"layers":{"', '"layers":{"9')):
                 path.write_text(broken)
                 with pytest.raises(MixOfShowError, match="reading of places .* Run Learn Places for this base again"):
                     readings.reading_of(base.model)

@@ -13,6 +13,7 @@ from mos_pack.mixofshow_core.regional.finding import (
     picker,
     plain_reading,
     resized,
+    scaled_keys,
     winner,
 )
 
@@ -38,8 +39,9 @@ def read(reading, features):
     """d of all layers for features [P, K, 10]."""
     maps, start = 0, 0
     for layer, heads in HEADS.items():
-        part = features[..., start : start + 2 * heads].unflatten(2, (heads, 2))  # [P, K, H, words]
-        maps = maps + reading.maps(layer, part.permute(2, 0, 1, 3)[None], (len(features), 1))
+        part = features[..., start : start + 2 * heads].unflatten(2, (heads, 2)).permute(2, 0, 1, 3)  # [H, P, K, words]
+        kernel = reading.kernel(layer, features.shape[1])
+        maps = maps + reading.maps(kernel, part.flatten(2)[None], (len(features), 1))
         start += 2 * heads
     return maps[0, :, :, 0].T  # [P, K + 1]
 
@@ -54,6 +56,17 @@ def test_a_fit_finds_the_heads_that_tell_and_reads_any_number_of_people(people):
     assert (found[:, :-1].argmax(1) == truth.argmax(1)).float().mean() > 0.9
     plain = read(plain_reading(HEADS), features)
     assert (plain[:, :-1].argmax(1) == truth.argmax(1)).float().mean() < 0.75
+
+
+def test_a_fit_keeps_the_layers_that_tell_most():
+    """Layer 5 alone tells: of one layer it is the one."""
+    fit = Fit(HEADS)
+    for seed in range(10):
+        features, truth = planted(seed)
+        features[:, :, 2] -= truth
+        fit.add(features, truth)
+    assert sorted(fit.solve().weights) == [2, 5]
+    assert list(fit.solve(most=1).weights) == [5]
 
 
 def test_the_order_of_concepts_does_not_matter():
@@ -73,20 +86,20 @@ def test_features_are_shares_over_their_mean():
     draw = generator(4)
     query, keys = torch.randn(2, 12, 8, generator=draw), torch.randn(2, 6, 8, generator=draw)
     chosen = picker([-1, 0, 0, 1, -1, -1], (0, 1))
-    found = attention_features(query, keys, 2, (3, 4), chosen)
+    found = attention_features(query, scaled_keys(keys, 2), (3, 4), chosen).unflatten(3, (2, 2))
     assert found.shape == (2, 2, 12, 2, 2)
     shares = torch.softmax(query[1, :, 4:] @ keys[1, :, 4:].T / 2, 1)  # the second picture's second head
     wanted = torch.log1p(shares / shares.mean(0))
     assert torch.allclose(found[1, 1, :, 0], wanted[:, [1, 2]], atol=1e-5)
     assert torch.allclose(found[1, 1, :, 1], wanted[:, [3, 3]], atol=1e-5)
-    twice = attention_features(query, keys.repeat(1, 2, 1), 2, (3, 4), chosen)
-    assert torch.allclose(found, twice, atol=1e-5), "the host repeats texts"
+    twice = attention_features(query, scaled_keys(keys.repeat(1, 2, 1), 2), (3, 4), chosen)
+    assert torch.allclose(found.flatten(3), twice, atol=1e-5), "the host repeats texts"
 
 
 def test_words_are_the_first_and_last_of_every_mention():
     owners = [-1, 0, 0, 0, -1, 1, 0, -1]
     assert mentions(owners, 0) == [(1, 3), (6, 6)] and mentions(owners, 1) == [(5, 5)]
-    chosen = picker(owners, (1, 0))
+    chosen = picker(owners, (1, 0)).T.unflatten(0, (2, 2))
     assert chosen[0, :, 5].tolist() == [1, 1]
     assert chosen[1, 0, [1, 6]].tolist() == chosen[1, 1, [3, 6]].tolist() == [0.5, 0.5]
     assert not picker(owners, (4,)).any()
