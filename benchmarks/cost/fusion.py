@@ -283,10 +283,10 @@ def measure_memory(concepts: int, quick: bool, folder: Path) -> dict:
         sources.append(Source(f"c{i}", str(i), deltas, store.load(f"{i:02d}" * 32, frozenset())))
     chosen = [group for group, _, _ in groups]
     fuse(sources[:2], chosen[:1], (), FusionSettings())  # libraries take their buffers
-    held = _memory("VmRSS")
+    held = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     result = fuse(sources, chosen, (), FusionSettings(), sources[0].statistics)
-    peak = _memory("VmHWM")
+    peak = resident("VmHWM")
     answer = sum(tensor.nbytes for delta in result.deltas.values() for tensor in delta.tensors().values()) / 2**20
     report = result.report
     return {
@@ -334,7 +334,7 @@ def compare_memory(quick: bool) -> list[dict]:
     return table
 
 
-def _memory(field: str) -> float:
+def resident(field: str) -> float:
     """VmRSS (resident now) or VmHWM (its peak) of this process in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024

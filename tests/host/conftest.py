@@ -26,6 +26,14 @@ def tiny_sdxl():
 
 
 @pytest.fixture(scope="session")
+def tiny_sd2():
+    """Random tiny base with SD2's layer structure and its text encoder."""
+    from mos_tests.host.tiny import tiny_base
+
+    return tiny_base("sd2")
+
+
+@pytest.fixture(scope="session")
 def tiny_cosmos():
     """Random tiny Cosmos-Predict2: `.model`, `.clip` (T5), and a `.vae` that is not its own."""
     from mos_tests.host.tiny import tiny_base

@@ -91,9 +91,11 @@ def tiny_net(name: str, seed: int = 0):
     import comfy.model_base
     import comfy.model_patcher
     import comfy.supported_models
+    from comfy.ldm.flux import model as flux
 
     config_class, model_class, sides, _ = NETS[name]
-    config = getattr(comfy.supported_models, config_class)(dict(sides))
+    newer = {"txt_ids_dims": []} if name == "flux" and hasattr(flux.FluxParams, "yak_mlp") else {}
+    config = getattr(comfy.supported_models, config_class)(sides | newer)
     config.set_inference_dtype(torch.float32, None)
     model = getattr(comfy.model_base, model_class)(config, device="cpu")
     randomise(model.diffusion_model, seed, std=0.1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-FAMILIES = ("sd15", "sdxl", "cosmos", "anima")
+FAMILIES = ("sd15", "sdxl", "sd2", "cosmos", "anima")
 
 
 def there(family: str) -> bool:
@@ -56,6 +56,8 @@ def unet_config(family: str, real_width: bool = False) -> dict:
             "context_dim": 768 if real_width else 64,
             "adm_in_channels": None,
         }
+    if family == "sd2":
+        return unet_config("sd15") | {"use_linear_in_transformer": True, "model_channels": 64}  # heads of 64
     if family == "sdxl":
         return common | {
             "num_res_blocks": [2, 2, 2],
@@ -128,6 +130,7 @@ def tiny_model(family: str = "sd15", seed: int = 0, real_width: bool = False, pr
     classes = {
         "sd15": ("SD15", "BaseModel", kind),
         "sdxl": ("SDXL", "SDXL", kind),
+        "sd2": ("SD20", "BaseModel", kind),
         "cosmos": ("CosmosT2IPredict2", "CosmosPredict2", None),
         "anima": ("Anima", "Anima", None),
     }
@@ -138,7 +141,7 @@ def tiny_model(family: str = "sd15", seed: int = 0, real_width: bool = False, pr
     model = getattr(comfy.model_base, model_class)(config, device="cpu", **named)
     if family == "anima" and not real_width:
         _shrink_adapter(model.diffusion_model)
-    randomise(model.diffusion_model, seed, std=0.05 if family in ("sd15", "sdxl") else 0.1)
+    randomise(model.diffusion_model, seed, std=0.1 if family in ("cosmos", "anima") else 0.05)
     model.diffusion_model.eval().requires_grad_(False)
     device = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
@@ -153,26 +156,29 @@ def _shrink_adapter(net: torch.nn.Module) -> None:
 
 
 def _other_clip(family: str, seed: int):
-    """T5 of Cosmos, or Qwen3 of Anima, with the real tokenizers."""
+    """OpenCLIP H of SD2, T5 of Cosmos, or Qwen3 of Anima, with the real tokenizers."""
     import comfy.sd
     import comfy.text_encoders.cosmos
+    import comfy.text_encoders.sd2_clip
 
+    encoders = {
+        "sd2": (comfy.text_encoders.sd2_clip.SD2ClipModel, comfy.text_encoders.sd2_clip.SD2Tokenizer),
+        "cosmos": (comfy.text_encoders.cosmos.te(), comfy.text_encoders.cosmos.CosmosT5Tokenizer),
+    }
     if family == "anima":
         import comfy.text_encoders.anima
 
+        encoders["anima"] = comfy.text_encoders.anima.te(), comfy.text_encoders.anima.AnimaTokenizer
+
     class Target:
         params: dict = {}
-        clip = comfy.text_encoders.anima.te() if family == "anima" else comfy.text_encoders.cosmos.te()
-        tokenizer = (
-            comfy.text_encoders.anima.AnimaTokenizer
-            if family == "anima"
-            else comfy.text_encoders.cosmos.CosmosT5Tokenizer
-        )
+        clip, tokenizer = encoders[family]
 
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     options = {
         "qwen3_06b_model_config": sizes | {"num_key_value_heads": 2},
         "t5xxl_model_config": {"d_model": 64, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2},
+        "clip_h_model_config": sizes | {"num_hidden_layers": 3, "projection_dim": 64},
         "dtype": torch.float32,
     }
     clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
@@ -187,7 +193,7 @@ def tiny_clip(family: str = "sd15", seed: int = 3, real_width: bool = False, lay
     import comfy.sd1_clip
     import comfy.sdxl_clip
 
-    if family in ("cosmos", "anima"):
+    if family in ("sd2", "cosmos", "anima"):
         return _other_clip(family, seed)
 
     class Target:

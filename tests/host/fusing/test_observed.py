@@ -7,7 +7,7 @@ from mos_pack.nodes.bridge.fusing.observe import observe
 from mos_pack.nodes.bridge.host.model import named_linears, net_of
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "cosmos", "anima"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd2", "cosmos", "anima"])
 def test_listed_groups_are_the_observed_ones(family, request):
     base = request.getfixturevalue(f"tiny_{family}")
     with torch.inference_mode():

@@ -40,7 +40,7 @@ def base(tiny_sd15):
     return tiny_sd15
 
 
-@pytest.fixture(params=("sd15", "cosmos", "anima"))
+@pytest.fixture(params=("sd15", "sd2", "cosmos", "anima"))
 def each(request):
     """One base of every kind of net."""
     return request.getfixturevalue(f"tiny_{request.param}")

@@ -1,6 +1,9 @@
 """What a layer's name tells of it, without a net."""
 
 import pytest
+import torch
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.cosmos import Cosmos
 from mos_pack.mixofshow_core.families.layers import LAYER_ROLES, ROLE_TITLES
 from mos_pack.mixofshow_core.families.nets import has_places, role_of
 from mos_pack.mixofshow_core.fusion.fuse import choose_groups
@@ -16,6 +19,9 @@ TEXT = "text_encoders.clip_l.transformer.text_model"
         (f"{BLOCK}.proj_in", True),
         (f"{BLOCK}.proj_out", True),
         ("input_blocks.4.1.transformer_blocks.0.ff.net.2", True),
+        ("diffusion_model.blocks.3.mlp.layer2", True),
+        ("diffusion_model.blocks.3.adaln_modulation_mlp.1", False),
+        ("diffusion_model.llm_adapter.blocks.3.mlp.0", False),
         ("diffusion_model.time_embed.0", False),
         ("diffusion_model.label_emb.0.0", False),
         ("diffusion_model.input_blocks.4.0.emb_layers.1", False),
@@ -35,3 +41,12 @@ def test_fusion_solves_what_has_places_and_the_layers_of_text_encoders():
 def test_every_role_has_a_title():
     assert tuple(ROLE_TITLES) == LAYER_ROLES
     assert {role_of(f"{BLOCK}.attn2.to_k"), role_of(BLOCK), role_of(TEXT)} == set(LAYER_ROLES)
+
+
+def test_a_text_that_the_net_cannot_read_is_refused():
+    """Anima's adapter makes at most 512 rows; what it is given beside the text tells how many there are."""
+    kind = Cosmos()
+    kind.check_text({"t5xxl_ids": torch.zeros(512)}, "prompt")
+    kind.check_text({}, "prompt")
+    with pytest.raises(MixOfShowError, match="The prompt of region 'left' has 513 tokens; Anima reads at most 512"):
+        kind.check_text({"t5xxl_ids": torch.zeros(513)}, "prompt of region 'left'")
