@@ -10,6 +10,7 @@ from ..errors import MixOfShowError
 from .family import UNetLayout
 from .known import CLIP_G, ENCODERS, SD15, family_of_width
 from .layers import TEXT_PREFIX, UNET_PREFIX, module_of
+from .unet import PARTS
 
 MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 8, 8, 32  # of a guessed layout, so that odd names cannot ask for a giant table
 
@@ -61,15 +62,24 @@ class ModuleName:
     kohya: str
 
 
+@dataclass(frozen=True)
+class HostNames:
+    """The layers of a net that is called the same everywhere: by the host's own paths."""
+
+    layers: tuple[str, ...]
+    cross_attention_count: int = 0
+
+
 class NameTable:
     """Layer name <-> diffusers path <-> kohya name for every module with weights, made from a topology.
 
     Some rows name modules that a given net lacks (shortcuts between equal widths, label inputs): names, not claims.
     """
 
-    def __init__(self, layout: UNetLayout, text_layers: Mapping[str, int]):
+    def __init__(self, layout: UNetLayout | HostNames, text_layers: Mapping[str, int]):
         self.layout = layout
-        rows = [*_unet_names(layout), *_text_names(text_layers)]
+        of_net = _host_names(layout.layers) if isinstance(layout, HostNames) else _unet_names(layout)
+        rows = [*_text_names(text_layers), *of_net]
         self.by_layer = {row.layer: row for row in rows}
         self.by_diffusers = {(row.part, row.path): row for row in rows}
         self.by_kohya = {row.kohya: row for row in rows}
@@ -82,6 +92,22 @@ class NameTable:
                 f"{self.layout.cross_attention_count} cross-attention layers of this shape."
             )
         return self.by_layer[module_of(layer)]
+
+
+def _host_names(layers: Iterable[str]) -> Iterator[ModuleName]:
+    for layer in map(module_of, layers):
+        path = layer.removeprefix(UNET_PREFIX)
+        flat = layer if layer.startswith(TEXT_PREFIX) else "lora_unet_" + path.replace(".", "_")
+        yield ModuleName(layer, "transformer", path, flat)
+
+
+def layout_of_names(layers: Iterable[str]) -> UNetLayout | HostNames:
+    """The layout that a concept's layer names imply."""
+    layers = tuple(layers)
+    paths = [layer.removeprefix(UNET_PREFIX) for layer in layers if layer.startswith(UNET_PREFIX)]
+    if paths and not any(path.startswith(PARTS) for path in paths):
+        return HostNames(layers)
+    return guess_layout(paths)
 
 
 def _unet_names(layout: UNetLayout) -> Iterator[ModuleName]:

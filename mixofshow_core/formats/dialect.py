@@ -25,7 +25,7 @@ from ..errors import MixOfShowError
 from ..families.family import UNetLayout
 from ..families.known import find_family, name_of_width
 from ..families.layers import UNET_PREFIX
-from ..families.names import guess_layout
+from ..families.names import HostNames, layout_of_names
 from ..families.nets import KINDS, reads_text
 from ..names import MAX_NAME, fold, is_name, is_word, legal, normal
 
@@ -144,12 +144,13 @@ def guess_base(deltas: Mapping[str, Delta], entries: tuple[ConceptEntry, ...]) -
     return BaseInfo(name_of_width(width), None, layers if layers > 1 else 0)
 
 
-def layout_of(concept: Concept) -> UNetLayout:
-    """The UNet layout a concept's layer names belong to."""
+def layout_of(concept: Concept) -> UNetLayout | HostNames:
+    """The layout a concept's layer names belong to."""
     known = find_family(concept.base.family)
-    if known is not None and concept.base.layers in (0, known.layers):  # a lean net of the same kind has fewer layers
+    lean = known is not None and concept.base.layers not in (0, known.layers)  # of the same kind, with fewer layers
+    if known is not None and known.layout is not None and not lean:
         return known.layout
-    return guess_layout(name.removeprefix("diffusion_model.") for name in concept.deltas)
+    return layout_of_names(concept.deltas)
 
 
 def check_concept(concept: Concept, where: str) -> None:

@@ -16,8 +16,11 @@ from ....mixofshow_core.atomic import replacing
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import Concept
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.family import UNET
 from ....mixofshow_core.families.layers import UNET_PREFIX
+from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.families.unet import unet_layout
+from ....mixofshow_core.fitting import title_of
 from ....mixofshow_core.formats.community import community_metadata
 from ....mixofshow_core.formats.export import FORMATS, WHOLE_FORMATS, Exported, export
 from ....mixofshow_core.formats.native import write_concept
@@ -25,7 +28,7 @@ from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabular
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, effective, net_of, prediction_class, text_models_of
+from ..host.model import apply_deltas, effective, family, net_of, prediction_class, text_models_of
 from ..host.progress import Steps
 from ..host.show import show_progress
 from .live import LiveWeights
@@ -40,12 +43,18 @@ def export_concept(use, kind: str, size: str, save_as: str, model=None, clip=Non
     if model is not None:
         check_fit(model, clip, [use])
         check_unapplied(model, clip, [use], "Export")
+    if model is not None and kind in WHOLE_FORMATS and kind_of(net_of(model)).name != UNET:
+        raise MixOfShowError(
+            f"Export writes {kind} for UNets only; MODEL is {title_of(family(model))}. Write kohya, which "
+            "the stock loader reads."
+        )
     target = free_target(kind, save_as or use.concept.name or "concept")
     show_progress(f"writing {target.name} as {kind}")
     if kind in WHOLE_FORMATS:
         return export_whole(kind, target, use, model, clip, vae)
     base = LiveWeights(model, clip) if model is not None else None
-    layout = unet_layout(net_of(model)) if model is not None else None
+    is_unet = model is not None and kind_of(net_of(model)).name == UNET
+    layout = unet_layout(net_of(model)) if is_unet else None
     step = Steps("layers made smaller")
     return export(use.concept, kind, target, size, use.strength, base, layout, use.text_strength, step)
 

@@ -258,7 +258,7 @@ def _parse(
         if key in used and is_known and is_there and not is_turned(key):
             where = f"{lora.path.name}: {lora.key(used[key][0])!r} ({layer})"
             delta = to_delta(patch, Target(layer, chosen.shapes.get(weight), base, where, part))
-            deltas[layer] = joined(deltas[layer], delta) if part and layer in deltas else delta
+            deltas[layer] = joined(deltas[layer], delta) if layer in deltas else delta  # parts, and the whole beside
             done.append(key)
         step(number, len(patches))
     counted = {part for key in done for part in used[key]}

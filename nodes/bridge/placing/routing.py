@@ -1,7 +1,7 @@
 """Each region its own concept in one pass: forward hooks on the running UNet that add gated low-rank changes.
 
 Hooks live for one UNet call and are removed even when it is interrupted; no weight is touched. Linears, convolutions,
-norms and biases that work on places of the picture are routed; what has no place (time and label layers) is left out,
+norms and biases that work on places of the picture are routed; what has no place (time, label, modulation) is left out,
 and Place says so.
 """
 
@@ -103,7 +103,7 @@ def make_routes(
         if left:
             share = share_of(use.concept.deltas, left)
             notes.append(
-                f"WARNING: {len(left)} layers of {use.label} have no places (time and label layers) and stay as in "
+                f"WARNING: {len(left)} layers of {use.label} have no places (time, label and modulation layers) and stay as in "
                 f"MODEL: {share:.1%} of its norm. Fuse it to use all of it. The first: {left[0]}"
             )
             log.warning("Place: %s", notes[-1])

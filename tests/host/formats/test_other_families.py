@@ -59,6 +59,28 @@ def test_a_file_is_what_the_stock_loader_makes_of_it(tiny_cosmos, dialect, tmp_p
         torch.testing.assert_close(ours[name], stock[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["kohya", "stock"])
+def test_what_is_exported_is_read_again_by_the_stock_loader(tiny_cosmos, kind, tmp_path):
+    import comfy.sd
+    import comfy.utils
+    from mos_pack.mixofshow_core.formats.export import export
+    from mos_pack.nodes.bridge.host.model import effective_weights
+
+    lora = lora_of(tiny_cosmos.model, "kohya")
+    save_file(lora, tmp_path / "ann.safetensors")
+    use = read(tmp_path / "ann.safetensors")
+    done = export(use.concept, kind, tmp_path / "out.safetensors", "exact")
+    again = comfy.utils.load_torch_file(str(done.main))
+    names = [f"diffusion_model.{path}" for path in LAYERS]
+    found, wanted = (
+        effective_weights(comfy.sd.load_lora_for_models(tiny_cosmos.model, None, file, 1.0, 0.0)[0], names)
+        for file in (again, dict(lora))
+    )
+    assert done.lost == ()
+    for name in names:
+        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-5)
+
+
 def test_a_change_of_the_language_model_is_read(tiny_anima, tmp_path):
     name = "lora_te_layers_1_self_attn_o_proj"
     key = "text_encoders.qwen3_06b.transformer.model.layers.1.self_attn.o_proj"

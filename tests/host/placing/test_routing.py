@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import comfy.sample
 import pytest
@@ -121,6 +122,17 @@ def test_every_kind_of_net_routes(each):
     left = sample(MixOfShowPlace.one(each.model, each.clip, "mara in a hat", "bad", half, [use]).result)
     change = (left - plain).abs().flatten(0, -2).mean(0)
     assert change[:6].mean() > 1.2 * change[6:].mean()
+
+
+def test_modulation_is_listed_and_left_out(tiny_cosmos):
+    use, layer = community_use(tiny_cosmos, "mara", 1), "diffusion_model.blocks.0.adaln_modulation_mlp.1"
+    out, width = named_linears(tiny_cosmos.model, None)[layer].weight.shape
+    more = dict(use.concept.deltas) | {layer: LowRank(torch.ones(out, 1), torch.ones(1, width))}
+    use = replace(use, concept=replace(use.concept, deltas=more))
+    full = regions({"prompt": "mara"})
+    placed = MixOfShowPlace.one(tiny_cosmos.model, tiny_cosmos.clip, "a street", "bad", full, [use])
+    assert "1 layers of mara have no places (time, label and modulation layers)" in str(placed.ui.as_dict())
+    assert layer in str(placed.ui.as_dict())
 
 
 def test_changes_that_are_no_products_are_routed_too(base, uses):
