@@ -28,7 +28,7 @@ class MixOfShowLoadConcept(io.ComfyNode):
             display_name="Mix-of-Show Load Concept",
             category=FUSE,
             **found_by("MixOfShowLoadConcept"),
-            description="Loads a concept file, or any LoRA for SD1.5, SDXL, Anima or a connected MODEL, for Fuse, Place.",
+            description="Loads a concept file, or any LoRA for SD1.5, SDXL, Anima or a connected MODEL.",
             inputs=[
                 io.Combo.Input(
                     "file",
