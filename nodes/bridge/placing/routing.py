@@ -103,8 +103,8 @@ def make_routes(
         if left:
             share = share_of(use.concept.deltas, left)
             notes.append(
-                f"WARNING: {len(left)} layers of {use.label} have no places (time, label and modulation layers) and stay "
-                f"as in MODEL: {share:.1%} of its norm. Fuse it to use all of it. The first: {left[0]}"
+                f"WARNING: {len(left)} layers of {use.label} have no places (time, label and modulation layers) and "
+                f"stay as in MODEL: {share:.1%} of its norm. Fuse it to use all of it. The first: {left[0]}"
             )
             log.warning("Place: %s", notes[-1])
     factors, shared = share_downs(stack_factors(layers))
