@@ -6,8 +6,8 @@
 An attacker has the base, the plan of the calibration (both are public) and what a client published, and asks
 1. who it is: the published Grams of spatial layers against those of held-out pictures of every candidate, put through
    the base with noise (no concept file is needed); 2. what was trained on: the same with the pictures that were trained
-   on against held-out ones of the same person; 3. which words the prompts had, and where: every (word, place) by how well
-   the text encoder's first Gram accounts for it.
+   on against held-out ones of the same person; 3. which words the prompts had, and where: every (word, place) by how
+   well the text encoder's first Gram accounts for it.
 """
 
 from __future__ import annotations
@@ -140,21 +140,20 @@ def candidate_words(clip) -> set[int]:
     return {int(token[0]) for text in texts for token in clip.tokenize(text)["l"][0] if isinstance(token[0], int)}
 
 
-def recovered_words(session, grams: dict, name: str) -> tuple[float, int]:
-    """(share of the prompts' (word, place) pairs among the attacker's best guesses, how many there are)."""
-    from mos_pack.mixofshow_core.fusion.plan import concept_prompts
-
-    model, clip, _ = session.base
-    use = session.concepts(session.parts([name]))[0]
+def recovered_words(session, grams: dict) -> float:
+    """Share of the prompts' (word, place) pairs among as many of the attacker's best guesses."""
+    clip = session.base[1]
     tower = clip.cond_stage_model.clip_l.transformer.text_model
     table, places = tower.embeddings.token_embedding.weight, tower.embeddings.position_embedding.weight
     truth = set()
-    for prompt in concept_prompts(session.plan, use):
-        tokens = [token[0] for token in clip.tokenize(prompt)["l"][0]]
-        length = next(
-            (n for n, token in enumerate(tokens[1:], 1) if token == clip.tokenizer.clip_l.end_token), len(tokens)
+    for template in session.plan.templates:  # the name stands for two learned words, which no vocabulary has
+        one, other = (
+            [token[0] for token in clip.tokenize(template.format(f"{word} {word}"))["l"][0]]
+            for word in ("man", "woman")
         )
-        truth |= {(int(token), n) for n, token in enumerate(tokens[:length]) if n and isinstance(token, int)}
+        end = clip.tokenizer.clip_l.end_token
+        length = one.index(end, 1) if end in one[1:] else len(one)
+        truth |= {(int(one[n]), n) for n in range(1, length) if one[n] == other[n]}
     first = next(group for group in sorted(grams) if "layers.0.self_attn" in group and not group.endswith("out"))
     words = torch.tensor(sorted(candidate_words(clip) | {token for token, _ in truth}))
     with torch.inference_mode():
@@ -165,7 +164,7 @@ def recovered_words(session, grams: dict, name: str) -> tuple[float, int]:
         score = -half.square().sum(0)  # what was seen often costs little
     best = score.topk(len(truth)).indices.tolist()
     guessed = {(int(words[index // PLACES]), index % PLACES) for index in best}
-    return len(guessed & truth) / len(truth), len(truth)
+    return len(guessed & truth) / len(truth)
 
 
 def main() -> None:
@@ -187,11 +186,11 @@ def main() -> None:
         )
         rows = {}
         for kind, grams in published.items():
-            words = [recovered_words(session, grams[name], name) for name in names]
+            words = [recovered_words(session, grams[name]) for name in names]
             rows[kind] = {
                 "who": guess(grams, unseen),
                 "trained_on": guess_training(grams, seen, unseen),
-                "words": sum(share for share, _ in words) / len(words),
+                "words": sum(words) / len(words),
             }
             say(f"{kind}: {json.dumps(rows[kind])}")
     found = {
