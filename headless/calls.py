@@ -86,11 +86,19 @@ def _run(node: type, inputs: dict[str, object]) -> tuple[tuple, str]:
         if hasattr(node, "define_schema"):
             _ask_about_files(node, inputs)
             made = node.execute(**inputs)
-            return tuple(made.args), _words(made.ui)
+            outputs = zip(made.args, node.define_schema().outputs, strict=True)
+            return tuple(_alone(value) if output.is_output_list else value for value, output in outputs), _words(
+                made.ui
+            )
         made = getattr(node(), node.FUNCTION)(**inputs)
     if isinstance(made, dict):
         return tuple(made.get("result", ())), ""
     return tuple(made), ""
+
+
+def _alone(values: list) -> object:
+    """A list of one, which the host would hand on as that one; a project has one value at every input."""
+    return values[0] if len(values) == 1 else values
 
 
 def _ask_about_files(node: type, inputs: Mapping[str, object]) -> None:

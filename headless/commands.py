@@ -59,6 +59,8 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     take.add_argument("--from", dest="exchange", type=Path, required=True, metavar="EXCHANGE")
     add_for_project("remove", run_remove, "give accepted concepts back, and fuse without them", "accepted concepts")
     fuse = add_for_project("fuse", run_fuse, "one set of weights for all concepts")
+    for command in (train, fuse, stats):
+        command.add_argument("--dry-run", action="store_true", help="say what it would cost, and do nothing")
     for command in (train, fuse):
         command.add_argument(
             "--ray", metavar="ADDRESS", help="share the work out by Ray: local, or a cluster's address"
@@ -117,6 +119,11 @@ def open_cluster(options: argparse.Namespace, session: Session) -> Iterator:
 
 def run_train(options: argparse.Namespace, tell: Teller) -> list[str] | None:
     session = open_session(options, tell)
+    if options.dry_run:
+        for part in session.parts(options.names):
+            if part.dataset is not None:
+                session.foresee_training(part)
+        return None
     if options.ray:
         with open_cluster(options, session) as cluster:
             return cluster.train(session.parts(options.names))
@@ -127,6 +134,8 @@ def run_train(options: argparse.Namespace, tell: Teller) -> list[str] | None:
 
 def run_stats(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
+    if options.dry_run:
+        return session.foresee_fusion(session.parts(options.names))
     for part in session.parts(options.names):
         send(session, part, options.to, options.client, options.kind, options.rank)
 
@@ -149,6 +158,8 @@ def run_remove(options: argparse.Namespace, tell: Teller) -> None:
 def run_fuse(options: argparse.Namespace, tell: Teller) -> None:
     session = open_session(options, tell)
     parts = session.parts(options.names)
+    if options.dry_run:
+        return session.foresee_fusion(parts)
     if options.ray:
         with open_cluster(options, session) as cluster:
             cluster.fuse(parts)

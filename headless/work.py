@@ -19,6 +19,7 @@ from .host import host_module, pack_module, start_host, watch_progress
 from .project import ConceptPart, Project
 from .told import Teller
 
+TRAINED_ROW = 1.5  # forward and backward of one row, in steps with CFG, which are two rows forward
 CANVAS = ("width", "height", "batch_size")  # words of `sample` that belong to the empty latent
 
 
@@ -102,6 +103,30 @@ class Session:
         outputs, text = call_and_read(node, **self.train_inputs(part))
         self.tell.say("result", text, concept=part.name, path=outputs[3])
         return Path(outputs[3])
+
+    def foresee_training(self, part: ConceptPart) -> None:
+        """Say what `train` would choose and cost, from Train's own notes and one timed step of the sampler."""
+        inputs = self.train_inputs(part)
+        request, notes = pack_module("nodes.train").prepare(**inputs)
+        run, settings = pack_module("nodes.bridge.training.run"), request.settings
+        if run.find_finished(request, request.fingerprint) is not None:
+            self.tell.say("result", f"{part.name}: an identical run is finished, nothing would be done", seconds=0)
+            return
+        timed = pack_module("nodes.bridge.fusing.foresee").time_once(request.model, request.clip, self.plan)
+        seconds = settings.steps * settings.batch * settings.accumulation * timed.step * TRAINED_ROW
+        lines = [f"{part.name}: {settings.steps} steps, about {seconds:.0f} s from a step timed now", *notes]
+        self.tell.say("result", "\n".join(lines), concept=part.name, seconds=seconds, notes=list(notes))
+
+    def foresee_fusion(self, parts: list[ConceptPart]) -> None:
+        """Say what looking at these concepts would cost at most; solving takes seconds to minutes more."""
+        model, clip, _ = self.base
+        found = pack_module("nodes.bridge.fusing.foresee").foresee(model, clip, self.concepts(parts), self.plan)
+        self.tell.say(
+            "result",
+            "looking at {} concepts and the base: at most {seconds:.0f} s, {bytes:.3g} bytes of disk, {memory:.3g} of "
+            "memory (less runs block by block)".format(len(parts), **found),
+            **found,
+        )
 
     def trained_file(self, part: ConceptPart) -> str:
         """The name, for Load Concept, of the file that `train` left for exactly these inputs."""

@@ -77,6 +77,26 @@ def test_fuse_and_sample_are_the_nodes(session, trained, tiny_sd15):
     assert saved[0].is_file() and "mixofshow" in saved[0].parts
 
 
+def test_a_dry_run_says_what_it_costs_and_does_nothing(session, trained, capsys):
+    from dataclasses import replace
+
+    from mos_pack.headless.project import with_parts
+    from mos_pack.nodes.bridge.host.files import concept_folder, work_folder
+
+    def left():
+        return sorted(path for folder in (concept_folder(), work_folder("cache")) for path in folder.rglob("*"))
+
+    before = left()
+    other = replace(session, project=with_parts(session.project, train={"steps": 100, "seed": 4}))
+    other.foresee_training(other.parts(["mara"])[0])
+    session.foresee_training(session.parts(["mara"])[0])
+    session.foresee_fusion(session.parts())
+    said = capsys.readouterr().out
+    assert "mara: 100 steps, about" in said and "memory about" in said
+    assert "mara: an identical run is finished" in said
+    assert "looking at 2 concepts and the base: at most" in said and left() == before
+
+
 def test_what_was_not_trained_is_not_fused(session, trained):
     from dataclasses import replace
 
