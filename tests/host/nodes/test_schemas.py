@@ -388,3 +388,17 @@ def test_chinese_has_one_word_for_negative():
     for path in (*(ROOT / "locales" / "zh").glob("*.json"), *(ROOT / "web" / "docs").glob("*/zh.md")):
         text = path.read_text(encoding="utf-8")
         assert not re.search("[\u53cd\u8d1f]\u5411", text), f"{path}: a negative prompt is \u8d1f\u9762 everywhere"
+
+
+def test_the_schema_of_a_project_is_what_the_nodes_say():
+    import json
+    import os
+    from pathlib import Path
+
+    from mos_pack.headless.schema import project_schema
+
+    path = Path(__file__).resolve().parents[3] / "docs" / "project.schema.json"
+    text = json.dumps(project_schema(), indent=1, ensure_ascii=True) + "\n"
+    if os.environ.get("MIXOFSHOW_WRITE_LOCALES"):
+        path.write_text(text)
+    assert path.read_text() == text, "MIXOFSHOW_WRITE_LOCALES=1 pytest tests/host/nodes/test_schemas.py writes it anew"
