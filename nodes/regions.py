@@ -117,8 +117,8 @@ def _note_masks(placed, masks) -> list[str]:
     free = [index for index in range(len(masks)) if index not in used]
     if not free:
         return []
-    what = f"{len(free)} of {len(masks)} incoming masks"
-    return [f"WARNING: {what} are used by no region: the editor's button makes shapes of them. Or disconnect `masks`."]
+    what = f"of {len(masks)} incoming masks {len(free)}"
+    return [f"WARNING: {what} belong to no region: the editor's button makes shapes of them, or disconnect `masks`."]
 
 
 def _save_temporary(images: torch.Tensor) -> list[dict]:

@@ -239,7 +239,7 @@ def test_an_incoming_mask_becomes_a_shape_by_one_click(mouse):
     graph["6"] = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 64, "height": 48}}
     graph["7"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 32, "height": 48}}
     mouse.load_graph(graph)
-    adopt = mouse.root.get_by_role("button", name="Make shapes of 1 masks")
+    adopt = mouse.root.get_by_role("button", name="Masks to shapes (1)")
     assert adopt.count() == 0
     mouse.run()
     adopt.click()

@@ -129,7 +129,7 @@ export const ENGLISH = Object.freeze({
   "backdrop.none": "nothing below",
   "backdrop.wired": "wired picture",
   "backdrop.result": "last result, live",
-  adopt: "Make shapes of {count} masks",
+  adopt: "Masks to shapes ({count})",
   popOut: "Large editor",
   popIn: "Back into the node (Esc)",
   "say.noMask": "The mask is empty, or no run has brought it yet.",

@@ -259,7 +259,7 @@ def test_regions_say_which_incoming_masks_nobody_uses():
 
     drawn = {"shape": {"type": "rect", "x": 0, "y": 0, "width": 1, "height": 1}}
     said, sent = run(drawn)
-    assert said.startswith("WARNING: 2 of 2 incoming masks are used by no region: the editor's button") and sent == 2
-    assert run({"shape": {"type": "input", "index": 1}})[0].startswith("WARNING: 1 of 2")
+    assert said.startswith("WARNING: of 2 incoming masks 2 belong to no region: the editor's button") and sent == 2
+    assert run({"shape": {"type": "input", "index": 1}})[0].startswith("WARNING: of 2 incoming masks 1 ")
     said, _ = run({"shape": {"type": "input", "index": 1}}, drawn | {"ui": {"mask": 0}})
     assert said.startswith("2 regions on"), "what the editor made a shape of is used"
