@@ -157,7 +157,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - started),
     }
     (options.out / "images").mkdir(parents=True, exist_ok=True)
-    columns = {f"{whose}: {form.split(',')[0]}": pictures for (form, whose), pictures in painted.items()}
+    columns = {f"{whose}: {form}": pictures for (form, whose), pictures in painted.items()}
     contact_sheet(columns, 6).save(options.out / "images" / "cast.jpg", quality=90)
     write_page(rows, facts, options.out)
 
