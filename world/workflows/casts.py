@@ -25,8 +25,9 @@ FUSED_STORY = """## The same two, as one file
 
 **Fuse** computes one set of weights for both and saves it (`save_as`). The prompt alone names them; no regions.
 
-Fuse calibrates a LoRA on its trigger, which Cast has found beside the file. Its report says what each keeps. Plain LoRAs
-that change what *person* means get into each other's way: with regions route them (workflow 14), or train concepts.
+Fuse calibrates a LoRA on its trigger, which Cast has found beside the file. Its report says what each keeps. Plain
+LoRAs that change what *person* means get into each other's way: with regions route them (workflow 14), or train
+concepts.
 """
 
 FACES_STORY = """## Twice as sharp: hires fix, then each face
