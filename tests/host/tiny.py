@@ -240,6 +240,15 @@ def tiny_vae(seed: int = 5):
     return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters}, dtype=torch.float32)
 
 
+def in_eight_bits(model) -> None:
+    """Store the matrices of MODEL's net as fp8, cast when a layer runs, as the host has them from an fp8 checkpoint."""
+    for module in model.model.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights") and getattr(module, "weight", None) is not None:
+            module.comfy_cast_weights = True
+            if module.weight.dim() > 1:
+                module.weight.data = module.weight.data.to(torch.float8_e4m3fn)
+
+
 def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> TinyBase:
     return TinyBase(tiny_model(family, seed, real_width), tiny_clip(family, seed + 3, real_width), tiny_vae(seed + 5))
 

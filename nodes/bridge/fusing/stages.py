@@ -29,7 +29,8 @@ from ....mixofshow_core.fusion.report import format_conflicts_of
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import StatisticsStore
-from ..host.model import apply_deltas, named_linears
+from ..host.exact import apply_exactly, rounded_layers
+from ..host.model import named_linears
 from ..host.progress import Progress
 from ..host.text import register_concepts
 from .calibration import PICTURES, TEXTS, collect
@@ -39,6 +40,10 @@ log = logging.getLogger("mixofshow")
 
 MODE_STAGES = {"own": (None,), "staged": LAYER_ROLES}  # what is solved one after the other; None: everything at once
 SOLVING = "solving"
+ROUNDED = (
+    "MODEL keeps its weights in 8 bits. Calibration adds the concepts beside them and loses nothing; what Fuse lays "
+    "onto it, the host rounds to 8 bits again. To keep all of it, give Place the MODEL from before and the fused file."
+)
 FREE_SHARE = 0.5  # of the free memory that statistics may fill; the model needs the rest
 
 
@@ -88,7 +93,7 @@ class FusionJob:
         if not method_of(self.method).needs_statistics:
             sources = [self._source(k, Statistics({})) for k in range(len(self.uses))]
             return self._solve(sources, self.groups, self.unsolved, None, ticker), {}, ()
-        notes: list[str] = []
+        notes = [ROUNDED] if rounded_layers(self.model) else []
         roles = meaning("Fusion setting mode", self.settings.mode, MODE_STAGES)
         fusion, conflicts = None, {}
         for role in roles:
@@ -172,7 +177,8 @@ class FusionJob:
 
     def _manifest(self, stage: Stage, uses: tuple[ConceptUse, ...], prompts, pictures) -> dict[str, object]:
         """Everything that statistics rest on."""
-        return {
+        # Statistics of rounded weights were others while the host rounded every concept's anew.
+        return ({"exact": True} if rounded_layers(self.model) else {}) | {
             "base": self.base,
             "concepts": [use_identity(use) for use in uses],
             "prompts": list(prompts),
@@ -227,7 +233,7 @@ class FusionJob:
         )
         fixed = dict(stage.fixed)
         chosen = {name: delta for name, delta in own.items() if stage.keeps_own and name not in fixed}
-        model, clip = apply_deltas(self.model, register_concepts(self.clip, uses), fixed | chosen)
+        model, clip = apply_exactly(self.model, register_concepts(self.clip, uses), fixed | chosen)
         blocks = list(split_groups(self.model, self.clip, stage.groups, self.settings.memory_gb))
         if len(blocks) == 1:
             grams = collect(model, clip, stage.groups, prompts, pictures, self.plan, ticker)

@@ -9,6 +9,7 @@ for region_attention.py, region_blend.py and routing.py, which act inside the UN
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import comfy.conds
@@ -29,6 +30,7 @@ from .routing import routed
 
 log = logging.getLogger("mixofshow")
 
+COMPILED = "torch.compile"  # the key of the host's wrapper
 MAP = f"{KEY}_map"
 SAMPLING = f"{KEY}_sampling"
 MAX_PAYLOADS = 256  # ids up to here are exact in bfloat16
@@ -113,7 +115,8 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
     options[SAMPLING] = sampling
     note_tiles(sampling, [(one.cond, one.memory) for one in carriers], latent_image, running_node())
     try:
-        samples = executor(noise, latent_image, *args, **kwargs)
+        with uncompiled(guider.model_patcher, sampling):
+            samples = executor(noise, latent_image, *args, **kwargs)
     finally:
         options.pop(SAMPLING, None)
     for places, routes in sampling.places.values():
@@ -122,6 +125,18 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
         for carrier in (one for one in carriers if one.cond.routes is routes):
             remember(places, carrier.memory, samples)
     return samples
+
+
+def uncompiled(patcher, sampling: Sampling) -> AbstractContextManager:
+    """Inside, a net under torch.compile runs as it is written: hooks on its layers would have it compiled again and
+    again until it gives up, for minutes."""
+    wrapped = COMPILED in patcher.wrappers.get(WrappersMP.APPLY_MODEL, {})
+    if not wrapped and not any(hasattr(module, "_orig_mod") for module in patcher.model.diffusion_model.modules()):
+        return nullcontext()
+    sampling.warn(
+        "MODEL is compiled; with regions or unfused concepts it runs uncompiled. Fuse concepts to compile it."
+    )
+    return torch.compiler.set_stance("force_eager")
 
 
 def room_for_projections(model, shape) -> int:
