@@ -120,7 +120,8 @@ class TestCoverage:
         assert [region.name for region in placed.enabled().regions.regions] == ["man"]
         (level,) = measure_coverage(placed, [(4, 8)])
         assert [share.owned for share in level.shares] == [16, 0, 0]
-        assert "'off' is switched off" in describe_coverage(placed, (level,))
+        report = describe_coverage(placed, (level,))
+        assert "'off' is switched off" in report and "no effect" not in report
         assert control_weights(draw(rect(control=0, enabled=False)), (4, 8)).unique().tolist() == [1]
         assert describe_regions(placed) == [
             "1 region on 128 x 64: man 50%; the background has 50%",
