@@ -18,6 +18,7 @@ class NetKind:
     title = "a net of another kind"
     name = ""
     native_size = 1024  # pixels of the side that a net without a row was trained at
+    can_be_trained = False  # whether Train knows how
     finds_words = False  # whether concepts can be looked for by the attention to their words
     rewrites_text = False  # whether `read_text` makes another text of it
 

@@ -29,6 +29,7 @@ SLOTS = (
 class UNet(NetKind):
     name = UNET
     native_size = 512
+    can_be_trained = True
     finds_words = True
     title = "a UNet of Stable Diffusion's kind"
 

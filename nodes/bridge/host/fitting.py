@@ -13,8 +13,9 @@ from torch import nn
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import family_of_width
+from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.fitting import check_base, check_list, place_of, title_of
-from .model import check_layers, context_width, describe_base, family
+from .model import check_layers, context_width, describe_base, family, net_of
 
 log = logging.getLogger("mixofshow")
 
@@ -51,7 +52,12 @@ def check_pair(model, clip) -> None:
 
 
 def check_trainable(model) -> None:
-    """Refuse a net that wants more than a noisy latent: Train has nothing else to give it."""
+    """Refuse a net that is no UNet or wants more than a noisy latent: Train has nothing else to give it."""
+    if not kind_of(net_of(model)).can_be_trained:
+        raise MixOfShowError(
+            f"MODEL is {title_of(family(model))}; Train is for SD1.5, SDXL and their kind. A LoRA that another program "
+            "trained for it can be loaded (Load Concept, Cast), fused, and routed where Place knows the net."
+        )
     takes, latent = model.model.model_config.unet_config.get("in_channels"), model.model.latent_format.latent_channels
     if takes and takes != latent:
         raise MixOfShowError(
