@@ -17,10 +17,11 @@ def text_blocks(text_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def layer_groups_text(text_model: nn.Module, encoder: str) -> tuple[LayerGroup, ...]:
-    """Attention linears of one CLIP text encoder (``encoder`` is clip_l or clip_g), grouped by shared input."""
+    """Attention linears of one text encoder (``encoder`` is the host's name for it), grouped by shared input."""
     groups = []
-    for path, _ in text_blocks(text_model):
+    for path, block in text_blocks(text_model):
         name = f"{TEXT_PREFIX}{encoder}.{path}.self_attn"
+        out = "out_proj" if hasattr(block.self_attn, "out_proj") else "o_proj"  # CLIP's name, a language model's
         groups.append(LayerGroup(f"{name}.qkv", ROLE_TEXT, tuple(f"{name}.{k}_proj" for k in "qkv")))
-        groups.append(LayerGroup(f"{name}.out", ROLE_TEXT, (f"{name}.out_proj",)))
+        groups.append(LayerGroup(f"{name}.out", ROLE_TEXT, (f"{name}.{out}",)))
     return tuple(groups)

@@ -20,13 +20,13 @@ def base(request, tiny_sd15):
     return own.model, own.clip, "lora_unet_"
 
 
-def read(model, tensors, folder, name):
+def read(model, tensors, folder, name, clip=None):
     from mos_pack.mixofshow_core.concept import ConceptUse
     from mos_pack.nodes.bridge.formats.foreign import read_with_host
     from mos_pack.nodes.bridge.formats.live import LiveWeights
 
     save_file(tensors, folder / f"{name}.safetensors")
-    found = read_with_host(folder / f"{name}.safetensors", name, LiveWeights(model))
+    found = read_with_host(folder / f"{name}.safetensors", name, LiveWeights(model, clip))
     assert not found.skipped
     return ConceptUse(found.concept, 1.0, "concept", trigger=name)
 
@@ -97,6 +97,24 @@ def test_two_loras_are_fused_as_least_squares_says(base, tmp_path):
             ]
             direct = torch.linalg.lstsq(torch.cat([*x, ridge]), torch.cat(wanted)).solution
             assert (fused[member].matrix().mT - direct).norm() < 1e-3 * direct.norm(), member
+
+
+def test_a_language_model_is_fused_too(tiny_anima, tmp_path):
+    names = [f"lora_te_layers_0_self_attn_{slot}_proj" for slot in "qo"]
+    uses = []
+    for seed, name in ((1, "ann"), (2, "bob")):
+        generator, lora = (
+            torch.Generator().manual_seed(seed),
+            random_lora(tiny_anima.model, "lora_unet_", seed, every=9),
+        )
+        for slot, (out, width) in zip(names, ((512, 64), (64, 512)), strict=True):
+            lora[f"{slot}.lora_up.weight"] = torch.randn(out, 2, generator=generator) * 0.1
+            lora[f"{slot}.lora_down.weight"] = torch.randn(2, width, generator=generator) * 0.1
+        uses.append(read(tiny_anima.model, lora, tmp_path, name, tiny_anima.clip))
+    result = fuse(tiny_anima.model, tiny_anima.clip, uses, tmp_path)
+    assert result.summary["roles"]["text"]["groups"] == 2
+    lost = result.summary["roles"]["text"]
+    assert sum(lost["residual"]) < sum(lost["residual_average"])
 
 
 def _rows(gram: torch.Tensor) -> torch.Tensor:
