@@ -6,6 +6,7 @@ import comfy.sample
 import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base
 from mos_pack.nodes.bridge.host.model import apply_deltas, describe_base
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
@@ -81,6 +82,41 @@ def test_every_word_is_read_by_its_own_text_encoder(base, uses):
             mine = owners == number
             assert torch.equal(found.layers[:, mine], wanted[:, mine])
     assert payload(positive).words.tolist().count(0) == payload(positive).words.tolist().count(1) == 2
+
+
+def test_every_word_has_its_own_keys_in_every_layer(base, uses):
+    """W for everybody's tokens, W + D of a concept for its own: in the order in which attention is computed."""
+    model, positive, negative = placed(base, uses, BOTH)
+    model, keys = model.clone(), []
+
+    def spy(attention_of, q, k, v, *args, **kwargs):
+        if k.shape[1] == 77:
+            keys.append(k[0])
+        return attention_of(q, k, v, *args, **kwargs)
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = spy
+    sample((model, positive, negative), steps=1, cfg=1.0)
+    layers = cross_attention_layers(base.model.model.diffusion_model)
+    words, texts = payload(positive).words, payload(positive).layers
+    assert len(keys) == len(layers)
+    for layer in layers:
+        for number, use in ((NOBODY, None), (0, uses[0]), (1, uses[1])):
+            mine, weight = words == number, layer.module.to_k.weight
+            if use is not None:
+                weight = weight + use.strength * use.concept.deltas[f"diffusion_model.{layer.path}.to_k"].dense()
+            assert gap(keys[layer.index][mine], texts[layer.index][mine] @ weight.T) < 1e-4
+
+
+def test_another_size_in_between_changes_nothing(base, uses):
+    """The rival's masks turn to noise from the second run on until the size is changed."""
+    two = placed(base, uses, BOTH)
+    first = sample(two)
+    large = torch.randn(1, 4, 14, 18, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        other = comfy.sample.sample(
+            two[0], large, 2, 4.0, "euler", "normal", *two[1:], torch.zeros_like(large), disable_pbar=True
+        )
+    assert torch.isfinite(other).all() and torch.equal(sample(two), first)
 
 
 def test_the_same_again_and_nothing_is_left(base, uses, opened):
