@@ -428,3 +428,22 @@ def test_a_larger_picture_may_keep_more(sd15):
     small, large = (room_for_projections(sd15.model, (1, 4, side, side)) for side in (8, 1024))
     step = sd15.model.model.memory_required([2, 4, 1024, 1024])
     assert small == KEPT_LEAST < large and abs(large / step - 0.08) < 1e-6
+
+
+def test_weights_of_eight_bits(tiny_cosmos):
+    """A checkpoint in fp8: the host casts at every layer, and so do the layers that regions call."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+    from mos_tests.host.tiny import unet_config
+
+    config = comfy.supported_models.CosmosT2IPredict2(unet_config("cosmos"))
+    config.set_inference_dtype(torch.float8_e4m3fn, torch.float32)
+    model = comfy.model_base.CosmosPredict2(config, device="cpu")
+    net, weights = model.diffusion_model, tiny_cosmos.model.model.diffusion_model.state_dict()
+    net.load_state_dict({key: weights[key].to(own.dtype) for key, own in net.state_dict().items()})
+    device = torch.device("cpu")
+    case = Case("cosmos", comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device))
+    plain = case.sample(case.model, case.cond(case.b))
+    assert gap(case.sample(case.patched, case.cond(case.a, texts=[case.b], placed=case.map(rect()))), plain) < NEAR
+    assert gap(case.sample(case.model, case.cond(case.a)), plain) > 100 * NEAR
