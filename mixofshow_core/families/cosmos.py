@@ -33,7 +33,6 @@ MAX_TOKENS = 512  # of a text: the adapter fills shorter ones up to it, and the 
 
 class Cosmos(NetKind):
     name = COSMOS
-    title = "Cosmos-Predict2's transformer"
     rewrites_text = True
 
     def fits(self, net: nn.Module) -> bool:

@@ -15,7 +15,6 @@ class NetKind:
     Paths are those of the net's modules; a layer name, which has "diffusion_model." before it, does as well.
     """
 
-    title = "a net of another kind"
     name = ""
     native_size = 1024  # pixels of the side that a net without a row was trained at
     can_be_trained = False  # whether Train knows how

@@ -31,7 +31,6 @@ class UNet(NetKind):
     native_size = 512
     can_be_trained = True
     finds_words = True
-    title = "a UNet of Stable Diffusion's kind"
 
     def fits(self, net: nn.Module) -> bool:
         return all(hasattr(net, name) for name in PARTS)
