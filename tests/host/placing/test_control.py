@@ -12,7 +12,7 @@ from mos_pack.nodes.control import MixOfShowRegionControl
 from mos_tests.host.placing.test_place import picture as placed_picture
 from mos_tests.host.placing.test_place import place_graph
 from mos_tests.host.placing.test_regions import Case, rect
-from mos_tests.host.tiny import _randomise, unet_config
+from mos_tests.host.tiny import randomise, unet_config
 from safetensors.torch import save_file
 
 import nodes as host_nodes
@@ -40,13 +40,13 @@ def make_control(kind, seed=11):
         net = comfy.t2i_adapter.adapter.Adapter(
             cin=192, channels=[32, 64, 128, 128], nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False
         )
-        _randomise(net, seed, 0.2)
+        randomise(net, seed, 0.2)
         return comfy.controlnet.T2IAdapter(net.eval(), 3, 8, "nearest-exact", device=CPU)
     config = {key: value for key, value in unet_config("sd15").items() if key not in ("out_channels",)}
     for name in ("use_temporal_attention", "use_temporal_resblock", "transformer_depth_output"):
         config.pop(name)
     net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, device=CPU, operations=comfy.ops.disable_weight_init)
-    _randomise(net, seed, 0.1)
+    randomise(net, seed, 0.1)
     net.eval().requires_grad_(False)
     return comfy.controlnet.ControlNet(net, load_device=CPU)
 
