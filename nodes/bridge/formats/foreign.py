@@ -342,8 +342,9 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 def _family(deltas: Mapping[str, Delta], base: Mapping[str, Tensor] | None) -> str:
     """From what keys of cross-attention are called and read; what MODEL is, where it is a net without a row."""
     for name, delta in deltas.items():
-        kind = kind_of_name(name) if name.startswith(UNET_PREFIX) else ""
-        row = family_of_kind(kind, delta.shape[1])
+        if len(delta.shape) < 2 or not name.startswith(UNET_PREFIX):  # a bias or a norm reads nothing
+            continue
+        row = family_of_kind(kind_of_name(name), delta.shape[1])
         if row is not None and row.runs:
             return row.name
     if isinstance(base, LiveWeights) and not kind_of(net_of(base.model)).name:
