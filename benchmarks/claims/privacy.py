@@ -122,14 +122,19 @@ def guess(published: dict[str, dict], candidates: dict[str, dict]) -> float:
     return hits / len(left)
 
 
-def guess_training(published: dict[str, dict], trained: dict[str, dict], held_out: dict[str, dict]) -> float:
-    """Share of the published that lie nearer to the pictures that were trained on than to held-out ones of the same."""
+def guess_training(
+    published: dict[str, dict], trained: dict[str, dict], held_out: dict[str, dict]
+) -> tuple[float, float]:
+    """Share of the published that lie nearer to pictures that were trained on than to held-out ones of the same person;
+    and the same for all other people's pictures, which this client never saw: what the attack gives for nothing."""
     groups = sorted(next(iter(trained.values())))
-    hits = 0
-    for name, grams in published.items():
-        own, seen, unseen = (as_vector(side, groups) for side in (grams, trained[name], held_out[name]))
-        hits += float((own - seen).norm()) < float((own - unseen).norm())
-    return hits / len(published)
+    vectors = [{n: as_vector(grams, groups) for n, grams in side.items()} for side in (published, trained, held_out)]
+    hits: dict[bool, list[bool]] = {True: [], False: []}
+    for name, own in vectors[0].items():
+        for other in vectors[1]:
+            nearer = float((own - vectors[1][other]).norm()) < float((own - vectors[2][other]).norm())
+            hits[name == other].append(nearer)
+    return sum(hits[True]) / len(hits[True]), sum(hits[False]) / len(hits[False])
 
 
 def candidate_words(clip) -> set[int]:
@@ -187,9 +192,11 @@ def main() -> None:
         rows = {}
         for kind, grams in published.items():
             words = [recovered_words(session, grams[name]) for name in names]
+            trained_on, of_others = guess_training(grams, seen, unseen)
             rows[kind] = {
                 "who": guess(grams, unseen),
-                "trained_on": guess_training(grams, seen, unseen),
+                "trained_on": trained_on,
+                "trained_on_of_others": of_others,
                 "words": sum(words) / len(words),
             }
             say(f"{kind}: {json.dumps(rows[kind])}")

@@ -1,6 +1,7 @@
 """How fusing grows with the number of concepts, on layers of SD1.5's shapes, and what adding one to a hundred costs.
 
     python -m benchmarks.cost.scale                   K = 10, 25, 50, 100, 101; processor seconds on one thread
+    python -m benchmarks.cost.scale --quick           one group of each shape, times how many there are
     python -m benchmarks.cost.scale --call            and one call of a random UNet of SD1.5's full size at 512 pixels
 
 No weights of anybody: random changes of rank 4 and statistics with eigenvalues 1/k for all 80 groups of attention
@@ -26,14 +27,17 @@ KEPT = 4  # different statistics on the disk, which the concepts share in turn: 
 CALLS = {"quick": (1, 8), "standard": (2, 12), "thorough": (6, 20)}  # pictures, steps; a step is two rows of one call
 
 
-def measure(concepts: int, folder: Path) -> dict[str, float]:
-    """Runs in its own process: processor seconds and memory of a whole fuse() of so many concepts, report included."""
+def measure(concepts: int, folder: Path, quick: bool) -> dict[str, float]:
+    """Runs in its own process: processor seconds and memory of a whole fuse() of so many concepts, report included.
+
+    quick: one group of each shape, its seconds times how many there are.
+    """
     import torch
     from mos_pack.mixofshow_core.fusion.fuse import FusionSettings, Source, fuse
     from mos_pack.mixofshow_core.fusion.store import StatisticsStore
 
     torch.set_num_threads(1)
-    store, groups = StatisticsStore(folder), memory_groups(False)
+    store, groups = StatisticsStore(folder), memory_groups(quick)
     sources = []
     for i in range(concepts):
         deltas = {
@@ -47,11 +51,24 @@ def measure(concepts: int, folder: Path) -> dict[str, float]:
     fuse(sources[:2], chosen[:1], (), FusionSettings())  # libraries take their buffers
     held = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    begun = time.process_time()
-    result = fuse(sources, chosen, (), FusionSettings(), sources[0].statistics)
-    seconds = time.process_time() - begun
-    answer = sum(tensor.nbytes for delta in result.deltas.values() for tensor in delta.tensors().values()) / 2**20
+    seconds = answer = 0.0
+    for group, (width, outputs) in zip(chosen, [shape[1:] for shape in groups], strict=True):
+        begun = time.process_time()
+        result = fuse(sources, [group], (), FusionSettings(), sources[0].statistics)
+        alike = count_of(group.name, width, outputs) if quick else 1
+        seconds += (time.process_time() - begun) * alike
+        answer += alike * sum(t.nbytes for delta in result.deltas.values() for t in delta.tensors().values()) / 2**20
     return {"K": concepts, "cpu_s": seconds, "extra_MiB": resident("VmHWM") - held, "answer_MiB": answer}
+
+
+def count_of(name: str, width: int, outputs: tuple[int, ...]) -> int:
+    """How many groups of this shape SD1.5's attention has."""
+    plain = name.rpartition(".")[0]
+    for role, inputs, out, count, *_ in GROUPS:
+        made = f"diffusion_model.{role.replace(' ', '').replace(',', '').replace('.', '')}.{inputs}.{out[0]}"
+        if count and (made, inputs, out) == (plain, width, outputs):
+            return count
+    raise ValueError(name)
 
 
 def fill(folder: Path) -> None:
@@ -100,12 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS)
     parser.add_argument("--call", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one group of each shape, times how many there are")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         name_packages()
-        print(json.dumps(measure(options.one, options.folder)))
+        print(json.dumps(measure(options.one, options.folder, options.quick)))
         return
     name_packages()
     for name, sizes in bytes_of_a_concept().items():
@@ -118,6 +136,7 @@ def main() -> None:
         for count in options.counts:
             command = [sys.executable, "-m", "benchmarks.cost.scale", "--one", str(count), "--folder", folder]
             environment = os.environ | calm | {"OMP_NUM_THREADS": "1"}
+            command += ["--quick"] * options.quick
             done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
             rows.append(json.loads(done.stdout))
             print(
