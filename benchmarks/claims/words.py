@@ -32,8 +32,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def watched(model, clip, count: int, seed: int, ordered: bool) -> list:
-    """(number of things, [(features, truth) per step]) of scenes."""
+def watched(model, clip, count: int, seed: int, ordered: bool) -> tuple[list, dict]:
+    """([(number of things, [(features, truth) per step])] of scenes, heads by layer)."""
     from mos_pack.mixofshow_core.families.nets import cross_attention_layers
     from mos_pack.nodes.bridge.host.model import net_of
     from mos_pack.nodes.bridge.placing import learning

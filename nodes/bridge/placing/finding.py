@@ -83,22 +83,20 @@ class Places:
     def add(self, layer: int, maps: Tensor) -> None:
         self.seen.setdefault(layer, []).append(maps)
 
-    def advance(self, size: tuple[int, int]) -> bool:
-        """Take in what this call has shown; False where it showed nothing, or not all layers."""
+    def advance(self, size: tuple[int, int]) -> None:
+        """Take in what this call has shown, unless that is nothing, or not all layers."""
         seen, self.seen = self.seen, {}
         if set(seen) != set(self.search.reading.weights):
-            return False
+            return
         by_grid: dict[tuple, list[Tensor]] = {}
         for layer in sorted(seen):
             maps = seen[layer][0] if len(seen[layer]) == 1 else sum(seen[layer]) / len(seen[layer])
             by_grid.setdefault(tuple(maps.shape[-2:]), []).append(maps)
         now = sum(resized(sum(maps[1:], maps[0]), size) for maps in by_grid.values())
-        now = now.clone()
-        now[:, -1] += self.search.reading.offset
+        now = torch.cat([now[:, :-1], now[:, -1:] + self.search.reading.offset], 1)
         same = self.scores is not None and self.scores.shape == now.shape
         self.scores = now if not same else KEPT * self.scores + (1 - KEPT) * now
         self.gates = open_gates(self.scores, TEMPERATURE)
-        return True
 
 
 @dataclass(frozen=True, eq=False)
