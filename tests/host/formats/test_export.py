@@ -238,7 +238,7 @@ def test_report_of_a_pipeline_lists_the_words(tiny_sd15, concept):
 
 
 def test_a_net_that_is_not_ours_is_refused_even_with_a_known_text_part(tmp_path):
-    from mos_pack.nodes.bridge.formats.foreign import read_any as read_with_host
+    from mos_pack.nodes.bridge.formats.foreign import read_with_host
     from safetensors.torch import save_file
 
     text = "lora_te1_text_model_encoder_layers_0_self_attn_k_proj"
