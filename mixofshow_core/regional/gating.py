@@ -68,12 +68,14 @@ class Gates:
         """Those of some batch rows."""
         return Gates(self.values[list(rows)])
 
-    def of_ranks(self, factors: Factors, like: Tensor) -> Tensor:
-        """[B, N or 1, S]: every rank has its concept's gate."""
+    def of_blocks(self, factors: Factors, like: Tensor) -> tuple[Tensor, int]:
+        """(gates [B, N or 1, J], rank): of J blocks of one rank, every block its concept's; else one block a rank."""
+        sizes = {rank for _, rank in factors.blocks}
+        rank = sizes.pop() if len(sizes) == 1 else 1
         key = like.device, like.dtype, factors.blocks
         if key not in self.made:
-            self.made[key] = self.cast(like).index_select(-1, factors.owner)
-        return self.made[key]
+            self.made[key] = self.cast(like).index_select(-1, factors.owner[::rank])
+        return self.made[key], rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +177,10 @@ def add_gated(out: Tensor, x: Tensor, factors: Factors, gates: Gates, ranks: Ten
 
 def gate_ranks(x: Tensor, factors: Factors, gates: Gates) -> Tensor:
     """(x D^T) * M, [B, N, S]"""
-    return (x @ factors.down.T) * gates.of_ranks(factors, x)
+    own, rank = gates.of_blocks(factors, x)
+    ranks = x @ factors.down.T
+    blocks = ranks.unflatten(-1, (-1, rank))
+    return (blocks * own[..., None]).flatten(-2) if ranks.requires_grad else blocks.mul_(own[..., None]).flatten(-2)
 
 
 def join(parts: Sequence[Factors]) -> tuple[Factors, tuple[slice, ...]]:
