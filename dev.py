@@ -58,6 +58,8 @@ def main() -> int:
     }.items():
         sub = commands.add_parser(name, help=about)
         sub.add_argument("--system", action="store_true", help="may install system packages (Chromium, with apt-get)")
+        if name == "test":
+            sub.add_argument("--slow", action="store_true", help="also the tests marked slow, which CI leaves out")
         if name == "serve":
             sub.add_argument("--port", type=int, default=8188)
             sub.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of --cpu")
@@ -117,12 +119,15 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
-    say("all tests: about 15 minutes on two cores; the browser tests run beside the others")
+    say("all tests: about 20 minutes on two cores; the browser tests run beside the others")
+    if not options.slow:
+        say("those marked slow are left out: python dev.py test --slow runs them, too")
     start = time.monotonic()
     steps = {"lint": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."]}
-    steps |= {room: ["pytest", "-q", f"tests/{room}"] for room in ("unit", "host")}
+    chosen = [] if options.slow else ["-m", "not slow"]
+    steps |= {room: ["pytest", "-q", *chosen, f"tests/{room}"] for room in ("unit", "host")}
     failed, log = [], CACHE / "browser-tests.log"
-    command = [str(PYTHON), "-m", "pytest", "-q", "tests/browser"]
+    command = [str(PYTHON), "-m", "pytest", "-q", *chosen, "tests/browser"]
     with open(log, "wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as browser:
         try:
             for name, words in steps.items():

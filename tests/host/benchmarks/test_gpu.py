@@ -11,6 +11,7 @@ def gpu(monkeypatch):
     return gpu
 
 
+@pytest.mark.slow
 def test_every_part_answers_and_stands_on_the_page(gpu):
     from mos_benchmarks.cost.gpu_page import page_of
 

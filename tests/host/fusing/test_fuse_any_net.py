@@ -11,7 +11,10 @@ RIDGE = 0.3  # sums are float32: with less, rounding shows where one direction h
 PLAN = tiny_plan(steps=1, prior_pictures=0)
 
 
-@pytest.fixture(params=KINDS)
+QUICK = ("cosmos", "flux")  # the others: slow
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in KINDS])
 def base(request, tiny_sd15):
     """(model, clip, how names of one of its LoRA dialects begin)"""
     if request.param in NETS:

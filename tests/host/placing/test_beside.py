@@ -27,6 +27,15 @@ from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.placing import test_routing as routing
 from mos_tests.host.placing.test_regions import NEAR
 
+QUICK = {
+    "euler_ancestral",
+    "dpmpp_2m_sde",
+    "karras",
+    "dual cfg",
+    "RescaleCFG",
+    "SAG",
+    "Deep Shrink",
+}  # the others: slow
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "uni_pc", "lcm"]
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "beta"]
 GUIDERS = {
@@ -93,19 +102,24 @@ def sample(placed, sampler="euler", scheduler="normal", steps=3):
         )
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+def some(names):
+    """All of them, those that are not QUICK marked slow."""
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("sampler", some(SAMPLERS))
 def test_samplers(pair, sampler):
     wanted, found = (sample(placed, sampler) for placed in pair)
     assert routing.gap(found, wanted) < 10 * NEAR
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", some(SCHEDULERS))
 def test_schedulers(pair, scheduler):
     wanted, found = (sample(placed, scheduler=scheduler) for placed in pair)
     assert routing.gap(found, wanted) < 10 * NEAR
 
 
-@pytest.mark.parametrize("kind", GUIDERS)
+@pytest.mark.parametrize("kind", some(GUIDERS))
 def test_guiders(pair, kind):
     def run(model, positive, negative):
         guider = GUIDERS[kind](nodes_custom_sampler, model, positive, negative)[0]
@@ -118,7 +132,7 @@ def test_guiders(pair, kind):
     assert routing.gap(found, wanted) < 10 * NEAR
 
 
-@pytest.mark.parametrize("patch", PATCHES)
+@pytest.mark.parametrize("patch", some(PATCHES))
 def test_model_patches(pair, patch):
     wanted, found = (sample((PATCHES[patch](placed[0]), *placed[1:])) for placed in pair)
     assert routing.gap(found, wanted) < 10 * NEAR

@@ -58,7 +58,6 @@ def start(folder: Path, limit: int = 0) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -80,7 +79,6 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
     assert (cut / "end.bin").read_bytes() == (whole / "end.bin").read_bytes(), f"killed after step {wanted}"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit on file sizes")
 def test_a_snapshot_that_does_not_fit_is_refused_and_leaves_no_trace(tmp_path):
     process = start(tmp_path / "full", limit=300)
