@@ -125,9 +125,9 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     start = time.monotonic()
     steps = {"lint": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."]}
     chosen = [] if options.slow else ["-m", "not slow"]
-    steps |= {room: ["pytest", "-q", *chosen, f"tests/{room}"] for room in ("unit", "host")}
+    steps |= {room: ["pytest", "-q", f"tests/{room}", *chosen] for room in ("unit", "host")}
     failed, log = [], CACHE / "browser-tests.log"
-    command = [str(PYTHON), "-m", "pytest", "-q", *chosen, "tests/browser"]
+    command = [str(PYTHON), "-m", "pytest", "-q", "tests/browser", *chosen]
     with open(log, "wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as browser:
         try:
             for name, words in steps.items():

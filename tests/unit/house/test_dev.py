@@ -66,7 +66,7 @@ for _ in $(seq 300); do [ -e "began-$other" ] && break; sleep 0.1; done
         monkeypatch.setattr(dev, name, lambda: "")
     monkeypatch.setattr(dev, "find_browser", lambda system: "")
     monkeypatch.setattr(dev, "PYTHON", path)
-    assert dev.test(dev.argparse.Namespace(system=False), []) == (room != "none")
+    assert dev.test(dev.argparse.Namespace(system=False, slow=False), []) == (room != "none")
     said = capfd.readouterr().out
     assert "this is browser" in said.partition("browser ...")[2] and "this is host" in said
     assert ("all passed" if room == "none" else f"FAILED: {room} ") in said
