@@ -70,7 +70,7 @@ def test_fuse_and_sample_are_the_nodes(session, trained, tiny_sd15):
     with torch.inference_mode():
         chain = ()
         for name in ("mara", "finn"):
-            chain = MixOfShowLoadConcept.execute(f"mixofshow/{name}.safetensors", concepts=chain).args[0]
+            chain = MixOfShowLoadConcept.execute(f"mixofshow/{trained[name].name}", concepts=chain).args[0]
         MixOfShowFuse.execute(tiny_sd15.model, tiny_sd15.clip, chain, "sum", "quick", "both")
     assert (concept_folder() / "both.safetensors").read_bytes() == ours
     saved = session.save(pictures)

@@ -20,15 +20,15 @@ def test_the_packs_own_folder_is_the_one_with_its_shipped_files():
 
 @pytest.fixture
 def saved():
-    path = files.concept_save_path("mara")
+    path = files.concept_save_path("filed")
     path.write_bytes(b"x")
     yield path
     path.unlink(missing_ok=True)
 
 
 def test_a_second_save_gets_a_number_and_never_overwrites(saved):
-    again = files.concept_save_path("mara.safetensors")
-    assert again.name == "mara-2.safetensors" and again.parent == saved.parent == files.concept_folder()
+    again = files.concept_save_path("filed.safetensors")
+    assert again.name == "filed-2.safetensors" and again.parent == saved.parent == files.concept_folder()
 
 
 def test_saved_files_are_listed_first_and_found_again(saved):
@@ -39,10 +39,10 @@ def test_saved_files_are_listed_first_and_found_again(saved):
     finally:
         stranger.unlink()
     ours = [name for name in listed if name.startswith("mixofshow/")]
-    assert "mixofshow/mara.safetensors" in ours and "a stranger.safetensors" in listed
+    assert "mixofshow/filed.safetensors" in ours and "a stranger.safetensors" in listed
     assert listed[: len(ours)] == ours
-    assert files.resolve_concept_file("mixofshow/mara.safetensors").samefile(saved)
-    assert files.resolve_concept_file("mixofshow\\mara.safetensors").samefile(saved)
+    assert files.resolve_concept_file("mixofshow/filed.safetensors").samefile(saved)
+    assert files.resolve_concept_file("mixofshow\\filed.safetensors").samefile(saved)
     assert files.resolve_concept_file(str(saved)).samefile(saved)
 
 
