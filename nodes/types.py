@@ -49,7 +49,7 @@ def found_by(node_id: str, schema: type = io.Schema) -> dict[str, list[str]]:
 
 def every(value: object) -> list:
     """What arrives at an input of a node that takes lists (`is_input_list`), one after the other; None is nothing."""
-    return [item for item in (value if isinstance(value, list) else [value]) if item is not None]
+    return [item for item in _listed(value) if item is not None]
 
 
 def alone(node: str, **inputs: object) -> list:
@@ -60,7 +60,7 @@ def alone(node: str, **inputs: object) -> list:
     """
     found = []
     for name, value in inputs.items():
-        values = value if isinstance(value, list) else [value]
+        values = _listed(value)
         if any(
             item is not values[0] and not (isinstance(item, str | int | float) and item == values[0]) for item in values
         ):
@@ -75,12 +75,17 @@ def alone(node: str, **inputs: object) -> list:
 def in_step(**inputs: object) -> list[dict[str, object]]:
     """The host's own rule for lists, for a node that takes them whole: as many runs as the longest list has items, and
     a shorter one goes on with its last."""
-    lists = {name: value if isinstance(value, list) else [value] for name, value in inputs.items()}
+    lists = {name: _listed(value) for name, value in inputs.items()}
     count = max(map(len, lists.values()))
     return [
         {name: values[min(n, len(values) - 1)] if values else None for name, values in lists.items()}
         for n in range(count)
     ]
+
+
+def _listed(value: object) -> list:
+    """A value as the list that the host makes of it; code that calls a node by itself may leave it out."""
+    return value if isinstance(value, list) else [value]
 
 
 def drawn_text(name: str, widget: str, default: str, tooltip: str) -> io.String.Input:

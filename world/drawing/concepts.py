@@ -31,7 +31,6 @@ from .sprites import CACHE
 OUT = ROOT / "world" / "data" / "concepts"
 KINDS = ("character", "object", "scene", "style")
 TRAIN, TEST, LOOKALIKE = 10, 12, 6
-SMALL_SET = 4  # the first pictures of train
 TRAIN_SIDE = 128
 
 

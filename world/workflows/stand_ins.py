@@ -19,7 +19,6 @@ TRAINED = {
 }
 TEXT = "text_encoders.clip_l.transformer."
 UNET = "diffusion_model."
-SIZES = {"width": 128, "height": 64, "batch_size": 4}
 
 
 def training_graph(file: str, facts: tuple[str, str, str, str], steps: int) -> dict:
@@ -55,13 +54,3 @@ def make_files(server, steps: int = 0) -> None:
     shutil.copyfile(SCENERY, loras / "few_steps.safetensors")
     weaker = {key: value / 2 if ".lora_up." in key else value for key, value in load_file(SCENERY).items()}
     save_file(weaker, loras / "slider.safetensors")
-
-
-def on_small_base(graph: dict) -> dict:
-    """Workflow 05's API form with the small base in place of its checkpoint, at the small base's size."""
-    for node in graph.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="MixOfShowDemoModel", inputs={})
-        if node["class_type"] == "EmptyLatentImage":
-            node["inputs"] |= SIZES
-    return graph
