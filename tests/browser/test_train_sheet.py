@@ -36,9 +36,11 @@ def test_train_ends_with_its_labelled_sheet_and_not_with_the_last_live_preview(d
         "nodes2": "[...document.querySelectorAll(`[data-node-id='${key}'] img`)]",
     }[desk.renderer]
     drawn = f"(key) => {pictures}.map(image => image.naturalWidth / image.naturalHeight)"
-    wanted = f"shape => Math.abs(shape - {sheet.width / sheet.height}) < 0.03"  # a picture loads when the page has time
-    desk.page.wait_for_function(f"(key) => ({drawn})(key).some({wanted})", arg=key, timeout=20_000)
-    desk.page.wait_for_timeout(500)
-    shapes = desk.run_js(drawn, key)  # Nodes 2.0 keeps the last live picture beside the result: both are the sheet
-    assert shapes and all(abs(shape - sheet.width / sheet.height) < 0.03 for shape in shapes)
+    wanted = f"shape => Math.abs(shape - {sheet.width / sheet.height}) < 0.03"
+    # Nodes 2.0 keeps the last live picture beside the result: both are the sheet once the page has had time to load it.
+    all_are = f"(key) => {{ const shapes = ({drawn})(key); return shapes.length && shapes.every({wanted}) }}"
+    try:
+        desk.page.wait_for_function(all_are, arg=key, timeout=20_000)
+    except Exception as error:
+        raise AssertionError(f"{desk.run_js(drawn, key)} for {sheet.size}") from error
     assert not desk.problems, desk.problems

@@ -37,7 +37,7 @@ SIZES = {
     "MixOfShowFuse": (330, 460),
     "MixOfShowFusionSettings": (330, 640),
     "MixOfShowLoadConcept": (330, 460),
-    "MixOfShowPickRegion": (300, 420),
+    "MixOfShowPickRegion": (300, 480),
     "MixOfShowPlace": (330, 350),
     "MixOfShowRegionControl": (340, 240),
     "MixOfShowRegions": (780, 760),

@@ -45,17 +45,17 @@ def test_pip_failures_are_one_line(dev, tmp_path, monkeypatch, output, line):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell script as a program")
 @pytest.mark.parametrize("room", ["none", "unit", "browser"])
-def test_browser_tests_run_beside_the_others_and_count(dev, tmp_path, monkeypatch, capfd, room):
+def test_tests_run_two_at_a_time_and_every_job_counts(dev, tmp_path, monkeypatch, capfd, room):
     """The false python waits in one room until the other has begun: one after the other would never end well."""
     path = tmp_path / "python"
     path.write_text(f"""#!/bin/sh
 cd {tmp_path}
-room=${{4##*/}}
+for word in "$@"; do room=${{word##*/}}; done
 echo "this is $room"
 touch "began-$room"
 case "$room" in
-    browser) other=host;;
-    host) other=browser;;
+    browser) other=placing;;
+    placing) other=browser;;
     *) other=$room;;
 esac
 for _ in $(seq 300); do [ -e "began-$other" ] && break; sleep 0.1; done
@@ -68,8 +68,14 @@ for _ in $(seq 300); do [ -e "began-$other" ] && break; sleep 0.1; done
     monkeypatch.setattr(dev, "PYTHON", path)
     assert dev.test(dev.argparse.Namespace(system=False, slow=False), []) == (room != "none")
     said = capfd.readouterr().out
-    assert "this is browser" in said.partition("browser ...")[2] and "this is host" in said
+    assert "this is browser" in said and "this is placing" in said and "this is unit" in said
     assert ("all passed" if room == "none" else f"FAILED: {room} ") in said
+
+
+def test_every_test_of_the_host_is_in_one_job(dev):
+    shared = [part for name, words in dev.test_jobs(slow=False).items() if name.startswith("host") for part in words]
+    files = {path.parent for path in (ROOT / "tests" / "host").rglob("test_*.py")}
+    assert sorted(part for part in shared if "/" in part) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 
 def test_a_wrong_python_is_named(dev, monkeypatch):
