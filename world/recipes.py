@@ -34,17 +34,12 @@ class Step:
 
 STEPS = (
     Step("sprites", "packages from npm, people rendered", "1 min", ("world.drawing.sprites",)),
-    Step("canvases", "training canvases and captions", "1 min", ("world.drawing.build",)),
-    Step(
-        "autoencoder",
-        "autoencoder, cached latents",
-        "25 min",
-        ("world.training.autoencoder", "--minutes", "23", "--noise", "0.4"),
-    ),
+    Step("canvases", "training canvases and captions", "3 min", ("world.drawing.build",)),
+    Step("autoencoder", "autoencoder that keeps faces", "1 h", ("world.training.autoencoder", "--hours", "1")),
+    Step("latents", "cached latents", "3 min", ("world.training.latents",)),
     Step("base-a", "base A (SD1.5's kind)", "3.3 h", ("world.training.base", "--hours", "3.3")),
     Step("export-a", "base A's weights into assets/demo", "5 s", ("world.training.export",)),
     Step("adapter", "sketch adapter for both bases", "12 min", ("world.training.adapter", "--minutes", "12")),
-    Step("scenery", "scenery add-on for base A", "25 min", ("world.training.scenery", "--minutes", "25")),
     Step("base-b", "base B (SDXL's kind), from base A", "30 min", ("world.training.base_b", "--hours", "0.5")),
     Step("export-b", "base B's weights into assets/demo", "5 s", ("world.training.export", "--base", "b")),
     Step("pictures", "the demo's training pictures, ten look-alikes", "5 s", ("world.drawing.pictures",)),

@@ -1,16 +1,13 @@
 """Draws the training canvases: `python -m world.drawing.build` writes
-.cache/world/{single,double,triple,wide,wider}.npz (pixels, captions).
+.cache/world/{single,double,triple,tall,wide,wider}.npz (pixels, captions).
 
-`--grammar 2` writes those of the second grammar (`captions.py`) into .cache/world/grammar-2, and "tall" with them: two
-subjects, one above the other. No base has been trained on them yet.
-
-"wide" and "wider" have two and three fields, and in each of them the one subject that the caption names: a region's own
-prompt says no place, so its text has to paint its subject wherever it is read, whatever stands beside it.
+"tall" has two subjects, one above the other. "wide" and "wider" have two and three fields, and in each of them the one
+subject that the caption names: a region's own prompt says no place, so its text has to paint its subject wherever it is
+read, whatever stands beside it. Behind one canvas in six (not the tall ones) is scenery, at times with nobody there.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -19,13 +16,12 @@ from multiprocessing import Pool
 import numpy as np
 from PIL import Image
 
-from .captions import BACKGROUNDS, EMOJI, GRAMMARS, STYLES, Scene, Subject, make_scene
+from .captions import BACKGROUNDS, EMOJI, SCENERY, STYLES, Scene, Subject, make_scene
 from .people import Person
+from .scenery import draw_scenery
 from .sprites import CACHE, ensure, scaled
 
-COUNTS = {"single": (1, 56000), "double": (2, 16000), "triple": (3, 3000), "wide": (2, 6000), "wider": (3, 1500)}
-# No place said, both orders and above and below: several subjects need more canvases than when one sentence told them.
-COUNTS_2 = {
+COUNTS = {
     "single": (1, 56000),
     "double": (2, 28000),
     "triple": (3, 6000),
@@ -33,6 +29,7 @@ COUNTS_2 = {
     "wide": (2, 6000),
     "wider": (3, 1500),
 }
+IN_SCENERY, NOBODY = 1 / 6, 0.15  # shares: of canvases, and of those
 TEST = 512
 PEOPLE_SHARE = 0.5
 SIDES = {"person": (56, 64), "thing": (48, 54), "small": (30, 38), "big": (60, 64)}  # of a sprite, in pixels
@@ -75,11 +72,15 @@ def paste(canvas: Image.Image, subject: Subject, left: int, rng: random.Random, 
     canvas.paste(sprite, (x, y), sprite)
 
 
-def draw(scene: Scene, rng: random.Random, copies: int = 1) -> np.ndarray:
-    """uint8 [64, 64 to 192, 3], or [128, 64, 3] if stacked: one subject per field, each `copies` times."""
-    colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
-    length = 64 * len(scene.subjects) * copies
-    canvas = Image.new("RGB", (64, length) if scene.stacked else (length, 64), colour)
+def draw(scene: Scene, rng: random.Random, copies: int = 1, fields: int = 0) -> np.ndarray:
+    """uint8 [64, 64 to 192, 3], or [128, 64, 3] if stacked: one subject per field, each `copies` times; of a scene with
+    nobody there are ``fields`` fields."""
+    length = 64 * (fields or len(scene.subjects) * copies)
+    if scene.background == SCENERY:
+        canvas = draw_scenery(length, rng)
+    else:
+        colour = tuple(max(0, min(255, c + rng.randint(-8, 8))) for c in BACKGROUNDS[scene.background])
+        canvas = Image.new("RGB", (64, length) if scene.stacked else (length, 64), colour)
     sizes = scene.sizes or ("",) * len(scene.subjects)
     for i, (subject, size) in enumerate(zip(scene.subjects * copies, sizes * copies, strict=True)):
         left, top = (0, 64 * i) if scene.stacked else (64 * i, 0)
@@ -87,38 +88,35 @@ def draw(scene: Scene, rng: random.Random, copies: int = 1) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def make(job: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, list[str]]:
-    """One portion of canvases: (seed, how many, subjects per canvas, how often each stands there, grammar, stacked)."""
-    seed, count, fields, copies, grammar, stacked = job
+def make(job: tuple[int, int, int, int, bool]) -> tuple[np.ndarray, list[str]]:
+    """One portion of canvases: (seed, how many, subjects per canvas, how often each stands there, stacked)."""
+    seed, count, fields, copies, stacked = job
     rng = random.Random(seed)
     pixels, captions = [], []
     for _ in range(count):
-        subjects = tuple(rng.choice(_people if rng.random() < PEOPLE_SHARE else _emoji) for _ in range(fields))
-        scene = make_scene(subjects, rng, grammar, stacked)
-        pixels.append(draw(scene, rng, copies))
+        scenery = not stacked and rng.random() < IN_SCENERY
+        there = 0 if scenery and rng.random() < NOBODY else fields
+        subjects = tuple(rng.choice(_people if rng.random() < PEOPLE_SHARE else _emoji) for _ in range(there))
+        scene = make_scene(subjects, rng, stacked, scenery)
+        pixels.append(draw(scene, rng, copies, fields * copies))
         captions.append(scene.caption)
     return np.stack(pixels), captions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--grammar", type=int, choices=GRAMMARS, default=1, help="how captions are written")
-    grammar = parser.parse_args().grammar
     ensure()  # here, or both workers would fetch
-    portion, folder = 500, CACHE if grammar == 1 else CACHE / f"grammar-{grammar}"
-    folder.mkdir(exist_ok=True)
-    for label, (fields, trained) in (COUNTS if grammar == 1 else COUNTS_2).items():
+    portion = 500
+    for label, (fields, trained) in COUNTS.items():
         count, copies = scaled(trained, 200) + TEST, fields if label in ("wide", "wider") else 1
         stacked = label == "tall"
         seed = 10_000 * (10 * (copies - 1) + fields) + 5_000 * stacked
         jobs = [
-            (seed + i, min(portion, count - i), fields // copies, copies, grammar, stacked)
-            for i in range(0, count, portion)
+            (seed + i, min(portion, count - i), fields // copies, copies, stacked) for i in range(0, count, portion)
         ]
         with Pool(2, initializer=load_sprites) as pool:
             parts = pool.map(make, jobs, chunksize=4)
         np.savez(
-            folder / f"{label}.npz",
+            CACHE / f"{label}.npz",
             pixels=np.concatenate([p for p, _ in parts]),
             captions=np.array([c for _, part in parts for c in part]),
         )

@@ -1,8 +1,8 @@
 """Composites and their captions: who stands where on which background.
 
-Two grammars. 1 is what the shipped bases have read: subjects are named from left to right, so that such a base paints
-whoever is named first on the left. 2 varies all that a caption may vary, for bases to come: places in both orders,
-above and below, next to each other, no place at all, sizes, attributes before or after.
+A caption varies all that it may vary: places in both orders, above and below, next to each other, no place at all,
+sizes, attributes before or after; behind some subjects is scenery instead of a colour. (The bases that ship were
+trained on an older grammar that names subjects from left to right: they paint whoever is named first on the left.)
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ BACKGROUNDS = {
     "gray": (165, 170, 178),
     "brown": (150, 108, 78),
 }
-GRAMMARS = (1, 2)
 # a stands left of b, or above it. As many ways name a first as b.
 IN_A_ROW = (
     "{a} on the left and {b} on the right",
@@ -100,6 +99,8 @@ AROUND = (
     "{text} in front of {article} {colour} background",
     "{article} {colour} background with {text}",
 )
+IN_SCENERY = ("{text} in a background", "{text} in front of a background", "a background with {text}")
+SCENERY = "scenery"  # in the place of a background's colour
 TEMPLATES = ("", "", "", "a photo of ", "a picture of ", "an image of ")
 
 
@@ -132,7 +133,7 @@ def article(words: str) -> str:
 
 
 def name(subject: Subject, rng: random.Random, keep: float) -> str:
-    """Words for one subject."""
+    """Words for one subject alone, the style before it."""
     if isinstance(subject.what, Person):
         return describe(subject.what, rng, keep)
     if rng.random() < 0.5:
@@ -141,7 +142,7 @@ def name(subject: Subject, rng: random.Random, keep: float) -> str:
 
 
 def name_freely(subject: Subject, rng: random.Random, keep: float, size: str) -> str:
-    """Words for one subject in the second grammar: style and size before or after."""
+    """Words for one subject in a caption: style and size before or after."""
     if isinstance(subject.what, Person):
         return describe_freely(subject.what, rng, keep, size)
     before, after = [size] if size else [], ""
@@ -155,36 +156,26 @@ def name_freely(subject: Subject, rng: random.Random, keep: float, size: str) ->
     return f"{article(words)} {words}{after}"
 
 
-def make_scene(subjects: tuple[Subject, ...], rng: random.Random, grammar: int = 1, stacked: bool = False) -> Scene:
-    """Choose a background and write the caption. Some captions are short on purpose.
-
-    ``stacked`` is of the second grammar, for two subjects.
-    """
-    if grammar not in GRAMMARS or stacked and (grammar == 1 or len(subjects) != 2):
-        raise ValueError(
-            f"grammar {grammar} has no caption for {len(subjects)} subjects, stacked {stacked}: "
-            f"grammars are {GRAMMARS}, only two subjects of the second are stacked"
-        )
-    background = rng.choice(list(BACKGROUNDS))
+def make_scene(
+    subjects: tuple[Subject, ...], rng: random.Random, stacked: bool = False, scenery: bool = False
+) -> Scene:
+    """Choose a background and write the caption. Some captions are short on purpose. Only two subjects are ``stacked``;
+    ValueError otherwise. ``scenery``: in front of skies and hills."""
+    if stacked and (len(subjects) != 2 or scenery):
+        raise ValueError(f"no caption for {len(subjects)} subjects one above the other{', in scenery' * scenery}")
+    background = SCENERY if scenery else rng.choice(list(BACKGROUNDS))
+    if not subjects:
+        return Scene((), background, f"{rng.choice(TEMPLATES)}a background")
     keep = rng.choice((0.9, 0.9, 0.9, 0.5, 0.0))
-    if grammar == 2:
-        sizes = tuple(choose_size(s, rng) for s in subjects)
-        text = place_freely(
-            [name_freely(s, rng, keep, size) for s, size in zip(subjects, sizes, strict=True)], rng, stacked
-        )
-        if rng.random() < 0.85:
-            text = rng.choice(AROUND).format(text=text, colour=background, article=article(background))
-        before = rng.choice(TEMPLATES) if text.startswith(("a ", "an ")) else ""
-        return Scene(subjects, background, before + text, stacked, sizes)
-    if len(subjects) == 1:
-        text = name(subjects[0], rng, keep)
-    else:
-        words = [name(s, rng, keep) for s in subjects]
-        middle = f", {words[1]} in the middle" if len(words) == 3 else ""
-        text = f"{words[0]} on the left{middle} and {words[-1]} on the right"
-    if rng.random() < 0.85:
-        text += f", {background} background"
-    return Scene(subjects, background, rng.choice(TEMPLATES) + text)
+    sizes = tuple(choose_size(s, rng) for s in subjects)
+    words = [name_freely(s, rng, keep, size) for s, size in zip(subjects, sizes, strict=True)]
+    text = place_freely(words, rng, stacked)
+    if scenery:
+        text = rng.choice(IN_SCENERY).format(text=text)
+    elif rng.random() < 0.85:
+        text = rng.choice(AROUND).format(text=text, colour=background, article=article(background))
+    before = rng.choice(TEMPLATES) if text.startswith(("a ", "an ")) else ""
+    return Scene(subjects, background, before + text, stacked, sizes)
 
 
 def choose_size(subject: Subject, rng: random.Random) -> str:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from .. import sharp_net
+from .. import autoencoders
 from ..drawing import build
 from ..drawing.captions import Scene
 from ..drawing.people import HELD_OUT, NEIGHBOURS, dress
@@ -299,14 +299,14 @@ def draw_comparison(nets: dict[str, nn.Module], path: Path) -> None:
 def load_nets(extra: Sequence[Path]) -> dict[str, nn.Module]:
     """The shipped base's autoencoder first, then the sharp one's newest snapshot, then others of its kind."""
     nets = {"present": evaluator.load_autoencoder()[0]}
-    if sharp_net.SNAPSHOT.exists():
-        nets["sharp"] = sharp_net.load()
-    return nets | {path.stem: sharp_net.load(path) for path in extra}
+    if autoencoders.SNAPSHOT.exists():
+        nets["sharp"] = autoencoders.load()
+    return nets | {path.stem: autoencoders.load(path) for path in extra}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("snapshots", nargs="*", type=Path, help="more snapshots of world.training.sharp_autoencoder")
+    parser.add_argument("snapshots", nargs="*", type=Path, help="more snapshots of world.training.autoencoder")
     parser.add_argument("--page", action="store_true", help="write the table and the picture of the page")
     parser.add_argument("--picture", type=Path, help="only paint the comparison into this file")
     options = parser.parse_args()

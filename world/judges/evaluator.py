@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -21,6 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
 from torch import nn
+
+from .. import autoencoders
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "world" / "evaluator"
@@ -152,16 +153,10 @@ View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 
 def load_autoencoder() -> tuple[nn.Module, torch.Tensor]:
     """(the shipped small base's autoencoder, the deviation of each of its latent channels)."""
-    path = ROOT / "nodes" / "bridge" / "demo" / "small_autoencoder.py"  # by path: the package around it needs the host
-    spec = importlib.util.spec_from_file_location("small_autoencoder", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     with safe_open(WEIGHTS, framework="pt") as file:
         weights = {k.removeprefix("vae."): file.get_tensor(k).float() for k in file.keys() if k.startswith("vae.")}  # noqa: SIM118
         deviation = file.get_tensor("latent.std").float()
-    autoencoder = module.SmallAutoencoder(weights["linear_in.weight"].shape[0])
-    autoencoder.load_state_dict(weights)
-    return autoencoder.eval().requires_grad_(False), deviation
+    return autoencoders.nets().from_weights(weights), deviation
 
 
 def stamp_autoencoder() -> bytes:

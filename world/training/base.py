@@ -2,7 +2,8 @@
 
 `python -m world.training.base --hours 1.5`
 
-`--start SNAPSHOT` begins a new run from another run's averaged weights; words that it did not know start as new rows.
+`--start FILE` begins a new run from another run's snapshot (its averaged weights) or from a shipped base
+(.safetensors), and then shows several subjects all along; words that it did not know start as new rows.
 
 One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
 bears a busy machine better than threads that meet in every operation.
@@ -23,6 +24,7 @@ from torch import nn
 
 from ..drawing.sprites import CACHE
 from ..host import small_base
+from .carry import read_shipped
 from .keep import keep
 from .latents import Data, alphas, load_data
 from .sheets import draw_sheet
@@ -36,9 +38,9 @@ TEST = 512
 
 
 def choose_label(done: float, chance: float) -> str:
-    """What a batch shows: one subject first, two and three and wide canvases later. `chance` lies in 0..1."""
+    """What a batch shows: one subject first, several and wide canvases later. `chance` lies in 0..1."""
     share = 0.0 if done < 0.3 else 0.75 if done < 0.7 else 1.0
-    for label, often in (("triple", 0.07), ("double", 0.33), ("wide", 0.12), ("wider", 0.08)):
+    for label, often in (("triple", 0.07), ("double", 0.28), ("tall", 0.09), ("wide", 0.11), ("wider", 0.05)):
         chance -= share * often
         if chance < 0:
             return label
@@ -92,10 +94,10 @@ def initialise(root: nn.Module) -> None:
 class Net(nn.Module):
     """UNet and text tower."""
 
-    def __init__(self, ids: torch.Tensor) -> None:
+    def __init__(self, ids: torch.Tensor, channels: int) -> None:
         super().__init__()
         module = small_base()
-        self.unet = module.build_unet().diffusion_model
+        self.unet = module.build_unet(channels).diffusion_model
         self.text = TextTower(module.build_clip().cond_stage_model.clip_l.transformer, ids)
         initialise(self.unet)
         initialise(self.text.model)
@@ -120,7 +122,8 @@ def loss_of(net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch
 
 def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch; some captions are emptied, so that guidance has something to guide away from."""
-    count = BATCH * 8 // data.latents[label].shape[-1]
+    height, width = data.latents[label].shape[-2:]
+    count = BATCH * 64 // (height * width)
     pick = torch.randint(len(data.latents[label]) - TEST, (count,))
     rows = data.rows[label][pick].clone()
     rows[torch.rand(count) < DROPOUT] = data.empty[0]
@@ -128,8 +131,8 @@ def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
-    """Take over another run's averaged weights. Words that it did not know keep their fresh rows."""
-    saved = torch.load(path)
+    """Take over another run's averaged weights, or a shipped base. Words that it did not know keep their fresh rows."""
+    saved = read_shipped(path) if path.suffix == ".safetensors" else torch.load(path)
     weights = dict(saved["ema"])
     old = weights.pop("text.table.weight")
     missing, extra = net.load_state_dict(weights, strict=False)
@@ -146,9 +149,8 @@ class Recipe:
 
     snapshot: Path
     sheets: Path
-    build: Callable[[torch.Tensor], nn.Module]  # vocabulary ids -> fresh net
+    build: Callable[[torch.Tensor, int], nn.Module]  # vocabulary ids, latent channels -> fresh net
     loss: Callable[..., torch.Tensor] = loss_of  # net, latents, caption rows, schedule
-    label: Callable[[float, float], str] = choose_label
     start: Callable[[nn.Module, torch.Tensor, Path], None] = start_from
 
 
@@ -162,7 +164,7 @@ def work(
     torch.set_num_threads(1)
     data, schedule = load_data(), alphas()
     torch.manual_seed(0)
-    net = recipe.build(data.ids)
+    net = recipe.build(data.ids, data.channels)
     workers = len(shared)
     if start and not recipe.snapshot.exists():
         recipe.start(net, data.ids, Path(start))
@@ -184,7 +186,7 @@ def work(
     kinds = torch.Generator().manual_seed(step)
     while elapsed < seconds:
         done = elapsed / seconds
-        label = recipe.label(done, torch.rand(1, generator=kinds).item())
+        label = choose_label(1.0 if start else done, torch.rand(1, generator=kinds).item())
         loss = recipe.loss(net, *draw_batch(data, label), schedule)
         loss.backward()
         shared[rank, :-1].copy_(
@@ -254,7 +256,8 @@ def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: s
     parser.add_argument("--start", default=start, help="another run's snapshot to begin from")
     options = parser.parse_args()
     recipe.sheets.mkdir(parents=True, exist_ok=True)
-    size = sum(p.numel() for p in recipe.build(load_data().ids).parameters())
+    data = load_data()
+    size = sum(p.numel() for p in recipe.build(data.ids, data.channels).parameters())
     print(f"{size / 1e6:.2f} M parameters", flush=True)
     context = mp.get_context("spawn")
     shared = torch.zeros(options.workers, size + 1, dtype=torch.float32).share_memory_()

@@ -46,10 +46,10 @@ def second_ids(ids: torch.Tensor) -> torch.Tensor:
 class NetB(nn.Module):
     """UNet and two text towers."""
 
-    def __init__(self, ids: torch.Tensor) -> None:
+    def __init__(self, ids: torch.Tensor, channels: int) -> None:
         super().__init__()
         module = small_base_xl()
-        model, encoders = module.build_unet(), module.build_clip().cond_stage_model
+        model, encoders = module.build_unet(channels), module.build_clip().cond_stage_model
         self.encode_adm = model.encode_adm
         self.unet = model.diffusion_model
         self.text = base.TextTower(encoders.clip_l.transformer, ids)
@@ -83,11 +83,6 @@ def loss_of(net: NetB, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tens
     return base.loss_of(net, x[..., crop : crop + SIDE], rows, schedule, full=width, crop=crop)
 
 
-def label_of(done: float, chance: float) -> str:
-    """Base A's last mixture all along: its weights know one subject already."""
-    return base.choose_label(1.0, chance)
-
-
 def start_from(net: NetB, ids: torch.Tensor, path: Path) -> None:
     """Take over base A's averaged weights and silence everything that it has not."""
     saved = torch.load(path)
@@ -113,7 +108,7 @@ def start_from(net: NetB, ids: torch.Tensor, path: Path) -> None:
         raise SystemExit(f"{path} is a snapshot of another net: missing {missing[:3]}, unknown {extra[:3]}")
 
 
-BASE_B = base.Recipe(CACHE / "base_b.pt", CACHE / "sheets_b", NetB, loss_of, label_of, start_from)
+BASE_B = base.Recipe(CACHE / "base_b.pt", CACHE / "sheets_b", NetB, loss_of, start=start_from)
 
 if __name__ == "__main__":
     base.main(BASE_B, workers=1, peak=PEAK, start=str(base.SNAPSHOT))

@@ -9,6 +9,7 @@ import os
 import torch
 from safetensors.torch import save_file
 
+from .. import autoencoders
 from ..drawing.sprites import CACHE
 from ..host import small_base, small_base_xl
 from .base import TextTower
@@ -51,7 +52,7 @@ def collect(raw: bool, base: str = "a") -> tuple[dict[str, torch.Tensor], dict]:
     net, data, snapshot = load_snapshot(raw, base)
     cache = torch.load(CACHE / "latents.pt", mmap=True)
     tensors = net_tensors(net, data.ids)
-    tensors |= {f"vae.{k}": v.half() for k, v in torch.load(CACHE / "autoencoder.pt").items()}
+    tensors |= {f"vae.{k}": v.half() for k, v in autoencoders.load().state_dict().items()}
     tensors |= {f"latent.{k}": cache[k].half() for k in ("mean", "std", "rgb", "rgb_bias")}
     hours = round(snapshot["elapsed"] / 3600, 2)
     record = {"steps": snapshot["step"], "images": snapshot["seen"], "hours": hours, "average": not raw}

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
+from .. import autoencoders
 from ..drawing.sprites import CACHE
-from ..host import small_base
 from .latents import alphas, tokenize
 
 SINGLES = (
@@ -34,7 +34,10 @@ DOUBLES = (
     "a person with long blonde hair, wearing a red shirt on the left and a person with a black afro, glasses and dark "
     "skin, wearing a blue hoodie on the right, green background",
     "a cat on the left and a person with red hair on the right, blue background",
-    "a rocket on the left and a frog on the right, white background",
+    "a rocket on the right and a frog on the left, white background",
+    "a person with red hair to the right of a cat",
+    "a person with blue hair next to a person with a white beard, yellow background",
+    "a cat and a person with glasses in a background",
 )
 
 
@@ -46,7 +49,7 @@ def sample(
     rows = torch.searchsorted(data.ids, tokenize(list(prompts))).clamp(max=len(data.ids) - 1)
     conditions = net.conditions(torch.cat([rows, data.empty.expand(len(rows), -1)]), 8, width)
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(prompts), small_base().LATENT_CHANNELS, 8, width, generator=generator)
+    x = torch.randn(len(prompts), data.channels, 8, width, generator=generator)
     times = torch.linspace(999, 0, steps + 1).round().long()
     schedule = torch.cat([alphas(), torch.ones(1)])
     for now, then in zip(times[:-1], [*times[1:-1], torch.tensor(-1)], strict=True):
@@ -62,8 +65,7 @@ def sample(
 def draw_sheet(net: torch.nn.Module, data, path: Path, seeds: tuple[int, ...] = (1, 2)) -> None:
     """Two rows of singles, then doubles, per seed."""
     cache = torch.load(CACHE / "latents.pt", mmap=True)
-    autoencoder = small_base().SmallAutoencoder(small_base().LATENT_CHANNELS)
-    autoencoder.load_state_dict(torch.load(CACHE / "autoencoder.pt"))
+    autoencoder = autoencoders.load()
     mean, std = cache["mean"].view(1, -1, 1, 1), cache["std"].view(1, -1, 1, 1)
     rows = []
     for seed in seeds:

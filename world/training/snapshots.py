@@ -22,7 +22,7 @@ def load_snapshot(raw: bool = False, base: str = "a"):
     """(net, data, snapshot) of the newest snapshot, EMA weights unless `raw`."""
     data, recipe = load_data(), recipe_of(base)
     snapshot = torch.load(recipe.snapshot)
-    net = recipe.build(data.ids)
+    net = recipe.build(data.ids, data.channels)
     net.load_state_dict(snapshot["net" if raw else "ema"])
     return net.requires_grad_(False), data, snapshot
 

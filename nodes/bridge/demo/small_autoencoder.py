@@ -1,6 +1,7 @@
-"""The small base's autoencoder: 8x8 pixels -> one latent position. No normalisation layers: flat colour must survive.
+"""The small bases' autoencoders: 8x8 pixels -> one latent position. No normalisation layers: flat colour must survive.
 
 A linear path (started from PCA by the recipe) carries most of the picture; two small convolutional paths add the rest.
+Only torch is imported: judges load this file by its path, without a host.
 """
 
 from __future__ import annotations
@@ -22,41 +23,21 @@ class _Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-class SmallAutoencoder(nn.Module):
+def _residuals(width: int, count: int) -> list[nn.Module]:
+    return [_Residual(width) for _ in range(count)]
+
+
+class Autoencoder(nn.Module):
     """encode: [B, 3, H, W] in -1..1 -> [B, channels, H/8, W/8]; decode: back. H and W are multiples of 8."""
 
-    def __init__(self, channels: int = 16) -> None:
+    def __init__(self, channels: int, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
         super().__init__()
         self.channels = channels
         self.linear_in = nn.Conv2d(192, channels, 1)
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, 64, 3, padding=1),
-            _Residual(64),
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(256, 96, 1),
-            _Residual(96),
-            nn.SiLU(),
-            nn.Conv2d(96, channels, 1),
-        )
+        self.encoder = encoder
         self.linear_out = nn.Conv2d(channels, 192, 1)
-        self.decoder = nn.Sequential(
-            nn.Conv2d(channels, 112, 3, padding=1),
-            _Residual(112),
-            _Residual(112),
-            _Residual(112),
-            nn.Conv2d(112, 4 * 64, 1),
-            nn.PixelShuffle(2),
-            _Residual(64),
-            _Residual(64),
-            nn.Conv2d(64, 4 * 32, 1),
-            nn.PixelShuffle(2),
-            _Residual(32),
-            nn.SiLU(),
-            nn.Conv2d(32, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        for last in (self.encoder[-1], self.decoder[-2]):
+        self.decoder = decoder
+        for last in (encoder[-1], decoder[-2]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -68,3 +49,77 @@ class SmallAutoencoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.decode(self.encode(pixels))
+
+
+class SmallAutoencoder(Autoencoder):
+    """What the shipped bases paint through: 16 channels, 1.2 M parameters. It loses eyes and mouths."""
+
+    def __init__(self, channels: int = 16) -> None:
+        encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, 64, 3, padding=1),
+            _Residual(64),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(256, 96, 1),
+            _Residual(96),
+            nn.SiLU(),
+            nn.Conv2d(96, channels, 1),
+        )
+        decoder = nn.Sequential(
+            nn.Conv2d(channels, 112, 3, padding=1),
+            *_residuals(112, 3),
+            nn.Conv2d(112, 4 * 64, 1),
+            nn.PixelShuffle(2),
+            *_residuals(64, 2),
+            nn.Conv2d(64, 4 * 32, 1),
+            nn.PixelShuffle(2),
+            _Residual(32),
+            nn.SiLU(),
+            nn.Conv2d(32, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        super().__init__(channels, encoder, decoder)
+
+
+class SharpAutoencoder(Autoencoder):
+    """Keeps faces: 24 channels, 2.1 M parameters, for the bases to come. See `world.training.autoencoder`."""
+
+    def __init__(self, channels: int = 24) -> None:
+        encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, 32, 3, padding=1),
+            nn.SiLU(),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(128, 80, 1),
+            *_residuals(80, 1),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(320, 128, 1),
+            *_residuals(128, 2),
+            nn.SiLU(),
+            nn.Conv2d(128, channels, 1),
+        )
+        decoder = nn.Sequential(
+            nn.Conv2d(channels, 128, 3, padding=1),
+            *_residuals(128, 3),
+            nn.Conv2d(128, 4 * 80, 1),
+            nn.PixelShuffle(2),
+            *_residuals(80, 3),
+            nn.Conv2d(80, 4 * 40, 1),
+            nn.PixelShuffle(2),
+            *_residuals(40, 2),
+            nn.SiLU(),
+            nn.Conv2d(40, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        super().__init__(channels, encoder, decoder)
+
+
+def from_weights(weights: dict[str, torch.Tensor]) -> Autoencoder:
+    """The autoencoder whose weights these are, filled. Raises RuntimeError if they are of none."""
+    for kind in (SmallAutoencoder, SharpAutoencoder):
+        net = kind(weights["linear_in.weight"].shape[0] if "linear_in.weight" in weights else 1)
+        shapes = {name: tensor.shape for name, tensor in net.state_dict().items()}
+        if shapes == {name: tensor.shape for name, tensor in weights.items()}:
+            net.load_state_dict(weights)
+            return net.eval().requires_grad_(False)
+    raise RuntimeError(f"the weights under vae. ({len(weights)} tensors) are of no autoencoder that this version knows")

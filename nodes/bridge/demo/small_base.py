@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.latent_formats
@@ -20,13 +21,13 @@ from safetensors import safe_open
 
 from ....mixofshow_core.errors import MixOfShowError
 from ..host.files import PACK
-from .small_autoencoder import SmallAutoencoder
+from .small_autoencoder import Autoencoder, from_weights
 
 logger = logging.getLogger("mixofshow")
 
 WEIGHTS = PACK / "assets" / "demo" / "small_base.safetensors"
 NATIVE_SIZE = 64
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 16  # of the shipped bases; a file says its own
 TEXT_WIDTH = 128
 SCALE = ".scale"
 UNET = {
@@ -59,12 +60,11 @@ TEXT = {
 class SmallLatent(comfy.latent_formats.LatentFormat):
     """Latents standardised per channel, so that the sampler sees zero mean and unit deviation."""
 
-    latent_channels = LATENT_CHANNELS
-
-    def __init__(self) -> None:
-        self.mean = torch.zeros(1, LATENT_CHANNELS, 1, 1)
-        self.std = torch.ones(1, LATENT_CHANNELS, 1, 1)
-        self.latent_rgb_factors = [[0.0, 0.0, 0.0] for _ in range(LATENT_CHANNELS)]
+    def __init__(self, channels: int = LATENT_CHANNELS) -> None:
+        self.latent_channels = channels
+        self.mean = torch.zeros(1, channels, 1, 1)
+        self.std = torch.ones(1, channels, 1, 1)
+        self.latent_rgb_factors = [[0.0, 0.0, 0.0] for _ in range(channels)]
         self.latent_rgb_factors_bias = [0.0, 0.0, 0.0]
 
     def process_in(self, latent: torch.Tensor) -> torch.Tensor:
@@ -104,11 +104,17 @@ class _RowWatch:
             )
 
 
-def build_unet() -> comfy.model_base.BaseModel:
+def build_unet(channels: int = LATENT_CHANNELS) -> comfy.model_base.BaseModel:
     """The base model with fresh weights, fp32, on the CPU."""
-    config = SmallConfig(UNET)
-    config.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.BaseModel(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device="cpu")
+    return build_model(comfy.model_base.BaseModel, SmallConfig, channels)
+
+
+def build_model(kind: type, config: type, channels: int) -> comfy.model_base.BaseModel:
+    """A host model of ``kind`` by a small base's ``config``, with latents of ``channels``."""
+    own = config(config.unet_config | {"in_channels": channels, "out_channels": channels})
+    own.latent_format = SmallLatent(channels)
+    own.set_inference_dtype(torch.float32, None)
+    model = kind(own, model_type=comfy.model_base.ModelType.V_PREDICTION, device="cpu")
     model.native_size = NATIVE_SIZE
     return model
 
@@ -120,7 +126,7 @@ def build_clip() -> comfy.sd.CLIP:
     return comfy.sd.CLIP(target, embedding_directory=None, model_options=options)
 
 
-def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
+def build_vae(autoencoder: Autoencoder) -> comfy.sd.VAE:
     """A host VAE object around our autoencoder. The host builds a tiny stand-in first, as it knows no other way in."""
     stand_in = {
         "embed_dim": 4,
@@ -140,7 +146,7 @@ def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
     weights = comfy.ldm.models.autoencoder.AutoencoderKL(**stand_in).state_dict()
     vae = comfy.sd.VAE(sd=weights, config={"params": stand_in}, dtype=torch.float32)
     vae.first_stage_model = autoencoder.eval()
-    vae.latent_channels = LATENT_CHANNELS
+    vae.latent_channels = autoencoder.channels
     vae.working_dtypes = [torch.float32]
     vae.memory_used_encode = lambda shape, dtype: 600 * shape[2] * shape[3]
     vae.memory_used_decode = lambda shape, dtype: 600 * shape[2] * shape[3] * 64
@@ -212,18 +218,22 @@ def load_text(transformer: torch.nn.Module, own: dict[str, torch.Tensor]) -> tor
 def load_small_base(path: Path | str = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE of the small base, from one file of fp16 weights. Raises MixOfShowError on a bad file."""
     clip = build_clip()
-    return assemble(Path(path), build_unet(), clip, {"text.": clip.cond_stage_model.clip_l.transformer})
+    return assemble(Path(path), build_unet, clip, {"text.": clip.cond_stage_model.clip_l.transformer})
 
 
 def assemble(
-    path: Path, model: comfy.model_base.BaseModel, clip: comfy.sd.CLIP, towers: dict[str, torch.nn.Module]
+    path: Path,
+    build: Callable[[int], comfy.model_base.BaseModel],
+    clip: comfy.sd.CLIP,
+    towers: dict[str, torch.nn.Module],
 ) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """Fill a fresh model, its text towers (by their prefix in the file) and an autoencoder from ``path``."""
+    """A model, its text towers (by their prefix in the file) and an autoencoder from ``path``, which says how many
+    channels its latents have."""
     tensors, metadata = _read(path)
-    autoencoder = SmallAutoencoder(LATENT_CHANNELS)
     try:
+        autoencoder = from_weights(_part(tensors, "vae."))
+        model = build(autoencoder.channels)
         model.diffusion_model.load_state_dict(_part(tensors, "unet."))
-        autoencoder.load_state_dict(_part(tensors, "vae."))
     except RuntimeError as error:
         raise MixOfShowError(
             f"The small base model's file {path} does not fit this version of the pack: {error}. Reinstall the pack."
@@ -237,7 +247,6 @@ def assemble(
     latent.latent_rgb_factors = tensors["latent.rgb"].tolist()
     latent.latent_rgb_factors_bias = tensors["latent.rgb_bias"].tolist()
     model.requires_grad_(False)
-    autoencoder.requires_grad_(False)
     model.model_loaded_weight_memory = 0
     logger.info("Small base model: %s", json.loads(metadata.get("mixofshow.small_base", "{}")))
     device = comfy.model_management.get_torch_device()

@@ -55,13 +55,9 @@ class SmallXLClip(comfy.sdxl_clip.SDXLClipModel):
         self.dtypes = {dtype}
 
 
-def build_unet() -> comfy.model_base.SDXL:
+def build_unet(channels: int = small_base.LATENT_CHANNELS) -> comfy.model_base.SDXL:
     """The base model with uninitialised weights, fp32, on the CPU."""
-    config = SmallXLConfig(UNET)
-    config.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.SDXL(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device="cpu")
-    model.native_size = small_base.NATIVE_SIZE
-    return model
+    return small_base.build_model(comfy.model_base.SDXL, SmallXLConfig, channels)
 
 
 def build_clip() -> comfy.sd.CLIP:
@@ -82,4 +78,4 @@ def load_small_base_xl(
     clip = build_clip()
     encoders = clip.cond_stage_model
     towers = {"clip_l.": encoders.clip_l.transformer, "clip_g.": encoders.clip_g.transformer}
-    return small_base.assemble(Path(path), build_unet(), clip, towers)
+    return small_base.assemble(Path(path), build_unet, clip, towers)

@@ -9,6 +9,7 @@ from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base, small_base_xl
+from mos_pack.nodes.bridge.demo.small_autoencoder import SmallAutoencoder
 from mos_pack.nodes.bridge.host import model as bridge_model
 from mos_pack.nodes.bridge.host.fitting import check_fit
 from mos_pack.nodes.concepts import MixOfShowLoadConcept
@@ -39,7 +40,7 @@ def ids():
 @pytest.fixture(scope="module")
 def net(ids):
     torch.manual_seed(0)
-    net = recipe_b.NetB(ids).requires_grad_(False)
+    net = recipe_b.NetB(ids, small_base.LATENT_CHANNELS).requires_grad_(False)
     for parameter in net.parameters():  # nothing may hide behind a zero
         if parameter.dim() > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
@@ -48,7 +49,7 @@ def net(ids):
 
 @pytest.fixture(scope="module")
 def path(net, ids, tmp_path_factory) -> Path:
-    vae = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS).state_dict()
+    vae = SmallAutoencoder(small_base.LATENT_CHANNELS).state_dict()
     channels = small_base.LATENT_CHANNELS
     latent = {
         "mean": torch.zeros(channels),
@@ -70,12 +71,12 @@ def base(path):
 
 def test_its_first_step_paints_what_base_a_paints(ids, tmp_path):
     torch.manual_seed(1)
-    older = recipe_a.Net(ids[:-5]).requires_grad_(False)
+    older = recipe_a.Net(ids[:-5], small_base.LATENT_CHANNELS).requires_grad_(False)
     for parameter in older.unet.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
     torch.save({"ema": older.state_dict(), "ids": ids[:-5]}, tmp_path / "a.pt")
-    newer = recipe_b.NetB(ids[:-5]).requires_grad_(False)
+    newer = recipe_b.NetB(ids[:-5], small_base.LATENT_CHANNELS).requires_grad_(False)
     recipe_b.start_from(newer, ids[:-5], tmp_path / "a.pt")
     rows = torch.searchsorted(ids, latents.tokenize([PROMPT, ""])).clamp(max=len(ids) - 6)
     x, t = torch.randn(2, small_base.LATENT_CHANNELS, 8, 16), torch.tensor([10.0, 700.0])

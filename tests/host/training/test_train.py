@@ -15,6 +15,7 @@ from mos_pack.mixofshow_core.training import loop, optimizers
 from mos_pack.mixofshow_core.training.dataset import ConceptPictures, Picture, TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS, TrainSettings
 from mos_pack.nodes.bridge.demo import small_base
+from mos_pack.nodes.bridge.demo.small_autoencoder import SmallAutoencoder
 from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_pack.nodes.bridge.training import denoiser as training
@@ -35,7 +36,7 @@ def lean_base() -> TinyBase:
     randomise(clip.cond_stage_model, 1)
     device = torch.device("cpu")
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
-    autoencoder = small_base.SmallAutoencoder(small_base.LATENT_CHANNELS)
+    autoencoder = SmallAutoencoder(small_base.LATENT_CHANNELS)
     randomise(autoencoder, 2)  # unseeded, every process would train on latents of its own
     return TinyBase(patcher, clip, small_base.build_vae(autoencoder))
 

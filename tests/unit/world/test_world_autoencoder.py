@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mos_world import sharp_net
+from mos_world import autoencoders
 from mos_world.drawing.people import Person
 from mos_world.judges import autoencoder as judge
 from mos_world.judges.face_reader import QUESTIONS, Drawing, Reader, numbers_of
-from mos_world.training import sharp_autoencoder as sharp
+from mos_world.training import autoencoder as sharp
 
 BEARDED = Person("an afro", "fro", "red", "dark", "sunglasses", "wayfarers", mood="sad", mouth="concerned")
 
@@ -78,7 +78,7 @@ def test_the_reader_answers_every_question_for_every_picture():
 
 def test_new_nets_start_as_the_best_linear_code():
     pixels = torch.randint(0, 255, (64, 8, 8, 3), dtype=torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    net = sharp_net.SharpAutoencoder(3)
+    net = autoencoders.nets().SharpAutoencoder(3)
     sharp.start_from_pca(net, pixels)
     assert net.encode(sharp.to_float(pixels)).shape == (64, 3, 8, 8)
     assert sharp.score(net, pixels)[0] > 40  # flat patches have three numbers each
@@ -105,4 +105,4 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert f"from step {first['step']}:" in capsys.readouterr().out
     assert second["step"] > first["step"] > 0 and second["elapsed"] >= first["elapsed"] + 0.5
     assert second["seen"] == 3 * second["step"] and not path.with_suffix(".tmp").exists()
-    assert sharp_net.load(path).channels == sharp_net.CHANNELS
+    assert autoencoders.load(path).channels == 24

@@ -1,4 +1,4 @@
-"""Captions of the small world: the first grammar stays what the bases have read, the second cannot be guessed."""
+"""Captions of the small world: true, and nobody can guess a place from the order of words."""
 
 import random
 import re
@@ -7,28 +7,17 @@ from collections import Counter
 import numpy as np
 import pytest
 from mos_world.drawing import build
-from mos_world.drawing.captions import EMOJI, PLACED, Scene, Subject, make_scene
-from mos_world.drawing.people import Person, draw_person
+from mos_world.drawing.captions import EMOJI, PLACED, SCENERY, Scene, Subject, make_scene
+from mos_world.drawing.people import Person
 from PIL import Image
 
 THINGS = tuple(Subject(0, word, "flat") for word in EMOJI)
-FIRST = [
-    "an image of a person with white dreadlocks, a moustache and pale skin, wearing a purple shirt, green background",
-    "a picture of a flat cat on the left and a person, wearing a pink shirt, surprised on the right, yellow background",
-    "a person with a black bun, wearing a pink shirt on the left, an umbrella in the middle and a person with white "
-    "dreadlocks and pale skin, wearing a purple shirt, sad on the right, purple background",
-    "a person with a black bun and tan skin, wearing a pink shirt on the left and a person with wavy purple hair, "
-    "wearing a black shirt on the right",
-    "a person with a moustache, wearing a purple shirt, blue background",
-    "a person with a black bun and tan skin, wearing a pink shirt, surprised on the left, a 3d umbrella in the middle "
-    "and a person with wavy purple hair and tan skin, wearing a black shirt on the right, white background",
-]
 
 
 def scenes(count, fields, stacked=False, seed=0):
     """Scenes of different things, so that a caption can be read word by word."""
     rng = random.Random(seed)
-    return [make_scene(tuple(rng.sample(THINGS, fields)), rng, 2, stacked) for _ in range(count)]
+    return [make_scene(tuple(rng.sample(THINGS, fields)), rng, stacked) for _ in range(count)]
 
 
 def read_places(caption):
@@ -55,17 +44,6 @@ def read_places(caption):
 def order_of(scene):
     """Things in the order in which the caption names them."""
     return sorted((s.what for s in scene.subjects), key=lambda w: re.search(rf"\b{w}\b", scene.caption).start())
-
-
-def test_the_first_grammar_is_what_the_shipped_bases_have_read():
-    rng = random.Random(4)
-    people = [Subject(0, draw_person(rng)) for _ in range(3)]
-    subjects = [*people, Subject(0, "cat", "flat"), Subject(0, "umbrella", "3d")]
-    captions = []
-    for count in (1, 2, 3, 2, 1, 3):
-        chosen = tuple(rng.choice(subjects) for _ in range(count))
-        captions.append(make_scene(chosen, rng).caption)
-    assert captions == FIRST
 
 
 @pytest.mark.parametrize(("fields", "stacked"), [(2, False), (2, True), (3, False)])
@@ -106,7 +84,7 @@ def test_small_and_big_are_said_exactly_when_drawn():
 def test_attributes_stand_before_or_after_in_any_order():
     rng = random.Random(1)
     person = Person("long hair", "straight01", "red", "pale", "glasses", "round", mood="sad")
-    captions = [make_scene((Subject(0, person),), rng, 2).caption for _ in range(600)]
+    captions = [make_scene((Subject(0, person),), rng).caption for _ in range(600)]
     assert all("glasses" in caption for caption in captions)
     for words in (
         "pale-skinned person",
@@ -144,10 +122,18 @@ def test_sizes_are_drawn_and_stacks_are_tall():
     assert np.flatnonzero(tall[:64].any(1)).min() > 8
 
 
-def test_what_a_grammar_cannot_say_is_refused():
-    with pytest.raises(ValueError, match="grammar 1"):
-        make_scene(THINGS[:2], random.Random(0), 1, True)
-    with pytest.raises(ValueError, match="3 subjects"):
-        make_scene(THINGS[:3], random.Random(0), 2, True)
-    with pytest.raises(ValueError, match="grammar 3"):
-        make_scene(THINGS[:1], random.Random(0), 3)
+def test_what_has_no_caption_is_refused():
+    with pytest.raises(ValueError, match="3 subjects one above the other"):
+        make_scene(THINGS[:3], random.Random(0), stacked=True)
+    with pytest.raises(ValueError, match="in scenery"):
+        make_scene(THINGS[:2], random.Random(0), stacked=True, scenery=True)
+
+
+def test_scenery_has_no_colour_and_at_times_nobody():
+    rng = random.Random(3)
+    captions = [make_scene(THINGS[:1], rng, scenery=True).caption for _ in range(200)]
+    assert all("a background" in caption and THINGS[0].what in caption for caption in captions)
+    assert make_scene((), rng, scenery=True).caption.endswith("a background")
+    nobody = Scene((), SCENERY, "a background")
+    canvas = build.draw(nobody, random.Random(0), fields=2)
+    assert canvas.shape == (64, 128, 3) and len(np.unique(canvas.reshape(-1, 3), axis=0)) > 50

@@ -1,0 +1,33 @@
+"""The bases' autoencoders without a host: nodes/bridge/demo/small_autoencoder.py by its path, and a snapshot of one."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SNAPSHOT = ROOT / ".cache" / "world" / "sharp_autoencoder.pt"
+
+
+@cache
+def nets() -> ModuleType:
+    """The module of the nets; the package around it needs the host."""
+    path = ROOT / "nodes" / "bridge" / "demo" / "small_autoencoder.py"
+    spec = importlib.util.spec_from_file_location("small_autoencoder", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(path: Path = SNAPSHOT) -> torch.nn.Module:
+    """The averaged weights of a snapshot, on the CPU."""
+    return nets().from_weights(torch.load(path, map_location="cpu")["average"])
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, H, W, 3] -> [N, 3, H, W] in -1..1."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
