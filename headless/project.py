@@ -6,7 +6,7 @@ Only its shape is checked here; what an input may be, its node says (calls.py) w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -124,11 +124,6 @@ def parse_project(found: Mapping[str, object], path: Path) -> Project:
     sections = {name: _mapping(found[name], name) for name in SECTIONS if name in found}
     base = (path.parent / Path(folder).expanduser()).resolve()
     return Project(path, model, concepts, sections, base, threads, device, way)
-
-
-def with_parts(project: Project, **sections: Mapping[str, object]) -> Project:
-    """The project with some inputs changed."""
-    return replace(project, sections={**project.sections, **sections})
 
 
 def _concept(name: object, entry: object, where: str) -> ConceptPart:

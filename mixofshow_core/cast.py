@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from .concept import MAX_STRENGTH, ROLES
 from .errors import MixOfShowError, short
@@ -70,13 +70,6 @@ def parse_cast(text: str) -> tuple[CastRow, ...]:
             f"The cast has {len(rows)} rows; at most {MAX_ROWS} are accepted. Remove some, or chain a second Cast node."
         )
     return tuple(_parse_row(number, row) for number, row in enumerate(rows, 1))
-
-
-def write_cast(rows: tuple[CastRow, ...]) -> str:
-    """The text that `parse_cast` reads back; fields at their defaults are left out."""
-    plain = {field.name: field.default for field in fields(CastRow)}
-    kept = [{key: value for key, value in asdict(row).items() if value != plain[key]} for row in rows]
-    return json.dumps({"version": VERSION, "rows": kept}, ensure_ascii=False)
 
 
 def _parse_row(number: int, row: object) -> CastRow:

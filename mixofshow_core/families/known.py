@@ -122,8 +122,3 @@ def family_by_signs(keys: Collection[str]) -> str:
 def encoder_of_width(width: int) -> str:
     """The text encoder whose rows are this wide, clip_l if none is."""
     return next((encoder.name for encoder in ENCODERS.values() if encoder.width == width), CLIP_L.name)
-
-
-def encoder_of_part(part: str) -> str:
-    """The text encoder of a diffusers folder's part."""
-    return next(encoder.name for encoder in ENCODERS.values() if encoder.part == part)

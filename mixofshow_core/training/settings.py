@@ -7,7 +7,7 @@ mean "auto" where the field says so; ``auto.resolve`` fills them in.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..bounds import check_bounds, choice, meaning, number
 from ..errors import MixOfShowError
@@ -189,30 +189,18 @@ PRESETS: dict[str, TrainSettings] = {
         lr_text=1e-5,
         lr_unet=1e-4,
     ),
-    "Custom Diffusion (reference)": TrainSettings(
-        method="Custom Diffusion (reference)",
-        words=1,
-        embedding_rows="one",
-        word_start="rare",
-        with_class=True,
-        text_lora=False,
-        unet_layers="cross_kv",
-        full_weights=True,
-        detach_bos=True,
-        prior_weight=0.25,
-        size_captions=True,
-        norm_stop=-1,
-        noise_offset=0.0,
-        schedule="constant",
-        clip_gradient=1.0,
-        batch=4,
-        slots=4,
-        flip=True,
-        lr_embedding=8e-5,
-        lr_unet=8e-5,
-        steps=250,
-    ),
 }
+PRESETS["Custom Diffusion (reference)"] = replace(
+    PRESETS["Custom Diffusion"],
+    method="Custom Diffusion (reference)",
+    prior_weight=0.25,
+    batch=4,
+    slots=4,
+    flip=True,
+    lr_embedding=8e-5,
+    lr_unet=8e-5,
+    steps=250,
+)
 
 
 def learning_rate_factor(settings: TrainSettings, step: int) -> float:

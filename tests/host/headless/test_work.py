@@ -1,5 +1,7 @@
 """The commands do what the nodes do, to the byte: a project is a graph that is written down."""
 
+from dataclasses import replace
+
 import pytest
 from mos_tests.host.headless.sessions import open_session
 
@@ -77,17 +79,19 @@ def test_fuse_and_sample_are_the_nodes(session, trained, tiny_sd15):
     assert saved[0].is_file() and "mixofshow" in saved[0].parts
 
 
-def test_a_dry_run_says_what_it_costs_and_does_nothing(session, trained, capsys):
-    from dataclasses import replace
+def with_inputs(session, **sections):
+    """The session with some inputs of its project changed."""
+    return replace(session, project=replace(session.project, sections={**session.project.sections, **sections}))
 
-    from mos_pack.headless.project import with_parts
+
+def test_a_dry_run_says_what_it_costs_and_does_nothing(session, trained, capsys):
     from mos_pack.nodes.bridge.host.files import concept_folder, work_folder
 
     def left():
         return sorted(path for folder in (concept_folder(), work_folder("cache")) for path in folder.rglob("*"))
 
     before = left()
-    other = replace(session, project=with_parts(session.project, train={"steps": 100, "seed": 4}))
+    other = with_inputs(session, train={"steps": 100, "seed": 4})
     other.foresee_training(other.parts(["mara"])[0])
     session.foresee_training(session.parts(["mara"])[0])
     session.foresee_fusion(session.parts())
@@ -98,12 +102,9 @@ def test_a_dry_run_says_what_it_costs_and_does_nothing(session, trained, capsys)
 
 
 def test_what_was_not_trained_is_not_fused(session, trained):
-    from dataclasses import replace
-
-    from mos_pack.headless.project import with_parts
     from mos_pack.mixofshow_core.errors import MixOfShowError
 
-    other = replace(session, project=with_parts(session.project, train={"steps": 2, "seed": 4}))
+    other = with_inputs(session, train={"steps": 2, "seed": 4})
     with pytest.raises(MixOfShowError, match=r"mara has not been trained .* run `cli.py train mara`"):
         other.concepts(other.parts(["mara"]))
     with pytest.raises(MixOfShowError, match="no concept nobody here, only mara, finn"):

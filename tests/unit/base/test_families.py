@@ -14,7 +14,6 @@ from mos_pack.mixofshow_core.families.known import (
     SD2,
     SD15,
     SDXL,
-    encoder_of_part,
     encoder_of_width,
     family_of_width,
     find_family,
@@ -52,7 +51,7 @@ def test_a_row_is_found_by_name_and_by_width():
     assert family_of_width(2048) is SDXL and family_of_width(None) is None
     assert (name_of_width(768), name_of_width(1024), name_of_width(None)) == ("sd15", "unknown", "unknown")
     assert (encoder_of_width(1280), encoder_of_width(5)) == ("clip_g", "clip_l")
-    assert {encoder_of_part(encoder.part) for encoder in ENCODERS.values()} == set(ENCODERS)
+    assert len({encoder.part for encoder in ENCODERS.values()}) == len(ENCODERS)
 
 
 def test_readers_ask_the_row():
