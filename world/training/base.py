@@ -6,7 +6,8 @@
 (.safetensors), and then shows several subjects all along; words that it did not know start as new rows.
 
 One process per core, each with its own half of the batch; gradients meet in shared memory once per step, which
-bears a busy machine better than threads that meet in every operation.
+bears a busy machine better than threads that meet in every operation. On a GPU (`--device cuda --batch 256`) one
+process takes bfloat16. Every minute the state is saved under another name first and then moved.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from .latents import Data, alphas, load_data
 from .sheets import draw_sheet
 
 SNAPSHOT = CACHE / "base.pt"
-BATCH = 16  # per process, in squares: a canvas of two fields counts as two pictures, one of three as three
 PEAK = 1e-3
 EMA = 0.998
 DROPOUT = 0.1
@@ -113,20 +113,22 @@ def loss_of(net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch
 
     Half of the timesteps are uniform, half logit-normal: what a picture shows is decided in the middle.
     """
-    t = torch.where(torch.rand(len(x)) < 0.5, torch.rand(len(x)), torch.randn(len(x)).sigmoid()).mul(1000).long()
+    t = torch.where(torch.rand(len(x)) < 0.5, torch.rand(len(x)), torch.randn(len(x)).sigmoid()).mul(1000)
+    t = t.long().to(x.device)
     a, b = schedule[t].sqrt().view(-1, 1, 1, 1), (1 - schedule[t]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(x)
     out = net.unet(a * x + b * noise, t.float(), **net.conditions(rows, *x.shape[-2:], **place))
-    return (out - (a * noise - b * x)).pow(2).mean()
+    return (out.float() - (a * noise - b * x)).pow(2).mean()
 
 
-def draw_batch(data: Data, label: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random batch; some captions are emptied, so that guidance has something to guide away from."""
+def draw_batch(data: Data, label: str, squares: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random batch of ``squares`` fields (a canvas of two counts as two); some captions are emptied, so that guidance
+    has something to guide away from."""
     height, width = data.latents[label].shape[-2:]
-    count = BATCH * 64 // (height * width)
-    pick = torch.randint(len(data.latents[label]) - TEST, (count,))
+    count = squares * 64 // (height * width)
+    pick = torch.randint(len(data.latents[label]) - TEST, (count,)).to(data.latents[label].device)
     rows = data.rows[label][pick].clone()
-    rows[torch.rand(count) < DROPOUT] = data.empty[0]
+    rows[(torch.rand(count) < DROPOUT).to(rows.device)] = data.empty[0]
     return data.latents[label][pick].float(), rows
 
 
@@ -157,23 +159,50 @@ class Recipe:
 BASE_A = Recipe(SNAPSHOT, CACHE / "sheets", Net)
 
 
-def work(
-    rank: int, barrier: mp.Barrier, shared: torch.Tensor, seconds: float, peak: float, start: str, recipe: Recipe
-) -> None:
+@dataclass(frozen=True)
+class Run:
+    """How long, how fast, from where and on what; ``batch`` is of one process, in fields."""
+
+    recipe: Recipe
+    seconds: float
+    peak: float
+    start: str
+    device: str
+    batch: int
+
+
+def exchange(parameters: list[nn.Parameter], shared: torch.Tensor, rank: int, barrier: mp.Barrier, now: float) -> float:
+    """Every process's gradients become their mean; returns the first one's clock, so that all agree about the time."""
+    parts = [p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel()) for p in parameters]
+    shared[rank, :-1].copy_(torch.cat(parts))
+    if rank == 0:
+        shared[0, -1] = now
+    barrier.wait()
+    total, now = shared[:, :-1].mean(0), float(shared[0, -1])
+    barrier.wait()
+    offset = 0
+    for p in parameters:
+        p.grad = total[offset : offset + p.numel()].view_as(p)
+        offset += p.numel()
+    return now
+
+
+def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, run: Run) -> None:
     """One training process."""
     torch.set_num_threads(1)
-    data, schedule = load_data(), alphas()
+    data, recipe, seconds, peak = load_data(), run.recipe, run.seconds, run.peak
     torch.manual_seed(0)
     net = recipe.build(data.ids, data.channels)
     workers = len(shared)
-    if start and not recipe.snapshot.exists():
-        recipe.start(net, data.ids, Path(start))
+    if run.start and not recipe.snapshot.exists():
+        recipe.start(net, data.ids, Path(run.start))
+    net, schedule, near = net.to(run.device), alphas().to(run.device), data.to(run.device)
     parameters = list(net.parameters())
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     step, elapsed, seen = 0, 0.0, 0
     if recipe.snapshot.exists():
-        saved = torch.load(recipe.snapshot)
+        saved = torch.load(recipe.snapshot, map_location=run.device)
         net.load_state_dict(saved["net"])
         optimiser.load_state_dict(saved["optimiser"])
         average, step, elapsed, seen = saved["ema"], saved["step"], saved["elapsed"], saved["seen"]
@@ -181,50 +210,41 @@ def work(
         barrier.wait()
     torch.manual_seed(1000 * step + rank)
     clock, saved_at, shown_at, sheet_at = time.time(), time.time(), time.time(), time.time() - 120
-    losses: list[float] = []
+    losses: list[torch.Tensor] = []
     start_step, start_time = step, time.time()
     kinds = torch.Generator().manual_seed(step)
     while elapsed < seconds:
         done = elapsed / seconds
-        label = choose_label(1.0 if start else done, torch.rand(1, generator=kinds).item())
-        loss = recipe.loss(net, *draw_batch(data, label), schedule)
+        label = choose_label(1.0 if run.start else done, torch.rand(1, generator=kinds).item())
+        with torch.autocast(run.device.split(":")[0], torch.bfloat16, enabled=run.device != "cpu"):
+            loss = recipe.loss(net, *draw_batch(near, label, run.batch), schedule)
         loss.backward()
-        shared[rank, :-1].copy_(
-            torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
-        )
-        if rank == 0:
-            shared[0, -1] = elapsed + time.time() - clock
-        barrier.wait()
-        total = shared[:, :-1].mean(0)
-        now = float(shared[0, -1])  # one clock for everybody, so that the branches below agree
-        barrier.wait()
+        now = elapsed + time.time() - clock
+        if workers > 1:
+            now = exchange(parameters, shared, rank, barrier, now)
         clock += now - elapsed if rank == 0 else 0
         elapsed = now
-        total *= min(1.0, 1.0 / (float(total.norm()) + 1e-6))
-        offset = 0
-        for p in parameters:
-            p.grad = total[offset : offset + p.numel()].view_as(p)
-            offset += p.numel()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, done, peak)
         optimiser.step()
         optimiser.zero_grad()
-        step, seen = step + 1, seen + workers * BATCH
+        step, seen = step + 1, seen + workers * run.batch
         if rank:
             continue
-        losses.append(loss.item())
+        losses = [*losses[-199:], loss.detach()]
         decay = min(EMA, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), 1 - decay)
         if time.time() - shown_at > 30:
             shown_at = time.time()
-            speed = (step - start_step) * workers * BATCH / (time.time() - start_time)
+            speed = (step - start_step) * workers * run.batch / (time.time() - start_time)
             print(
                 f"{time.strftime('%H:%M:%S')} step {step} images {seen} {100 * done:.1f}% {speed:.0f}/s loss "
-                f"{sum(losses[-200:]) / len(losses[-200:]):.4f} rate {rate_at(step, done, peak):.1e}",
+                f"{float(torch.stack(losses).mean()):.4f} rate {rate_at(step, done, peak):.1e}",
                 flush=True,
             )
-        if time.time() - saved_at > 150 or elapsed >= seconds:
+        if time.time() - saved_at > 60 or elapsed >= seconds:
             saved_at = time.time()
             keep(
                 {
@@ -253,16 +273,19 @@ def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: s
     parser.add_argument("--hours", type=float, default=1.4, help="whole length of training, earlier runs included")
     parser.add_argument("--workers", type=int, default=workers, help="processes, one thread each")
     parser.add_argument("--peak", type=float, default=peak, help="highest learning rate")
-    parser.add_argument("--start", default=start, help="another run's snapshot to begin from")
+    parser.add_argument("--start", default=start, help="another run's snapshot, or a shipped base, to begin from")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: one process in bfloat16")
+    parser.add_argument("--batch", type=int, default=16, help="fields per process and step")
     options = parser.parse_args()
     recipe.sheets.mkdir(parents=True, exist_ok=True)
     data = load_data()
     size = sum(p.numel() for p in recipe.build(data.ids, data.channels).parameters())
     print(f"{size / 1e6:.2f} M parameters", flush=True)
     context = mp.get_context("spawn")
-    shared = torch.zeros(options.workers, size + 1, dtype=torch.float32).share_memory_()
-    barrier, seconds = context.Barrier(options.workers), options.hours * 3600
-    mp.spawn(work, (barrier, shared, seconds, options.peak, options.start, recipe), nprocs=options.workers)
+    workers = 1 if options.device != "cpu" else options.workers
+    shared = torch.zeros(workers, size + 1, dtype=torch.float32).share_memory_()
+    run = Run(recipe, options.hours * 3600, options.peak, options.start, options.device, options.batch)
+    mp.spawn(work, (context.Barrier(workers), shared, run), nprocs=workers)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class NetB(nn.Module):
             target_height=8 * height,
             target_width=8 * width,
         )
-        return {"context": torch.cat([self.text(rows), hidden], dim=-1), "y": label}
+        return {"context": torch.cat([self.text(rows), hidden], dim=-1), "y": label.to(hidden.device)}
 
 
 def loss_of(net: NetB, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor) -> torch.Tensor:

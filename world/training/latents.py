@@ -27,6 +27,10 @@ class Data:
     ids: torch.Tensor
     empty: torch.Tensor
 
+    def to(self, device: str) -> Data:
+        latents, rows = ({k: v.to(device) for k, v in part.items()} for part in (self.latents, self.rows))
+        return Data(latents, rows, self.ids, self.empty.to(device))
+
     @property
     def channels(self) -> int:
         return self.latents["single"].shape[1]

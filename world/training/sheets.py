@@ -47,18 +47,20 @@ def sample(
 ) -> torch.Tensor:
     """Standardised latents [N, C, 8, width] by DDIM with classifier-free guidance."""
     rows = torch.searchsorted(data.ids, tokenize(list(prompts))).clamp(max=len(data.ids) - 1)
-    conditions = net.conditions(torch.cat([rows, data.empty.expand(len(rows), -1)]), 8, width)
+    device = next(net.parameters()).device
+    conditions = net.conditions(torch.cat([rows, data.empty.expand(len(rows), -1)]).to(device), 8, width)
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(prompts), data.channels, 8, width, generator=generator)
+    x = torch.randn(len(prompts), data.channels, 8, width, generator=generator).to(device)
     times = torch.linspace(999, 0, steps + 1).round().long()
     schedule = torch.cat([alphas(), torch.ones(1)])
     for now, then in zip(times[:-1], [*times[1:-1], torch.tensor(-1)], strict=True):
         a, b = schedule[now].sqrt(), (1 - schedule[now]).sqrt()
-        positive, negative = net.unet(torch.cat([x, x]), now.float().expand(2 * len(x)), **conditions).chunk(2)
+        moment = now.float().to(device).expand(2 * len(x))
+        positive, negative = net.unet(torch.cat([x, x]), moment, **conditions).chunk(2)
         v = negative + guidance * (positive - negative)
         clean, noise = a * x - b * v, b * x + a * v
         x = schedule[then].sqrt() * clean + (1 - schedule[then]).sqrt() * noise
-    return x
+    return x.cpu()
 
 
 @torch.inference_mode()
