@@ -6,7 +6,8 @@ Query and key are normalised per head. Every layer sees all places of the pictur
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -28,11 +29,13 @@ SLOTS = (
     ("cross_attn.out", ROLE_SPATIAL, ("cross_attn.output_proj",)),
 )
 IDS, WEIGHTS = "t5xxl_ids", "t5xxl_weights"  # what the host's text encoder hands to Anima's adapter
+KEPT, TEXT_KEPT = 22.0, 3.6  # values that training keeps per channel of a block's place, of a token's key
 MAX_TOKENS = 512  # of a text: the adapter fills shorter ones up to it, and the net learned no longer ones
 
 
 class Cosmos(NetKind):
     name = COSMOS
+    can_be_trained = True
     rewrites_text = True
 
     def fits(self, net: nn.Module) -> bool:
@@ -77,6 +80,17 @@ class Cosmos(NetKind):
     def levels(self, net: nn.Module) -> tuple[int, ...]:
         return (net.patch_spatial,)
 
+    def recomputed(self, net: nn.Module) -> Iterator[nn.Module]:
+        return iter(net.blocks)
+
+    def fused(self, net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable]]:
+        """Hosts of 2026 norm queries and keys of self-attention and turn them by their places in one kernel."""
+        return ((block.self_attn, "compute_qkv", partial(_placed, block.self_attn)) for block in net.blocks)
+
+    def activations(self, net: nn.Module, side: int) -> Iterator[tuple[float, float]]:
+        values, texts = (side / net.patch_spatial) ** 2 * net.model_channels, MAX_TOKENS * net.model_channels
+        return ((values * KEPT + texts * TEXT_KEPT, values) for _ in net.blocks)
+
     def everywhere(self, net: nn.Module, latent: Tensor) -> tuple[int, int]:
         height, width = latent.shape[-2:]
         return -(-height // net.patch_spatial), -(-width // net.patch_spatial)
@@ -101,6 +115,20 @@ class Cosmos(NetKind):
 def _tokens(extras: Mapping[str, object]) -> int:
     ids = extras.get(IDS)
     return ids.shape[-1] if isinstance(ids, Tensor) else 0
+
+
+def _placed(attention: nn.Module, x: Tensor, context: None = None, rope_emb: Tensor | None = None, **_):
+    """Queries, keys and values [B, N, heads, d] of self-attention, turned by their places (RoPE, arXiv 2104.09864)."""
+    made = (getattr(attention, f"{name}_proj")(x) for name in "qkv")
+    q, k, v = (one.unflatten(-1, (attention.n_heads, attention.head_dim)) for one in made)
+    return _turned(attention.q_norm(q), rope_emb), _turned(attention.k_norm(k), rope_emb), v
+
+
+def _turned(x: Tensor, turns: Tensor) -> Tensor:
+    """Channel i of the first half and i of the second make a plane; `turns` [..., d/2, 2, 2] are its rotations."""
+    first, second = x.float().unflatten(-1, (2, -1)).unbind(-2)
+    pairs = turns[..., 0] * first[..., None] + turns[..., 1] * second[..., None]
+    return pairs.transpose(-1, -2).flatten(-2).type_as(x)
 
 
 def _keys(attention: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ class NetKind:
     name = ""
     native_size = 1024  # pixels of the side that a net without a row was trained at
     can_be_trained = False  # whether Train knows how
+    trains_text = False  # whether Train reaches through its text encoders: learned words, LoRA on them
     finds_words = False  # whether concepts can be looked for by the attention to their words
     rewrites_text = False  # whether `read_text` makes another text of it
 
@@ -56,6 +57,14 @@ class NetKind:
     def places(self, path: str) -> str | None:
         """The module whose input's size [B, C, h, w] says which places the linear at `path` sees, or None."""
         return None
+
+    def recomputed(self, net: nn.Module) -> Iterator[nn.Module]:
+        """The parts that training may run again in the backward pass instead of keeping what is in them."""
+        return iter(())
+
+    def fused(self, net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable]]:
+        """Methods (module, name) that may have no gradient in some hosts, and the same computed in parts that have."""
+        return iter(())
 
     def activations(self, net: nn.Module, side: int) -> Iterator[tuple[float, float]]:
         """Per block, in execution order: values that training keeps of one picture, and values of the block's input."""

@@ -30,6 +30,7 @@ class UNet(NetKind):
     name = UNET
     native_size = 512
     can_be_trained = True
+    trains_text = True
     finds_words = True
 
     def fits(self, net: nn.Module) -> bool:
@@ -81,6 +82,9 @@ class UNet(NetKind):
             if _depth(stage):
                 found.add(level)
         return tuple(sorted(found))
+
+    def recomputed(self, net: nn.Module) -> Iterator[nn.Module]:
+        return (m for m in net.modules() if hasattr(m, "transformer_blocks") or type(m).__name__ == "ResBlock")
 
     def activations(self, net: nn.Module, side: int) -> Iterator[tuple[float, float]]:
         cells = side * side

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import MixOfShowError
 from ..families.known import SD15, find_family
+from ..fitting import title_of
 from .settings import AUTO, QUALITIES, TrainSettings
 
 SMALL_SIZE = 256
@@ -15,13 +16,14 @@ SMALL_SIZE = 256
 @dataclass(frozen=True)
 class ModelFacts:
     """What the choice of defaults depends on; ``native_size`` is the short side in pixels. ``has_bf16``: the device
-    computes in bfloat16 (GPUs before 2020 do not)."""
+    computes in bfloat16 (GPUs before 2020 do not). ``trains_text``: the family's text encoders can be trained."""
 
     family: str
     native_size: int
     vocabulary_norm: float
     device: str = "cpu"
     has_bf16: bool = True
+    trains_text: bool = True
 
     @property
     def is_small(self) -> bool:
@@ -66,6 +68,9 @@ def resolve(
         chosen[name] = value
         notes.append(f"{name} = {value:.4g} ({reason})" if isinstance(value, float) else f"{name} = {value} ({reason})")
 
+    if settings.text_lora and not facts.trains_text:
+        settings = replace(settings, text_lora=False)
+        choose("text_lora", False, f"text encoders of {title_of(facts.family)} are left as they are")
     if steps:
         chosen["steps"] = steps
     elif not settings.steps:

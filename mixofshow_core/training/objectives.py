@@ -1,63 +1,67 @@
-"""The denoising objective on a discrete noise schedule: noising, targets, weights, masked mean."""
+"""The denoising objective as any sampler defines it: noising, targets, weights, masked mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bounds import meaning
 from ..errors import MixOfShowError
-
-PREDICTIONS = ("eps", "v")
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """``sigmas`` [N] rising; a latent at step t is (x0 + sigma_t eps) / sqrt(1 + sigma_t^2) (variance preserving)."""
+    """What a sampler does at each of its steps, in four numbers a step: each [N], least noise first.
 
-    sigmas: Tensor
-    prediction: str = "eps"
+    The net is shown x = signal x0 + noise e, and its answer f to that stands for the picture skip x + out f. The
+    numbers lie on the CPU in float64: targets are differences of them.
+    """
+
+    signal: Tensor
+    noise: Tensor
+    skip: Tensor
+    out: Tensor
 
     def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise MixOfShowError(f"The model predicts {self.prediction!r}; training knows {', '.join(PREDICTIONS)}.")
+        if not (torch.isfinite(torch.stack([self.signal, self.noise, self.skip, self.out])).all() and self.out.all()):
+            raise MixOfShowError(
+                "MODEL's sampling has steps at which its answer says nothing of the picture; such a model cannot be "
+                "trained. Connect the checkpoint itself, without nodes that change how it is sampled."
+            )
 
     def __len__(self) -> int:
-        return self.sigmas.shape[0]
-
-    def sigma(self, timesteps: Tensor) -> Tensor:
-        """[B, 1, 1, 1]."""
-        return self.sigmas[timesteps].view(-1, 1, 1, 1)
+        return self.signal.shape[0]
 
     def noisy(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the net is shown, [B, C, h, w]."""
-        sigma = self.sigma(timesteps)
-        return (x0 + sigma * noise) / (1.0 + sigma**2).sqrt()
+        return _at(self.signal, timesteps) * x0 + _at(self.noise, timesteps) * noise
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """eps itself, or v = alpha eps - sigma' x0 with alpha = 1/sqrt(1+sigma^2) (Salimans and Ho 2022)."""
-        sigma = self.sigma(timesteps)
-        return self._by_prediction({"eps": noise, "v": (noise - sigma * x0) / (1.0 + sigma**2).sqrt()})
+        """The answer that stands for x0 itself."""
+        of_picture, of_noise = (1.0 - self.skip * self.signal) / self.out, -self.skip * self.noise / self.out
+        return _at(of_picture, timesteps) * x0 + _at(of_noise, timesteps) * noise
 
     def clean(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
-        """The x0 that a prediction stands for."""
-        sigma = self.sigma(timesteps)
-        root = (1.0 + sigma**2).sqrt()
-        return self._by_prediction({"eps": noisy * root - sigma * output, "v": (noisy - sigma * output) / root})
+        """The x0 that an answer stands for."""
+        return _at(self.skip, timesteps) * noisy + _at(self.out, timesteps) * output
+
+    def noise_in(self, noisy: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise e of what was shown, if x0 is `clean`."""
+        return (noisy - _at(self.signal, timesteps) * clean) / _at(self.noise, timesteps)
 
     def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """[B] min-SNR weights (Hang et al. 2023), all 1 when ``gamma`` is 0; snr = 1 / sigma^2."""
+        """[B] min-SNR weights (Hang et al. 2023), there of an error in x0; all 1 when ``gamma`` is 0."""
         if not gamma:
             return torch.ones_like(timesteps, dtype=torch.float32)
-        snr = 1.0 / self.sigmas[timesteps] ** 2
-        return snr.clamp(max=gamma) / self._by_prediction({"eps": snr, "v": snr + 1.0})
+        return _at(self.out**2 * ((self.signal / self.noise) ** 2).clamp(max=gamma), timesteps).flatten()
 
-    def _by_prediction(self, table: Mapping[str, Tensor]) -> Tensor:
-        return meaning("The model's prediction", self.prediction, table)
+
+def _at(numbers: Tensor, timesteps: Tensor) -> Tensor:
+    """[B, 1, 1, 1] where the timesteps are."""
+    return numbers[timesteps.to(numbers.device)].float().to(timesteps.device).view(-1, 1, 1, 1)
 
 
 def masked_errors(output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ def sample_ddim(
         guided = output[:1] + guidance * (output[1:] - output[:1])
         clean = schedule.clean(x, guided, timestep)
         if number + 1 < steps:
-            sigma, following = schedule.sigma(timestep), schedule.sigma(times[number + 1].to(model.device).view(1))
-            noise = (x * (1.0 + sigma**2).sqrt() - clean) / sigma
-            x = (clean + following * noise) / (1.0 + following**2).sqrt()
+            following = times[number + 1].to(model.device).view(1)
+            x = schedule.noisy(clean, schedule.noise_in(x, clean, timestep), following)
     return clean

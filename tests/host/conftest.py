@@ -35,7 +35,7 @@ def tiny_sd2():
 
 @pytest.fixture(scope="session")
 def tiny_cosmos():
-    """Random tiny Cosmos-Predict2: `.model`, `.clip` (T5), and a `.vae` that is not its own."""
+    """Random tiny Cosmos-Predict2: `.model`, `.clip` (T5), `.vae` (Wan 2.1's kind)."""
     from mos_tests.host.tiny import tiny_base
 
     return tiny_base("cosmos")
@@ -43,7 +43,7 @@ def tiny_cosmos():
 
 @pytest.fixture(scope="session")
 def tiny_anima():
-    """Random tiny Anima, in hosts that have it: `.model`, `.clip` (Qwen3), and a `.vae` that is not its own."""
+    """Random tiny Anima, in hosts that have it: `.model`, `.clip` (Qwen3), `.vae` (Wan 2.1's)."""
     from mos_tests.host.tiny import there, tiny_base
 
     if not there("anima"):

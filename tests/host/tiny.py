@@ -240,6 +240,17 @@ def tiny_vae(seed: int = 5):
     return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters}, dtype=torch.float32)
 
 
+def tiny_video_vae(seed: int = 5):
+    """comfy.sd.VAE of Cosmos-Predict2 and Anima (Wan 2.1's), random and narrow: 16 channels, one frame a picture."""
+    import comfy.ldm.wan.vae
+    import comfy.sd
+
+    sides = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "dropout": 0.0}
+    network = comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True], **sides)
+    randomise(network, seed, std=0.3)
+    return comfy.sd.VAE(sd=network.state_dict(), dtype=torch.float32)
+
+
 def in_eight_bits(model) -> None:
     """Store the matrices of MODEL's net as fp8, cast when a layer runs, as the host has them from an fp8 checkpoint."""
     for module in model.model.diffusion_model.modules():
@@ -250,7 +261,8 @@ def in_eight_bits(model) -> None:
 
 
 def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> TinyBase:
-    return TinyBase(tiny_model(family, seed, real_width), tiny_clip(family, seed + 3, real_width), tiny_vae(seed + 5))
+    vae = tiny_video_vae if family in ("cosmos", "anima") else tiny_vae
+    return TinyBase(tiny_model(family, seed, real_width), tiny_clip(family, seed + 3, real_width), vae(seed + 5))
 
 
 async def comfy_entrypoint():

@@ -15,6 +15,7 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import family_of_width
 from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.fitting import check_base, check_list, place_of, title_of
+from ....mixofshow_core.training.settings import TrainSettings
 from .model import check_layers, context_width, describe_base, family, net_of
 
 log = logging.getLogger("mixofshow")
@@ -51,14 +52,25 @@ def check_pair(model, clip) -> None:
         )
 
 
-def check_trainable(model) -> None:
-    """Refuse a net that is no UNet or wants more than a noisy latent: Train has nothing else to give it."""
-    if not kind_of(net_of(model)).can_be_trained:
+def check_trainable(model, vae, settings: TrainSettings) -> None:
+    """Refuse a net that Train does not know or that wants more than a noisy latent, and what it cannot learn."""
+    kind, title = kind_of(net_of(model)), title_of(family(model))
+    if not kind.can_be_trained:
         raise MixOfShowError(
-            f"MODEL is {title_of(family(model))}; Train is for SD1.5, SDXL and their kind. A LoRA that another program "
-            "trained for it can be loaded (Load Concept, Cast), fused, and routed where Place knows the net."
+            f"MODEL is {title}; Train is for SD1.5, SDXL and their kind, Anima and Cosmos-Predict2. A LoRA that "
+            "another program trained for it can be loaded (Load Concept, Cast) and fused."
+        )
+    if settings.trains_embeddings and not kind.trains_text:
+        raise MixOfShowError(
+            f"Preset {settings.method} learns words, which Train cannot do for {title}: its text encoders are left as "
+            "they are. Choose the preset LoRA or DreamBooth; the concept's name and class are its words then."
         )
     takes, latent = model.model.model_config.unet_config.get("in_channels"), model.model.latent_format.latent_channels
+    made = getattr(vae, "latent_channels", latent)
+    if made != latent:
+        raise MixOfShowError(
+            f"VAE makes latents of {made} channels, and MODEL ({title}) reads {latent}. Connect the VAE of that family."
+        )
     if takes and takes != latent:
         raise MixOfShowError(
             f"MODEL takes {takes} input channels where its latents have {latent} (an inpainting or editing "

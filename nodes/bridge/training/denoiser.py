@@ -1,8 +1,4 @@
-"""The host's MODEL and CLIP as something that can be trained through, and put back as it was.
-
-The host loads weights inside ``torch.inference_mode()``, writes residuals in place in its CLIP layers and changes
-``transformer_options`` while it runs; each of the three needs its own remedy here (docs/decisions).
-"""
+"""The host's MODEL and CLIP as something that can be trained through, and put back as it was."""
 
 from __future__ import annotations
 
@@ -10,12 +6,8 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
-import comfy.ldm.modules.attention
-import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.model_management
-import comfy.model_sampling
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -24,45 +16,24 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
-from ....mixofshow_core.families.layers import CrossAttention, LayerGroup
-from ....mixofshow_core.families.nets import cross_attention_layers
+from ....mixofshow_core.families.layers import LayerGroup
+from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.families.text import layer_groups_text, text_blocks
 from ....mixofshow_core.training.adapters import ConceptPlan, Trainables
 from ....mixofshow_core.training.loop import TextContexts
-from ....mixofshow_core.training.objectives import NoiseSchedule
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
+from ..host.frames import as_frames, as_pictures
 from ..host.text import register_entries
 from .attention import RECORDING, Recording, attention_recorded
+from .gradients import checkpointed, differentiable_net, differentiable_text, pytorch_attention, trainable_weights
+from .rule import schedule_of
 
 log = logging.getLogger("mixofshow")
 
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
-SIGMA_DATA = 1.0  # deviation of latents that objectives.NoiseSchedule takes for granted, as eps and v models do
-PREDICTIONS = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
-
-
-def prediction_of(model) -> str:
-    """``eps`` or ``v``, as sampling would take MODEL's output; MixOfShowError for flow models and the like.
-
-    Nodes such as ModelSamplingDiscrete swap the sampling object: what the checkpoint says does not count then.
-    """
-    kind = bridge_model.prediction_class(model)
-    if kind not in PREDICTIONS:
-        raise MixOfShowError(
-            f"MODEL predicts {kind.__name__}; training knows eps and v prediction (SD1.5 and SDXL). Connect the "
-            "checkpoint itself, or choose eps or v_prediction on ModelSamplingDiscrete."
-        )
-    scale = getattr(model.get_model_object("model_sampling"), "sigma_data", SIGMA_DATA)
-    if scale != SIGMA_DATA:
-        raise MixOfShowError(
-            f"MODEL is sampled with sigma_data {scale:g}; training knows {SIGMA_DATA:g} (SD1.5 and SDXL), and would "
-            "show the net pictures of another size. Put a ModelSamplingDiscrete node (eps or v_prediction, as the "
-            "checkpoint predicts) before Train."
-        )
-    return PREDICTIONS[kind]
 
 
 def plain_patcher(patcher):
@@ -76,71 +47,6 @@ def plain_patcher(patcher):
             f"This MODEL or CLIP cannot be loaded without dynamic VRAM ({error}), and training needs that. "
             f"Start ComfyUI with --disable-dynamic-vram, or load a plain checkpoint file."
         ) from error
-
-
-@contextmanager
-def trainable_weights(module: nn.Module) -> Iterator[None]:
-    """Turn inference tensors into ordinary ones of the same values, and freeze all while inside."""
-    unfrozen = []
-    for owner in module.modules():
-        for name, parameter in list(owner._parameters.items()):
-            if parameter is not None and parameter.is_inference():
-                owner._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-            elif parameter is not None and parameter.requires_grad:
-                unfrozen.append(parameter.requires_grad_(False))
-        for name, buffer in list(owner._buffers.items()):
-            if buffer is not None and buffer.is_inference():
-                owner._buffers[name] = buffer.clone()
-    try:
-        yield
-    finally:
-        for parameter in unfrozen:
-            parameter.requires_grad_(True)
-            parameter.grad = None
-
-
-@contextmanager
-def differentiable_text(module: nn.Module) -> Iterator[None]:
-    """Copy the input of every layer norm of a CLIP: the residual added in place would overwrite what it saved."""
-    handles = []
-    try:
-        for _, block in text_blocks(module):
-            for norm in (block.layer_norm1, block.layer_norm2):
-                handles.append(norm.register_forward_pre_hook(lambda _, args: (args[0].clone(), *args[1:])))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def checkpointed(unet: nn.Module) -> Iterator[None]:
-    """Recompute residual and attention blocks in the backward pass instead of keeping their activations.
-
-    The options are copied per block: the host writes the running layer into them, and a recomputation with the
-    last layer's number would fetch the wrong layer's context without any error.
-    """
-    spatial = comfy.ldm.modules.attention.SpatialTransformer
-    residual = comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock
-    changed = [block for block in unet.modules() if isinstance(block, (spatial, residual))]
-    run = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
-
-    def attention(original, x, context=None, transformer_options=None):
-        return run(original, x, context, dict(transformer_options or {}))
-
-    try:
-        for block in changed:
-            original = block.forward
-            block.forward = partial(attention if isinstance(block, spatial) else run, original)
-        yield
-    finally:
-        for block in changed:
-            block.__dict__.pop("forward", None)
-
-
-def _pytorch_attention(host_function, q, k, v, heads, *args, **kwargs):
-    """The attention that has a gradient on every device (sage and flash have none)."""
-    return comfy.ldm.modules.attention.attention_pytorch(q, k, v, heads, *args, **kwargs)
 
 
 def class_vector(clip, encoder: str, text: str) -> Tensor:
@@ -170,9 +76,10 @@ def reachable_text_groups(module: nn.Module, encoder: str, pooled: bool) -> tupl
     return groups[: used * len(groups) // blocks]
 
 
-def embedding_index(layers: Sequence[CrossAttention], rows: str) -> tuple[int, ...]:
+def embedding_index(net: nn.Module, rows: str) -> tuple[int, ...]:
     """Cross-attention layer -> embedding row: one row, one per width of the layer (its resolution), or one each."""
-    widths = [layer.module.to_q.in_features for layer in layers]
+    layers = cross_attention_layers(net)
+    widths = [net.get_submodule(layer.query).in_features for layer in layers]
     distinct = sorted(set(widths))
     one = (0,) * len(layers)
     kinds = {
@@ -195,8 +102,9 @@ class HostDenoiser:
         self.index = index
         self.rows = max(index) + 1
         self.sampling = model.get_model_object("model_sampling")
-        sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
-        self.schedule = NoiseSchedule(sigmas, prediction_of(model))
+        self.sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
+        self.schedule = schedule_of(self.sampling)
+        self.kind = kind_of(self.model.diffusion_model)
         layers = cross_attention_layers(self.model.diffusion_model)
         self.layer_of = {layer.address: layer.index for layer in layers}
         self.layers = layers
@@ -239,6 +147,9 @@ class HostDenoiser:
 
     def encode(self, captions: Sequence[str], vectors: Mapping[str, Mapping[str, Tensor]]) -> TextContexts:
         """[rows, n, T, C]: one batch per encoder holds every section of every caption."""
+        if not self.kind.trains_text:
+            with torch.enable_grad():  # a part of the net may write the text anew, and learn
+                return TextContexts(_one_length([self._as_sampled(caption) for caption in captions]))
         parts, pooled = [], None
         for encoder, module in self.encoders.items():
             with_pooled = self.has_label and encoder == list(self.encoders)[-1]
@@ -263,13 +174,16 @@ class HostDenoiser:
             )
             if with_pooled:
                 pooled = final[pooled_at]
-        contexts = [torch.cat(slices, dim=-1) for slices in zip(*parts, strict=True)]
-        # Softmax over a whole number of copies equals softmax over one: captions of several lengths share a batch.
-        length = math.lcm(*(context.shape[1] for context in contexts))
-        contexts = [context.repeat(1, length // context.shape[1], 1) for context in contexts]
-        layers = torch.stack(contexts, dim=1).to(self.device)
-        words = self._words(captions, length) if self.settings.attention_weight else None
+        layers = _one_length([torch.cat(slices, dim=-1) for slices in zip(*parts, strict=True)]).to(self.device)
+        words = self._words(captions, layers.shape[2]) if self.settings.attention_weight else None
         return TextContexts(layers, None if pooled is None else pooled.to(self.device), words)
+
+    def _as_sampled(self, caption: str) -> Tensor:
+        """[1, T, C]: what the net reads of a caption in sampling."""
+        told = dict(self.clip.encode_from_tokens(self.clip.tokenize(caption, disable_weights=True), return_dict=True))
+        text = told.pop("cond").to(self.device, bridge_model.text_dtype(self.model))
+        self.kind.check_text(told, f"caption {caption!r:.80}")
+        return self.kind.read_text(self.model.diffusion_model, text, told)
 
     def _words(self, captions: Sequence[str], length: int) -> Tensor:
         """[n, T, W]: 1 at the positions of each concept word, in every copy of a caption that was repeated."""
@@ -304,7 +218,9 @@ class HostDenoiser:
             own = contexts[self.index[layer]].to(n.dtype)
             return n, own, own
 
-        options = {"patches": {"attn2_patch": [attn2_patch]}, "optimized_attention_override": _pytorch_attention}
+        options: dict = {"optimized_attention_override": pytorch_attention}
+        if len(contexts) > 1:  # else all layers read the one that the net is given
+            options["patches"] = {"attn2_patch": [attn2_patch]}
         extra = {}
         if self.has_label:
             # A canvas of another shape (aspect buckets) tells its own size.
@@ -315,16 +231,18 @@ class HostDenoiser:
         kinds = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.bfloat16}  # of fp32 nothing is cast
         half = meaning("Training setting precision", self.settings.precision, kinds)
         self._shape = noisy.shape[-2:]
+        noisy = as_frames(self.model, noisy)
         if text.words is not None:
             options[RECORDING] = self._recording = Recording(text.words[which])
         with torch.autocast(self.device.type, half, enabled=self.settings.is_half):
-            return self.model.diffusion_model(
+            output = self.model.diffusion_model(
                 noisy,
-                self.sampling.timestep(self.schedule.sigmas[timesteps]).float(),
+                self.sampling.timestep(self.sigmas[timesteps]).float(),
                 context=contexts[0],
                 transformer_options=options,
                 **extra,
-            ).float()
+            )
+        return as_pictures(output).float()
 
     def stay_loaded(self) -> None:
         """Bring net and text encoders back to their device after another model was used."""
@@ -333,6 +251,12 @@ class HostDenoiser:
 
     def attention_maps(self) -> list[Tensor]:
         return self._recording.maps(*self._shape)
+
+
+def _one_length(contexts: Sequence[Tensor]) -> Tensor:
+    """[rows, n, T, C] of n texts [rows, t, C]. Softmax over a whole number of copies equals softmax over one."""
+    length = math.lcm(*(context.shape[1] for context in contexts))
+    return torch.stack([context.repeat(1, length // context.shape[1], 1) for context in contexts], dim=1)
 
 
 @contextmanager
@@ -353,8 +277,10 @@ def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ..
         undo.callback(clip.cond_stage_model.reset_clip_options)
         undo.enter_context(trainable_weights(unet.model))
         undo.enter_context(trainable_weights(text.model))
-        for module in bridge_model.text_models_of(clip).values():
-            undo.enter_context(differentiable_text(module))
+        undo.enter_context(differentiable_net(unet.model.diffusion_model))
+        if settings.text_lora or settings.trains_embeddings:
+            for module in bridge_model.text_models_of(clip).values():
+                undo.enter_context(differentiable_text(module))
         if settings.recomputes:
             undo.enter_context(checkpointed(unet.model.diffusion_model))
         host = HostDenoiser(unet, clip, settings, index)

@@ -15,6 +15,7 @@ from ....mixofshow_core.training.dataset import Picture
 from ....mixofshow_core.training.loop import Sample
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
+from ..host.frames import as_pictures, has_frames
 from ..host.progress import Progress
 from .request import TrainRequest
 
@@ -43,11 +44,12 @@ def encode_picture(
     canvases = {"buckets": bucket(width, height, side), "square": (side, side)}
     canvas = meaning("Training setting aspect", settings.aspect, canvases)
     placed = list(placements(picture, canvas, settings, seed))
-    batches = []
-    for first in range(0, len(placed), ENCODE_BATCH):
-        pixels = np.stack([one.canvas for one in placed[first : first + ENCODE_BATCH]])
+    batches, base = [], request.model.model
+    at_once = 1 if has_frames(base) else ENCODE_BATCH  # where time is known, a batch would be frames of one film
+    for first in range(0, len(placed), at_once):
+        pixels = np.stack([one.canvas for one in placed[first : first + at_once]])
         batches.append(request.vae.encode(torch.from_numpy(pixels)).float().cpu())
-    latents = request.model.model.process_latent_in(torch.cat(batches)).float().cpu()
+    latents = as_pictures(base.process_latent_in(torch.cat(batches)).float().cpu())
     cells = [cell_masks(one, *latents.shape[-2:], settings.loss_mask) for one in placed]
     masks, subjects = (torch.from_numpy(np.stack(kind))[:, None] for kind in zip(*cells, strict=True))
     phrases = tuple(one.phrase for one in placed) if settings.size_captions else ()

@@ -20,6 +20,7 @@ from ....mixofshow_core.training.folder import read_class_folder
 from ....mixofshow_core.training.loop import Sample
 from ..host.files import work_folder
 from ..host.fingerprints import tokens_key
+from ..host.frames import as_pictures
 from ..host.progress import Progress
 from .data import picture_folder
 from .encode import encode_picture
@@ -69,7 +70,7 @@ def generated(request: TrainRequest, plan: ConceptPlan, prompt: str) -> list[Sam
             drawn = sample_latents(model, request.clip, prompt, done, min(BATCH, count - done)).float().cpu()
             found = drawn if found is None else torch.cat([found, drawn])
             write_cached(path, found)
-    latents = model.model.process_latent_in(found[:count]).float()
+    latents = as_pictures(model.model.process_latent_in(found[:count]).float())
     mask = torch.ones(1, 1, *latents.shape[-2:])
     return [Sample(plan, prompt, latent[None], mask) for latent in latents]
 

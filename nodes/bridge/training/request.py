@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ....mixofshow_core.concept import BaseInfo
-from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.training.adapters import ConceptPlan
 from ....mixofshow_core.training.dataset import TrainingSet
 from ....mixofshow_core.training.folder import folder_fingerprint
@@ -22,7 +21,7 @@ from ..host.fingerprints import models_key, tokens_key
 from .data import picture_folder
 from .denoiser import embedding_index
 
-TRAINER_VERSION = 4  # raised when the same request would give another result
+TRAINER_VERSION = 5  # raised when the same request would give another result
 UNHASHED = ("snapshot_every", "snapshots_kept", "preview_every", "validate_every", "validation_prompts")
 
 
@@ -48,8 +47,7 @@ class TrainRequest:
 
     @property
     def index(self) -> tuple[int, ...]:
-        layers = cross_attention_layers(bridge_model.net_of(self.model))
-        return embedding_index(layers, self.settings.embedding_rows)
+        return embedding_index(bridge_model.net_of(self.model), self.settings.embedding_rows)
 
     @property
     def stem(self) -> str:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ....mixofshow_core.concept import Concept, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
 from ....mixofshow_core.training.adapters import Trainables, learned_concept
 from ....mixofshow_core.training.auto import ModelFacts, resolve
@@ -27,13 +28,13 @@ from ....mixofshow_core.training.snapshot import RunState, Snapshots
 from ..host import model as bridge_model
 from ..host.files import concept_folder, concept_save_path, step_path, work_folder
 from ..host.fitting import check_pair, check_trainable
+from ..host.frames import as_frames
 from ..host.progress import Progress
 from ..host.show import leave_words
 from .denoiser import (
     HostDenoiser,
     class_vector,
     host_for_training,
-    prediction_of,
     vocabulary_norm,
 )
 from .encode import encode_pictures, ordinary
@@ -42,6 +43,7 @@ from .optimizers import library_optimizer
 from .parts import count_trained, make_trainables, trained_modules
 from .prior import encode_priors
 from .request import TrainRequest
+from .rule import check_rule
 from .validation import save_validation
 from .words import check_captions
 
@@ -65,8 +67,8 @@ def prepare(
 ) -> tuple[TrainRequest, tuple[str, ...]]:
     """Check everything that can be checked before long work, and choose what was left on auto."""
     check_pair(model, clip)
-    check_trainable(model)
-    prediction_of(model)
+    check_trainable(model, vae, settings)
+    check_rule(model)
     base = bridge_model.describe_base(model)
     size = bridge_model.native_size(model)
     norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
@@ -76,6 +78,7 @@ def prepare(
         sum(norms) / len(norms),
         str(model.load_device.type),
         comfy.model_management.should_use_bf16(model.load_device),
+        kind_of(bridge_model.net_of(model)).trains_text,
     )
     chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
     for concept in data.concepts:
@@ -152,7 +155,7 @@ class Preview:
             latent = sample_ddim(self.host, text, self.shape, 0, PREVIEW_STEPS, 3.0)
         finally:
             trainables.train()
-        return self.previewer.decode_latent_to_preview_image("JPEG", latent)[1]
+        return self.previewer.decode_latent_to_preview_image("JPEG", as_frames(self.host.model, latent))[1]
 
 
 def run_training(request: TrainRequest) -> TrainResult:

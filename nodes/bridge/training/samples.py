@@ -11,6 +11,7 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.families.nets import cross_attention_layers
 from ....mixofshow_core.training.sheet import labelled_grid
 from ..host import model as bridge_model
+from ..host.frames import shown
 from ..host.layered import with_layers
 from ..host.text import encode_layered, register_concepts
 
@@ -20,7 +21,7 @@ SAMPLER, SCHEDULER = "dpmpp_2m", "normal"
 
 
 def sample_latents(model, clip, prompt: str, seed: int, count: int, use: ConceptUse | None = None) -> Tensor:
-    """``count`` latents [count, C, h, w] of a prompt, from the noise of ``seed``, as the VAE decodes them."""
+    """``count`` latents, as the VAE decodes them, of a prompt, from the noise of ``seed``."""
     layers, size = len(cross_attention_layers(bridge_model.net_of(model))), bridge_model.native_size(model)
     text_model = clip if use is None else register_concepts(clip, (use,))
     positive, negative = encode_layered(text_model, prompt, layers), encode_layered(text_model, "", layers)
@@ -48,7 +49,7 @@ def sample_strengths(model, clip, vae, use: ConceptUse, seed: int) -> Tensor:
     pictures = []
     for strength in STRENGTHS:
         patched, text_model = bridge_model.apply_deltas(model, clip, use.concept.deltas, strength)
-        pictures.append(vae.decode(sample_latents(patched, text_model, prompt, seed, 1, use)))
+        pictures.append(shown(vae.decode(sample_latents(patched, text_model, prompt, seed, 1, use))))
     return torch.cat(pictures).float().cpu()
 
 

@@ -15,6 +15,7 @@ from ....mixofshow_core.training.adapters import Trainables
 from ....mixofshow_core.training.sampling import sample_ddim
 from ....mixofshow_core.training.sheet import labelled_grid
 from ..host import model as bridge_model
+from ..host.frames import as_frames, shown
 from ..host.progress import Progress
 from .denoiser import HostDenoiser
 from .request import TrainRequest
@@ -51,7 +52,9 @@ def draw_sheet(host: HostDenoiser, request: TrainRequest, trainables: Trainables
     finally:
         trainables.set_strength(1.0)
         trainables.train()
-    pixels = request.vae.decode(request.model.model.process_latent_out(torch.cat(latents))).float().cpu().numpy()
+    base = request.model.model
+    drawn = [request.vae.decode(base.process_latent_out(as_frames(base, one))) for one in latents]
+    pixels = shown(torch.cat(drawn)).float().cpu().numpy()
     host.stay_loaded()  # the autoencoder may have pushed the net out of the GPU's memory
     rows = [pixels[n : n + len(STRENGTHS)] for n in range(0, len(pixels), len(STRENGTHS))]
     return labelled_grid([np.clip(row, 0.0, 1.0) for row in rows], prompts, [f"strength {s:g}" for s in STRENGTHS])

@@ -116,14 +116,6 @@ def test_a_file_of_a_net_without_a_row_is_called_by_name(title, tmp_path):
         read(tmp_path / "x.safetensors")
 
 
-def test_train_refuses_a_net_that_it_does_not_know(tiny_cosmos):
-    from mos_pack.mixofshow_core.errors import MixOfShowError
-    from mos_pack.nodes.bridge.host.fitting import check_trainable
-
-    with pytest.raises(MixOfShowError, match=r"MODEL is Anima or Cosmos-Predict2; Train is for SD1.5"):
-        check_trainable(tiny_cosmos.model)
-
-
 def test_place_names_a_net_whose_attention_it_cannot_split(tiny_sd15):
     from mos_pack.mixofshow_core.errors import MixOfShowError
     from mos_pack.nodes.place import MixOfShowPlace

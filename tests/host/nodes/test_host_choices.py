@@ -5,7 +5,6 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ROLES, ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
-from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.mixofshow_core.formats.export import WHOLE_FORMATS
 from mos_pack.mixofshow_core.fusion.settings import MODES
 from mos_pack.mixofshow_core.training.augment import paste
@@ -49,7 +48,7 @@ def exported(base, kind):
 
 
 READERS = {
-    "embedding_rows": (lambda b, w: embedding_index(cross_attention_layers(net_of(b.model)), w), EMBEDDING_ROWS),
+    "embedding_rows": (lambda b, w: embedding_index(net_of(b.model), w), EMBEDDING_ROWS),
     "unet_layers": (lambda b, w: unet_layer_names(net_of(b.model), w), LAYERS),
     "loss_mask": (masked, MASKS),
     "role": (placed, ROLES),

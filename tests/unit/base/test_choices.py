@@ -22,7 +22,7 @@ from mos_pack.mixofshow_core.fusion.settings import SIZES, UNSOLVED, FusionSetti
 from mos_pack.mixofshow_core.fusion.statistics import Statistics
 from mos_pack.mixofshow_core.regional.attention import blend_weights, cover
 from mos_pack.mixofshow_core.regional.schema import EDGES, OVERLAPS
-from mos_pack.mixofshow_core.training import adapters, captions, dataset, objectives, settings
+from mos_pack.mixofshow_core.training import adapters, captions, dataset, settings
 from mos_tests.unit.builders import make_concept
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,12 +45,6 @@ def scheduled(word):
 
 def started(word):
     return adapters.start_vectors(torch.ones(4), 2, 1.0, torch.Generator(), word), adapters.word_starts(2, "cat", word)
-
-
-def predicted(word):
-    schedule = forced(objectives.NoiseSchedule(torch.ones(4)), prediction=word)
-    x, t = torch.ones(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
-    return schedule.target(x, x, t), schedule.clean(x, x, t), schedule.weight(t, 5.0)
 
 
 def fused(**changes):
@@ -93,7 +87,6 @@ def edlora_layout():
 READERS = {
     "schedule": (scheduled, settings.SCHEDULES),
     "word_start": (started, settings.WORD_STARTS),
-    "prediction": (predicted, objectives.PREDICTIONS),
     "checkpointing": (lambda word: forced(settings.TrainSettings(), checkpointing=word).recomputes, ("on", "off")),
     "unsolved": (lambda word: fused(unsolved=word), UNSOLVED),
     "size": (resized, SIZES),

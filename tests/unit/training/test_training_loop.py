@@ -5,12 +5,24 @@ import math
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import BaseInfo
+from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.training import adapters, loop, objectives, optimizers, snapshot
 from mos_pack.mixofshow_core.training.settings import TrainSettings
 from torch import nn
 
 NAME = "diffusion_model.net.to_q"
 SIGMAS = torch.linspace(0.03, 14.0, 50)
+
+
+def schedule(prediction="eps", sigmas=SIGMAS):
+    """Samplers' rules as the papers write them: eps and v (variance preserving), flow from picture to noise."""
+    sigmas = sigmas.double()
+    if prediction == "flow":
+        part = sigmas / (1 + sigmas)
+        return objectives.NoiseSchedule(1 - part, part, torch.ones_like(part), -part)
+    root = (1 + sigmas**2).sqrt()
+    skip, out = (root, -sigmas) if prediction == "eps" else (1 / root, -sigmas / root)
+    return objectives.NoiseSchedule(1 / root, sigmas / root, skip, out)
 
 
 class Toy(nn.Module):
@@ -21,7 +33,7 @@ class Toy(nn.Module):
         torch.manual_seed(0)
         self.to_q = nn.Linear(4, 4)
         self.requires_grad_(False)
-        self.schedule = objectives.NoiseSchedule(SIGMAS, prediction)
+        self.schedule = schedule(prediction)
         self.device = torch.device("cpu")
         self.captions = []
 
@@ -79,19 +91,35 @@ def flat(trainables):
     return torch.cat([p.detach().flatten() for p in trainables.parameters()])
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
 def test_a_perfect_prediction_gives_back_the_picture(prediction):
-    schedule = objectives.NoiseSchedule(SIGMAS, prediction)
+    steps = schedule(prediction)
     x0, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 20, 49])
-    noisy = schedule.noisy(x0, noise, t)
-    assert torch.allclose(schedule.clean(noisy, schedule.target(x0, noise, t), t), x0, atol=1e-4)
+    noisy = steps.noisy(x0, noise, t)
+    assert torch.allclose(steps.clean(noisy, steps.target(x0, noise, t), t), x0, atol=1e-4)
+    assert torch.allclose(steps.noise_in(noisy, x0, t), noise, atol=1e-4)
+
+
+def test_the_target_is_what_the_papers_say():
+    x0, noise, t = torch.randn(50, 4, 2, 2), torch.randn(50, 4, 2, 2), torch.arange(50)
+    sigma = SIGMAS.view(-1, 1, 1, 1)
+    wanted = {"eps": noise, "v": (noise - sigma * x0) / (1 + sigma**2).sqrt(), "flow": noise - x0}
+    for prediction, answer in wanted.items():
+        torch.testing.assert_close(schedule(prediction).target(x0, noise, t), answer, rtol=1e-5, atol=1e-5)
+
+
+def test_a_schedule_whose_answers_say_nothing_is_refused():
+    ones = torch.ones(2)
+    for out in (torch.tensor([0.0, 1.0]), torch.tensor([float("nan"), 1.0])):
+        with pytest.raises(MixOfShowError, match="Connect the checkpoint itself"):
+            objectives.NoiseSchedule(ones, ones, ones, out)
 
 
 def test_min_snr_caps_the_weight_of_clean_steps():
-    schedule = objectives.NoiseSchedule(torch.tensor([0.1, 1.0, 10.0]))
-    t = torch.arange(3)
-    assert torch.allclose(schedule.weight(t, 5.0), torch.tensor([0.05, 1.0, 1.0]))
-    assert torch.equal(schedule.weight(t, 0.0), torch.ones(3))
+    t, sigmas = torch.arange(3), torch.tensor([0.1, 1.0, 10.0])
+    for prediction, wanted in (("eps", [0.05, 1.0, 1.0]), ("v", [5 / 101, 0.5, 0.01 / 1.01])):
+        assert torch.allclose(schedule(prediction, sigmas).weight(t, 5.0), torch.tensor(wanted))
+        assert torch.equal(schedule(prediction, sigmas).weight(t, 0.0), torch.ones(3))
 
 
 def test_masked_cells_do_not_count():
