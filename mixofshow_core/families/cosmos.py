@@ -35,7 +35,7 @@ MAX_TOKENS = 512  # of a text: the adapter fills shorter ones up to it, and the 
 
 class Cosmos(NetKind):
     name = COSMOS
-    can_be_trained = True
+    predictions = {"COSMOS_RFLOW": "flow", "CONST": "flow"}
     rewrites_text = True
 
     def fits(self, net: nn.Module) -> bool:

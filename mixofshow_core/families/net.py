@@ -17,7 +17,9 @@ class NetKind:
 
     name = ""
     native_size = 1024  # pixels of the side that a net without a row was trained at
-    can_be_trained = False  # whether Train knows how
+    # What Train knows to learn from, none where it does not know the net: the host's name of a sampling rule, and ours.
+    # A file names the family alone ("-v" behind it: v), so what is learned by one rule must fit nets of the others.
+    predictions: Mapping[str, str] = {}
     trains_text = False  # whether Train reaches through its text encoders: learned words, LoRA on them
     finds_words = False  # whether concepts can be looked for by the attention to their words
     rewrites_text = False  # whether `read_text` makes another text of it

@@ -29,7 +29,7 @@ SLOTS = (
 class UNet(NetKind):
     name = UNET
     native_size = 512
-    can_be_trained = True
+    predictions = {"EPS": "eps", "V_PREDICTION": "v"}
     trains_text = True
     finds_words = True
 

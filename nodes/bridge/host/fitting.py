@@ -55,7 +55,7 @@ def check_pair(model, clip) -> None:
 def check_trainable(model, vae, settings: TrainSettings) -> None:
     """Refuse a net that Train does not know or that wants more than a noisy latent, and what it cannot learn."""
     kind, title = kind_of(net_of(model)), title_of(family(model))
-    if not kind.can_be_trained:
+    if not kind.predictions:
         raise MixOfShowError(
             f"MODEL is {title}; Train is for SD1.5, SDXL and their kind, Anima and Cosmos-Predict2. A LoRA that "
             "another program trained for it can be loaded (Load Concept, Cast) and fused."

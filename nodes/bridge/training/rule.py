@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import comfy.model_sampling
 import torch
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.nets import kind_of
+from ....mixofshow_core.fitting import title_of
 from ....mixofshow_core.training.objectives import NoiseSchedule
 from ..host import model as bridge_model
 
-# Rules of nets that learn by taking noise away; a distilled net's (LCM) would train its distillation off.
-KNOWN = ("EPS", "V_PREDICTION", "CONST", "COSMOS_RFLOW")
-
 
 def check_rule(model) -> None:
-    """MixOfShowError for a MODEL whose answers, as they are sampled now, are none of those that training knows.
+    """MixOfShowError for a MODEL that is sampled, as it is now, by a rule that its family is not trained for.
 
     Nodes such as ModelSamplingDiscrete swap the sampling object: what the checkpoint says does not count then.
     """
-    kind = bridge_model.prediction_class(model)
-    if kind not in [getattr(comfy.model_sampling, name) for name in KNOWN]:
+    rule, known = bridge_model.prediction_class(model).__name__, kind_of(bridge_model.net_of(model)).predictions
+    if rule not in known:
+        told = " and ".join(dict.fromkeys(known.values()))
         raise MixOfShowError(
-            f"MODEL predicts {kind.__name__}; training knows eps, v and flow prediction. Connect the checkpoint "
-            "itself, or choose on ModelSamplingDiscrete what it predicts, eps or v_prediction."
+            f"MODEL predicts {rule}; training for {title_of(bridge_model.family(model))} knows {told} prediction. "
+            "Connect an ordinary checkpoint of that family, without nodes that change how it is sampled."
         )
 
 
@@ -34,9 +33,9 @@ def schedule_of(sampling) -> NoiseSchedule:
     sigmas = sampling.sigmas.detach().double().cpu()
     ones, zeros = torch.ones_like(sigmas), torch.zeros_like(sigmas)
     shown = sampling.calculate_input(sigmas, ones)
-    signal, noise = (
-        shown * sampling.noise_scaling(sigmas, noise.clone(), picture)
-        for noise, picture in ((zeros, ones), (ones, zeros))
+    return NoiseSchedule(
+        signal=shown * sampling.noise_scaling(sigmas, zeros, ones),
+        noise=shown * sampling.noise_scaling(sigmas, ones, zeros),
+        skip=sampling.calculate_denoised(sigmas, zeros, ones) / shown,
+        out=sampling.calculate_denoised(sigmas, ones, zeros),
     )
-    skip, out = (sampling.calculate_denoised(sigmas, *pair) for pair in ((zeros, ones), (ones, zeros)))
-    return NoiseSchedule(signal, noise, skip / shown, out)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 # What ModelSamplingDiscrete is set to: prediction, zsnr. The first is the small base's own.
 CHOICES = (("v_prediction", False), ("v_prediction", True), ("eps", False), ("eps", True))
-STRANGE = "training knows eps, v and flow"
+STRANGE = "training for the sd-64 family knows eps and v prediction"
 
 
 def sampled(base, kind, zsnr=False):
@@ -69,8 +69,12 @@ def test_prediction_is_what_sampling_would_use(tiny_sd15, tiny_cosmos):
     for kind in ("x0", "lcm", "img_to_img"):
         with pytest.raises(MixOfShowError, match=STRANGE):
             check_rule(sampled(tiny_sd15, kind))
-    check_rule(sampled(tiny_sd15, "eps"))  # the remedy that the message names
+    check_rule(tiny_sd15.model)  # the remedy that the message names
     check_rule(tiny_cosmos.model)
+    with pytest.raises(
+        MixOfShowError, match="predicts EPS; training for Anima or Cosmos-Predict2 knows flow prediction"
+    ):
+        check_rule(sampled(tiny_cosmos, "eps"))
 
 
 def test_a_continuous_schedule_is_taken_as_it_is_and_edm_is_refused_by_name(tiny_sd15):
