@@ -1,7 +1,8 @@
 """A change of one layer's weights, low-rank or whole, and everything that is asked of it.
 
 Matrices are [out, in] with convolution kernels flattened to [out, in * rows * columns]; what has to be exact is float64
-on the CPU. Nothing here knows which layer it is or what reads it.
+where the change lies: a concept's own on the CPU, a copy for the solver wherever that calculates. Nothing here knows
+which layer it is or what reads it.
 """
 
 from __future__ import annotations
@@ -74,13 +75,13 @@ class LowRank:
         return (self.up.float() @ self.down.float()) * self.scale
 
     def matrix(self) -> Tensor:
-        """The same in float64 on the CPU."""
+        """The same in float64."""
         up, down = self.factors()
         return up @ down
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """float64 (up [out, r], down [r, in]) on the CPU, the scale inside `down`."""
-        return self.up.double().cpu(), self.down.double().cpu() * self.scale
+        """float64 (up [out, r], down [r, in]), the scale inside `down`."""
+        return self.up.double(), self.down.double() * self.scale
 
     def squared_norm(self) -> float:
         """|D|_F^2, without forming the product."""
@@ -103,6 +104,9 @@ class LowRank:
     def at(self, strength: float) -> LowRank:
         """The same change times `strength`, its factors shared: only alpha differs."""
         return LowRank(self.up, self.down, self.scale * strength * self.rank)
+
+    def to(self, device: torch.device) -> LowRank:
+        return LowRank(self.up.to(device), self.down.to(device), self.alpha)
 
     def tensors(self) -> dict[str, Tensor]:
         stored = {"lora_up.weight": self.up, "lora_down.weight": self.down}
@@ -145,24 +149,27 @@ class Dense:
         return self.diff.float()
 
     def matrix(self) -> Tensor:
-        return self.diff.double().cpu().reshape(self.sides)
+        return self.diff.double().reshape(self.sides)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """(identity [out, out], the matrix [out, in])."""
-        return torch.eye(self.diff.shape[0], dtype=torch.float64), self.matrix()
+        return torch.eye(self.diff.shape[0], dtype=torch.float64, device=self.diff.device), self.matrix()
 
     def squared_norm(self) -> float:
         return float(self.diff.double().square().sum())
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """The same in float32: a large layer's whole matrix is where time goes."""
-        return torch.linalg.svd(self.dense().cpu().flatten(1), full_matrices=False)
+        return torch.linalg.svd(self.dense().flatten(1), full_matrices=False)
 
     def scaled(self, factor: float) -> Dense:
         return self if factor == 1.0 else Dense(times(self.diff, factor))
 
     def at(self, strength: float) -> Dense:
         return self.scaled(strength)
+
+    def to(self, device: torch.device) -> Dense:
+        return Dense(self.diff.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
         return {"diff": self.diff}

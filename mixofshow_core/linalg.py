@@ -22,6 +22,10 @@ log = logging.getLogger("mixofshow")
 # ridge (or the pseudo-inverse, when no ridge was asked for) is the honest choice.
 MAX_CONDITION = 1e12
 MAX_RIDGE = 1e3  # a matrix that fails even so is no second moment
+# A float32 factor is refined while its error shrinks: up to this condition it shrinks tenfold in a round, and more.
+MAX_COARSE = 1e5
+REFINED = 1e-8  # bound of a refined answer's relative error: an eighth of what storing it as float32 rounds
+MAX_ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class RidgeFactor:
     ridge: what was really added to the diagonal, as a multiple of trace/d.
     condition: estimate of the spectral condition number of what is inverted.
     reason: why the ridge or the method differs from what was asked; empty if it does not.
+    refined: (the matrix, what was added to its diagonal, |A^-1|) where `cholesky` is float32: answers are then refined
+    with the matrix, which must stay as it is.
     """
 
     cholesky: Tensor | None
@@ -38,14 +44,30 @@ class RidgeFactor:
     ridge: float
     condition: float
     reason: str = ""
+    refined: tuple[Tensor, float, float] | None = None
 
     def apply_right(self, rows: Tensor) -> Tensor:
         """C [m, d] -> C A^-1 [m, d]."""
-        if self.cholesky is not None:
-            # cholesky_solve copies its transposed operand; solving both triangles from the right does not.
-            half = torch.linalg.solve_triangular(self.cholesky.mT, rows, upper=True, left=False)
-            return torch.linalg.solve_triangular(self.cholesky, half, upper=False, left=False)
-        return rows @ self.inverse
+        if self.cholesky is None:
+            return rows @ self.inverse
+        return _divide(rows, self.cholesky) if self.refined is None else self._refine(rows, *self.refined)
+
+    def _refine(self, rows: Tensor, matrix: Tensor, shift: float, inverse_norm: float) -> Tensor:
+        """float32 answers, corrected until |A^-1| |C - X A|, which bounds |X - C A^-1|, is REFINED |X| at most."""
+        found, left = torch.zeros_like(rows), rows
+        size, before = float(rows.norm()), math.inf
+        for _ in range(MAX_ROUNDS):
+            if size == 0 or inverse_norm * size <= REFINED * float(found.norm()):
+                return found
+            if size > before / 2:
+                break
+            found = found + _divide((left / size).to(self.cholesky.dtype), self.cholesky).to(rows.dtype) * size
+            left = torch.addmm(rows - shift * found, found, matrix, alpha=-1)
+            before, size = size, float(left.norm())
+        log.info("a float32 factor of condition %.1e could not be refined: taken again in float64", self.condition)
+        whole = matrix.clone()
+        whole.diagonal().add_(shift)
+        return _divide(rows, torch.linalg.cholesky(whole))
 
 
 class OrderedSum:
@@ -77,13 +99,19 @@ def ordered_sum(terms: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
 
 
 def factor_ridge(
-    gram: Tensor, ridge: float, scale: float | None = None, where: str = "", noise: float = 0.0
+    gram: Tensor,
+    ridge: float,
+    scale: float | None = None,
+    where: str = "",
+    noise: float = 0.0,
+    coarse: bool = False,
 ) -> RidgeFactor:
     """Factor gram + ridge * scale * I for symmetric positive semi-definite `gram` [d, d].
 
     `scale` defaults to trace(gram)/d. With ridge = 0 and a rank-deficient gram the pseudo-inverse is used; with
     ridge > 0 and too large a condition number the ridge grows by factors of ten, and `reason` says so.
     `noise` is the relative rounding of the entries: without ridge, eigenvalues below it count as zero.
+    `coarse`: with a ridge, factor in float32 where the condition allows it and refine what is solved with it.
     `gram` is as before when this returns. Raises MixOfShowError on values that are not finite; never returns NaN.
     """
     d = gram.shape[0]
@@ -104,6 +132,8 @@ def factor_ridge(
     try:  # shifted in place and put back: a copy of the whole matrix would only cost memory and time
         while True:
             diagonal.copy_(kept + used * scale)
+            if coarse and used == ridge and (found := _factor_coarsely(gram, used, used * scale)) is not None:
+                return found
             chol, info = torch.linalg.cholesky_ex(gram)
             condition = math.inf if int(info) else _condition(gram, chol)
             if condition <= MAX_CONDITION:
@@ -188,19 +218,41 @@ def unpack_symmetric(packed: Tensor) -> Tensor:
     return matrix
 
 
+def _divide(rows: Tensor, chol: Tensor) -> Tensor:
+    """C (L L^T)^-1."""
+    # cholesky_solve copies its transposed operand; solving both triangles from the right does not.
+    half = torch.linalg.solve_triangular(chol.mT, rows, upper=True, left=False)
+    return torch.linalg.solve_triangular(chol, half, upper=False, left=False)
+
+
+def _factor_coarsely(matrix: Tensor, ridge: float, shift: float) -> RidgeFactor | None:
+    """The factor in float32, refined with `matrix`, from whose diagonal `shift` is taken again; None if it cannot."""
+    chol, info = torch.linalg.cholesky_ex(matrix.float())
+    top, bottom = (math.inf, math.inf) if int(info) else _norms(matrix, chol)
+    if not top * bottom <= MAX_COARSE:
+        return None
+    return RidgeFactor(chol, None, ridge, top * bottom, refined=(matrix, shift, bottom))
+
+
 def _condition(matrix: Tensor, chol: Tensor) -> float:
-    """Power iteration on A (two rounds) and on A^-1 (three, through the factor): O(d^2), from a fixed start."""
+    top, bottom = _norms(matrix, chol)
+    return top * bottom if math.isfinite(top * bottom) and top * bottom > 0 else math.inf
+
+
+def _norms(matrix: Tensor, chol: Tensor) -> tuple[float, float]:
+    """(|A|, |A^-1|) by power iteration on A (two rounds) and on A^-1 (three, through the factor): O(d^2), from a fixed
+    start."""
     d = matrix.shape[0]
     start = torch.cos(torch.arange(1, d + 1, dtype=matrix.dtype, device=matrix.device))[:, None]
     high = low = start / start.norm()
     for _ in range(2):
         high = matrix @ (high / high.norm())
     top = float(high.norm())
+    low = low.to(chol.dtype)
     for _ in range(3):
         low = torch.linalg.solve_triangular(chol, low / low.norm(), upper=False)
         low = torch.linalg.solve_triangular(chol.mT, low, upper=True)
-    bottom = float(low.norm())
-    return top * bottom if math.isfinite(top * bottom) and top * bottom > 0 else math.inf
+    return top, float(low.norm())
 
 
 def _pseudo_inverse(gram: Tensor, noise: float) -> RidgeFactor:

@@ -34,12 +34,21 @@ class Capture:
                 f"{name}: a batch of {rows.shape[0]} does not fit the {weights.shape[0]} row weights of this pass"
             )
         weights = weights.repeat(rows.shape[0] // weights.shape[0], *[1] * (weights.dim() - 1))
-        if weights.dim() == 1:
-            weights = weights[:, None].expand(rows.shape[:2])
+        if weights.dim() == 1:  # whole rows of the batch: unconditional ones go before anything is copied
+            kept = weights.nonzero().flatten().tolist()
+            if not kept:
+                return
+            rows = rows if len(kept) == len(rows) else torch.stack([rows[number] for number in kept])
+            weights = weights[kept][:, None].expand(rows.shape[:2])
         elif weights.shape != rows.shape[:2]:
             raise MixOfShowError(f"{name}: token weights {tuple(weights.shape)} for inputs {tuple(rows.shape)}")
         # inference tensors are fine here: nothing is kept but the product
         self.accumulators[name].add(rows.reshape(-1, rows.shape[-1]), weights.reshape(-1))
+
+    def reserve(self, widths: Mapping[str, int], device: torch.device) -> None:
+        """The memory of every sum, taken now (GramAccumulator.reserve)."""
+        for name, width in widths.items():
+            self.accumulators[name].reserve(width, device)
 
     def finish(self) -> dict[str, Gram]:
         """Grams of the groups that saw at least one weighted row. The sums are given up one by one: call it once."""

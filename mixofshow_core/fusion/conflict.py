@@ -32,7 +32,7 @@ class GroupConflict:
 def preview_group(problem: GroupProblem) -> GroupConflict:
     """Two passes of small products; Grams are read one at a time, and no system is solved."""
     count = len(problem.deltas)
-    energies, sketches = torch.zeros(count, count, dtype=torch.float64), {}
+    energies, sketches = torch.zeros(count, count, dtype=torch.float64, device=problem.device), {}
     metrics = {
         (j, member): delta.factors()[0].mT @ delta.factors()[0]
         for j in range(count)
@@ -43,7 +43,7 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
         gram = problem.grams[i].matrix
         generator = torch.Generator().manual_seed(gram.shape[0])
         draws = torch.randn(gram.shape[0], SKETCH, generator=generator, dtype=gram.dtype)
-        sketches[i] = gram @ draws
+        sketches[i] = gram @ draws.to(gram.device)
         for j in range(count):
             for member, delta in problem.deltas[j].items():
                 if isinstance(delta, LowRank):
@@ -57,7 +57,7 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
         for j in sketches:
             size = float(sketches[i].norm() * sketches[j].norm())
             overlap[i, j] = min(float((sketches[i] * sketches[j]).sum()) / size, 1.0) if size > 0 else 0.0
-    return GroupConflict(problem.name, problem.role, energies.clamp_min(0), overlap.clamp_min(0))
+    return GroupConflict(problem.name, problem.role, energies.clamp_min(0).cpu(), overlap.clamp_min(0))
 
 
 def summarise_conflicts(groups: Iterable[GroupConflict], labels: Sequence[str]) -> dict:

@@ -61,11 +61,11 @@ def check_statistics(statistics: Statistics, widths: Mapping[str, int], prior: M
             )
         if not 0 < gram.weight < float("inf") or gram.rows < 1:
             raise MixOfShowError(f"{place} say that {gram.rows} rows of weight {gram.weight} were seen. {REMEDY}")
-        trace = float(gram.stored.double().square().sum() if gram.factored else gram.stored.double().trace())
+        trace = float(gram.stored.double().square().sum() if gram.factored else gram.matrix.trace())
         usual = LOUDEST * width if name not in prior else LOUD * float(prior[name].matrix.trace())
         if not 0 <= trace <= usual:
             raise MixOfShowError(f"{place} have energy {trace:.3g}, where at most {usual:.3g} can be. {REMEDY}")
-        if not gram.factored and not _is_positive(gram.stored.double(), trace):
+        if not gram.factored and not _is_positive(gram.matrix, trace):
             raise MixOfShowError(f"{place} are not positive semidefinite, so no inputs have them. {REMEDY}")
 
 

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import torch
+
 from ..bounds import meaning
 from ..delta import Delta, cut
 from ..errors import MixOfShowError
 from ..families.layers import TEXT_PREFIX, LayerGroup
 from ..families.nets import has_places, role_of
+from .arithmetic import ON_CPU, Arithmetic
 from .conflict import GroupConflict, preview_group, summarise_conflicts
 from .measure import GroupReport, measure_group
 from .methods import MergeJob, method_of
@@ -59,10 +62,13 @@ class GroupTask:
     prior: Statistics | None
     settings: FusionSettings
     method: str
+    arithmetic: Arithmetic = ON_CPU
 
     def __call__(self, group: LayerGroup) -> tuple[dict[str, Delta], GroupReport, float]:
         """The change of every member, the account of it, and the seconds that solving took."""
-        way, problem = method_of(self.method), pose(group, self.sources, self.prior)
+        way = method_of(self.method)
+        arithmetic = self.arithmetic if way.recipe is not None else ON_CPU  # a merge happens where the files are
+        problem = pose(group, self.sources, self.prior, arithmetic)
         begun = time.perf_counter()
         if way.recipe is not None:
             solution = solve_group(problem, **asdict(way.recipe(self.settings, group.role)))
@@ -71,7 +77,7 @@ class GroupTask:
         seconds = time.perf_counter() - begun
         found, sizes = cut_to_size(solution, self.settings)
         row = measure_group(problem, found, solution.ridge, solution.condition, solution.reason)
-        return found, replace(row, added=sizes), seconds
+        return {name: delta.to(ON_CPU.device) for name, delta in found.items()}, replace(row, added=sizes), seconds
 
 
 Spread = Callable[[GroupTask, Sequence[LayerGroup]], Iterable[tuple[dict[str, Delta], GroupReport, float]]]
@@ -109,11 +115,13 @@ def fuse(
     method: str = "exact",
     step: Callable[[], None] = lambda: None,
     spread: Spread = map,
+    arithmetic: Arithmetic = ON_CPU,
 ) -> Fusion:
     """Fuse at least one source. `step` is called once per group (progress, cancel).
 
     method: a row of methods.py. Those that solve are measured on statistics; the others merge the changes alone.
-    spread: as `map`, in order; groups know nothing of one another, so it may run them anywhere.
+    spread: as `map`, in order; groups know nothing of one another, so it may run them anywhere. arithmetic: where each
+    is solved.
     """
     way = method_of(method)
     if not sources:
@@ -127,7 +135,7 @@ def fuse(
     deltas: dict[str, Delta] = {}
     rows: list[GroupReport] = []
     solving = 0.0
-    for found, row, seconds in spread(GroupTask(tuple(ordered), prior, settings, method), groups):
+    for found, row, seconds in spread(GroupTask(tuple(ordered), prior, settings, method, arithmetic), groups):
         deltas.update(found)
         rows.append(row)
         solving += seconds
@@ -151,17 +159,28 @@ def fuse(
     return Fusion(deltas, report)
 
 
-def pose(group: LayerGroup, ordered: Sequence[Source], prior: Statistics | None) -> GroupProblem:
+def pose(
+    group: LayerGroup, ordered: Sequence[Source], prior: Statistics | None, arithmetic: Arithmetic
+) -> GroupProblem:
     """The group's problem; Grams are fetched from each concept's statistics only when asked for."""
+    deltas = [changes_in(group, source.deltas) for source in ordered]
+    device = arithmetic.device_for(deltas)
+    generic = prior.grams.get(group.name) if prior is not None else None
     return GroupProblem(
         group.name,
         group.role,
         group.members,
-        _GroupGrams(group.name, ordered),
-        tuple({m: source.deltas[m] for m in group.members if m in source.deltas} for source in ordered),
+        _GroupGrams(group.name, ordered, device),
+        tuple({name: delta.to(device) for name, delta in own.items()} for own in deltas),
         tuple(source.weight for source in ordered),
-        prior.grams.get(group.name) if prior is not None else None,
+        generic if generic is None else generic.to(device),
+        device,
+        arithmetic.coarse,
     )
+
+
+def changes_in(group: LayerGroup, deltas: Mapping[str, Delta]) -> dict[str, Delta]:
+    return {member: deltas[member] for member in group.members if member in deltas}
 
 
 def merge(method: str, ordered: Sequence[Source], members: Iterable[str], settings: FusionSettings) -> dict[str, Delta]:
@@ -196,13 +215,16 @@ def cut_to_size(solution: GroupSolution, settings: FusionSettings) -> tuple[dict
 
 
 def foresee_conflicts(
-    sources: Sequence[Source], groups: Sequence[LayerGroup], step: Callable[[], None] = lambda: None
+    sources: Sequence[Source],
+    groups: Sequence[LayerGroup],
+    step: Callable[[], None] = lambda: None,
+    arithmetic: Arithmetic = ON_CPU,
 ) -> dict:
     """Conflicts foreseen per role, from statistics only (fusion/conflict.py)."""
     ordered = sorted(sources, key=lambda source: source.identity)
     found: list[GroupConflict] = []
     for group in groups:
-        found.append(preview_group(pose(group, ordered, None)))
+        found.append(preview_group(pose(group, ordered, None, arithmetic)))
         step()
     return summarise_conflicts(found, [source.label for source in ordered])
 
@@ -224,12 +246,12 @@ def _norms(ordered: Sequence[Source], solved: set[str], unsolved: set[str], drop
 class _GroupGrams(Mapping):
     """Grams of one group by concept's place, fetched from each concept's statistics only when asked for."""
 
-    def __init__(self, name: str, sources: Sequence[Source]) -> None:
-        self._name, self._sources = name, sources
+    def __init__(self, name: str, sources: Sequence[Source], device: torch.device) -> None:
+        self._name, self._sources, self._device = name, sources, device
         self._places = [i for i, source in enumerate(sources) if name in source.statistics.grams]
 
     def __getitem__(self, place: int) -> Gram:
-        return self._sources[place].statistics.grams[self._name]
+        return self._sources[place].statistics.grams[self._name].to(self._device)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._places)

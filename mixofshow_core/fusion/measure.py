@@ -112,15 +112,16 @@ class _Factors:
     """
 
     def __init__(self, every: Sequence[LowRank], shares: Sequence[float]) -> None:
-        up = torch.cat([delta.up.float().cpu() for delta in every], 1)
-        self._downs = torch.cat([delta.down.float().cpu() * delta.scale for delta in every])
+        up = torch.cat([delta.up.float() for delta in every], 1)
+        self._downs = torch.cat([delta.down.float() * delta.scale for delta in every])
         self._metric = (up.double().mT @ up.double()).float()
         member = torch.repeat_interleave(torch.arange(len(every)), torch.tensor([delta.rank for delta in every]))
-        self._select = torch.nn.functional.one_hot(member).mT.double()
+        self._select = torch.nn.functional.one_hot(member).mT.to(up.device, torch.float64)
         self._mean = torch.tensor([0.0, *shares], dtype=torch.float64)
 
     def _table(self, gram: Tensor) -> Tensor:
-        return self._select @ ((self._downs @ gram) @ self._downs.mT * self._metric).double() @ self._select.mT
+        seen = ((self._downs @ gram) @ self._downs.mT * self._metric).double()
+        return (self._select @ seen @ self._select.mT).cpu()
 
     def energies(self, gram: Tensor, place: int | None) -> Energies:
         """On the inputs of the concept whose own change stands at `place` (None: it has none here)."""

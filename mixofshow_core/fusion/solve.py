@@ -32,7 +32,8 @@ class GroupProblem:
 
     grams: concept's place -> Gram, read one at a time (they may lie on disk), so memory does not grow with the number
     of concepts. A concept without a delta for a member contributes D_i = 0 but keeps its Gram; a concept without a Gram
-    (its calibration never reached the group) contributes nothing at all.
+    (its calibration never reached the group) contributes nothing at all. device: where Grams and deltas lie. coarse:
+    factors in float32, refined.
     """
 
     name: str
@@ -42,6 +43,8 @@ class GroupProblem:
     deltas: tuple[Mapping[str, Delta], ...]
     weights: tuple[float, ...]
     prior: Gram | None = None
+    device: torch.device = torch.device("cpu")
+    coarse: bool = False
 
     def __post_init__(self) -> None:
         if len(self.deltas) != len(self.weights) or any(not 0 <= i < len(self.deltas) for i in self.grams):
@@ -72,7 +75,7 @@ class GroupSolution:
 def solve_group(
     problem: GroupProblem, ridge: float, prior: float, off_diagonal: float = 1.0, constrained: bool = False
 ) -> GroupSolution:
-    """Solve one group in float64. ridge is lambda, prior is mu; both >= 0.
+    """Solve one group in float64, where its Grams and deltas lie. ridge is lambda, prior is mu; both >= 0.
 
     Low-rank deltas give an exact low-rank answer: up = [B_1 ... B_K], down_i = w_i s_i A_i G_i M. A member with a
     dense delta gives a dense answer. All members share one factorisation. `off_diagonal` scales what is beside the
@@ -93,7 +96,9 @@ def solve_group(
         total, rows = torch.cat(few), _dual_targets(problem, members, few)
         scale = sum(float(part.square().sum()) for part in few[: len(present)]) / total.shape[1]
         half = total if metric is None else _divide_metric(total, metric)
-        factor = factor_ridge(half @ total.mT, ridge if metric is None else 0.0, scale, problem.name)
+        factor = factor_ridge(
+            half @ total.mT, ridge if metric is None else 0.0, scale, problem.name, coarse=problem.coarse
+        )
         solved = factor.apply_right(torch.cat(rows)) @ half
         moment = Gram(total, 1.0, len(total), factored=True)
     else:
@@ -103,7 +108,7 @@ def solve_group(
             if prior:
                 _check_prior(problem, total.shape[1])
                 total.add_(problem.prior.matrix, alpha=prior)
-            factor = factor_ridge(total, ridge, scale, problem.name, noise)
+            factor = factor_ridge(total, ridge, scale, problem.name, noise, problem.coarse)
             solved = factor.apply_right(torch.cat(rows))
         else:
             # Whitened by the prior, least change of generic outputs is least norm: a pseudo-inverse.
@@ -167,7 +172,7 @@ def _primal(problem: GroupProblem, members: list[str], off_diagonal: float) -> t
             if member in dense:
                 dense[member].add(delta.matrix() @ gram, weight)
         if low := [member for member in own if member not in dense]:  # one product reads G once for all of them
-            rows = torch.cat([own[m].down.double().cpu() * (weight * own[m].scale) for m in low]) @ gram
+            rows = torch.cat([own[m].down.double() * (weight * own[m].scale) for m in low]) @ gram
             for member, part in zip(low, rows.split([own[m].rank for m in low]), strict=True):
                 downs[member].append(part)
     return total.total(), [dense[m].total() if m in dense else torch.cat(downs[m]) for m in members], noise
@@ -198,7 +203,7 @@ def _as_deltas(problem: GroupProblem, members: list[str], parts: Sequence[Tensor
     for member, part in zip(members, parts, strict=True):
         own = [problem.deltas[i][member] for i in problem.present if member in problem.deltas[i]]
         if _is_low_rank(problem, member):
-            deltas[member] = LowRank(torch.cat([delta.up.float().cpu() for delta in own], 1), part.contiguous(), None)
+            deltas[member] = LowRank(torch.cat([delta.up.float() for delta in own], 1), part.contiguous(), None)
         else:
             shape = next(delta.shape for delta in own if isinstance(delta, Dense))
             deltas[member] = Dense(part.reshape(shape))

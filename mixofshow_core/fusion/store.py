@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..errors import MixOfShowError
-from ..linalg import pack_symmetric, unpack_symmetric
+from ..linalg import pack_symmetric
 from .compressed import LOW, expand, parts_of
 from .statistics import Gram, Statistics
 
@@ -34,7 +34,7 @@ HEADER = "mixofshow.statistics"
 
 
 class StoredGrams(Mapping):
-    """Grams of one file, unpacked one at a time when asked for: memory does not grow with the number of concepts."""
+    """Grams of one file, read one at a time when asked for: memory does not grow with the number of concepts."""
 
     def __init__(self, path: Path, facts: Mapping[str, tuple[float, int, str]]) -> None:
         self.path = path
@@ -66,7 +66,7 @@ def as_gram(key: str, tensors: Mapping[str, Tensor], weight: float, rows: int) -
         return Gram(expand(*(tensors[one] for one in parts_of(key))), weight, rows, rounded=True)
     if key.startswith(ROWS):
         return Gram(tensors[key].double(), weight, rows, factored=True)
-    return Gram(unpack_symmetric(tensors[key].float()), weight, rows, rounded=True)
+    return Gram(tensors[key].float(), weight, rows, rounded=True, packed=True)
 
 
 def read_statistics(path: Path) -> tuple[Statistics, dict]:
@@ -136,7 +136,7 @@ class StatisticsStore:
         for name in first.values():
             gram = statistics.grams[name]
             key = f"{ROWS}{name}" if gram.factored else name
-            tensors[key] = (gram.stored if gram.factored else pack_symmetric(gram.stored)).float().contiguous()
+            tensors[key] = (gram.stored if gram.factored else pack_symmetric(gram.matrix)).float().contiguous()
         keys = {key.removeprefix(ROWS): key for key in tensors}
         facts = {name: (weight, rows, keys[key]) for name, (weight, rows, key) in facts.items()}
         header = {

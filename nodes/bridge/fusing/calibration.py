@@ -139,11 +139,15 @@ def collect_spatial(
 ) -> dict[str, Gram]:
     """Sample `pictures` with the host's sampler and watch what the spatial layers read at conditional rows.
 
-    Picture k starts from noise seeded with plan.seed + k, drawn on the CPU. plan.width and height are in pixels.
+    Picture k starts from noise seeded with plan.seed + k, drawn on the CPU. plan.width and height are in pixels. On a
+    GPU the memory of the sums is taken before the host loads MODEL there, so that it leaves room for them.
     """
     net = net_of(model)
     layers = kind_of(net).cross_attention(net)
     capture = Capture(_names(groups, ROLE_SPATIAL, UNET_PREFIX))
+    if model.load_device.type != "cpu":
+        modules = _group_modules(named_linears(model, None), groups)
+        capture.reserve({name: modules[name].weight.shape[1] for name in capture.accumulators}, model.load_device)
     negative = encode_layered(clip, "", len(layers))
     cell = cell_of(model)
     empty = torch.zeros(1, 4, plan.height // cell, plan.width // cell)

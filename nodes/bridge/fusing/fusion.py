@@ -122,6 +122,7 @@ def fuse_uses(
             plan.content_hash,
             settings.describe(),
             torch.__version__,
+            *([] if model.load_device.type == "cpu" else [model.load_device.type]),  # another solver, other last digits
             *(digest_of_file(Path(use.statistics)) for use in solved if use.statistics),
         ]
     )

@@ -22,7 +22,8 @@ from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import Delta
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import LAYER_ROLES, ROLE_SPATIAL, LayerGroup
-from ....mixofshow_core.fusion.fuse import Fusion, Source, Spread, foresee_conflicts, fuse, hash_of
+from ....mixofshow_core.fusion.arithmetic import ON_CPU, SHARE, Arithmetic, arithmetic_on, bytes_of
+from ....mixofshow_core.fusion.fuse import Fusion, Source, Spread, changes_in, foresee_conflicts, fuse, hash_of
 from ....mixofshow_core.fusion.methods import method_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts, picture_prompts, prior_prompts
 from ....mixofshow_core.fusion.report import format_conflicts_of
@@ -103,7 +104,7 @@ class FusionJob:
                 continue
             fixed = {} if fusion is None else dict(fusion.deltas)
             sources, prior = self._look(Stage("own" if not fixed else f"staged {role}", groups, fixed), ticker, notes)
-            conflicts |= foresee_conflicts(sources, groups)
+            conflicts |= foresee_conflicts(sources, groups, arithmetic=self._arithmetic(groups))
             found = self._solve(sources, groups, rest, prior, ticker)
             fusion = found if fusion is None else _joined(fusion, found)
         if fusion is None:  # only layers that no stage takes
@@ -158,7 +159,31 @@ class FusionJob:
 
     def _solve(self, sources, groups, unsolved, prior, ticker) -> Fusion:
         ticker.words = f"{len(groups)} groups of layers"
-        return fuse(sources, groups, unsolved, self.settings, prior, self.method, lambda: ticker(SOLVING), self.spread)
+        arithmetic = self._arithmetic(groups) if method_of(self.method).needs_statistics else ON_CPU
+
+        def step() -> None:
+            ticker(SOLVING)
+
+        return fuse(sources, groups, unsolved, self.settings, prior, self.method, step, self.spread, arithmetic)
+
+    def _arithmetic(self, groups: Sequence[LayerGroup]) -> Arithmetic:
+        """Where groups are solved. What is spread may run on machines without this one's GPU: on their CPUs."""
+        device = self.model.load_device
+        if self.spread is not map:
+            return ON_CPU
+        sizes = [bytes_of(changes_in(group, part) for part in self.parts) / 1e9 for group in groups]
+        if device.type != "cpu":
+            comfy.model_management.free_memory(1e9 * max(sizes, default=0) / SHARE, device)
+        found = arithmetic_on(device, comfy.model_management.get_free_memory(device))
+        if large := [size for size in sizes if size > found.limit / 1e9]:
+            log.info(
+                "%d of %d groups need up to %.1f GB each; at most %.1f GB of the GPU may be taken: solved on the CPU",
+                len(large),
+                len(groups),
+                max(large),
+                found.limit / 1e9,
+            )
+        return found
 
     def _prior_pictures(self) -> tuple[str, ...]:
         return tuple(text for text in self.plan.generic if text)[: self.plan.prior_pictures]
@@ -272,6 +297,8 @@ def split_groups(model, clip, groups: Sequence[LayerGroup], memory_gb: float) ->
     """
     linears = named_linears(model, clip)
     sizes = {group.name: 8 * linears[group.members[0]].weight.shape[1] ** 2 for group in groups}
+    if model.load_device.type != "cpu":  # another model that lies there is no reason to look twice
+        comfy.model_management.free_memory(sum(sizes.values()) / FREE_SHARE, model.load_device)
     free = min(comfy.model_management.get_free_memory(device) for device in (torch.device("cpu"), model.load_device))
     limit = memory_gb * 1e9 if memory_gb else FREE_SHARE * free
     largest = max(sizes.values(), default=0)

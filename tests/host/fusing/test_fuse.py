@@ -47,6 +47,27 @@ def bytes_of(concept):
     return {name: (d.up.numpy().tobytes(), d.down.numpy().tobytes()) for name, d in concept.deltas.items()}
 
 
+def test_refined_float32_factors_give_the_same_fusion(tiny_sd15, shared, monkeypatch):
+    """What a GPU with slow float64 does, forced on the CPU for a whole fusion."""
+    from mos_pack.mixofshow_core import linalg
+    from mos_pack.mixofshow_core.fusion.arithmetic import Arithmetic
+    from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+    from mos_pack.nodes.bridge.fusing import stages
+
+    uses = uses_of(tiny_sd15)
+    exact = run(tiny_sd15, uses, shared).concept
+    monkeypatch.setattr(stages, "arithmetic_on", lambda device, free: Arithmetic(device, 0.5 * free, coarse=True))
+    factors, factor_coarsely = [], linalg._factor_coarsely
+    monkeypatch.setattr(
+        linalg, "_factor_coarsely", lambda *given: factors.append(factor_coarsely(*given)) or factors[-1]
+    )
+    again = run(tiny_sd15, uses, shared, settings=FusionSettings(size="exact", seed=1)).concept  # not the kept one
+    assert len(factors) > 20 and None not in factors
+    for name, delta in exact.deltas.items():
+        wanted = delta.dense()
+        assert float((again.deltas[name].dense() - wanted).norm() / wanted.norm()) < 1e-6
+
+
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_every_group_is_seen_and_the_result_beats_sum_and_average(family, request, shared):
     base = request.getfixturevalue(f"tiny_{family}")
