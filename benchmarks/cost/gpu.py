@@ -6,8 +6,8 @@ Random weights of the real structure and width, so nothing is fetched. Every par
 fail without the others: pictures and fusion of tiny nets on the CPU and on the GPU, in fp32, with the host's ways to
 keep weights elsewhere (--lowvram, --novram, dynamic loading off where the host has it); launches and milliseconds per
 step at SD1.5 512 and SDXL 1024 in fp16; training steps against the host's trainer; a whole fusion of 14 and of 10
-concepts. Parts that the time did not reach are named. `--small --cpu` is the dry run of the tests and says nothing
-of a GPU. **No GPU has run this yet.**
+concepts, and its solver alone, in float64 and in refined float32. Parts that the time did not reach are named.
+`--small --cpu` is the dry run of the tests and says nothing of a GPU. **No GPU has run this yet.**
 """
 
 from __future__ import annotations
@@ -138,11 +138,21 @@ def fusion(family: str, size: Size) -> dict:
     }
 
 
+def solver(family: str, size: Size) -> dict:
+    """One group of layers of every width, solved here in every way."""
+    from .solver import compare_arithmetic
+
+    reset_peak()
+    groups = compare_arithmetic(family, size.concepts[family], size is not FULL)
+    return {"concepts": size.concepts[family], "groups": groups, "gigabytes": peak_gigabytes()}
+
+
 PARTS: dict[str, Callable[[str, Size], dict]] = {
     "pictures": pictures,
     "steps": steps,
     "training": training,
     "fusion": fusion,
+    "solver": solver,
 }
 
 
@@ -150,13 +160,13 @@ def fuse(family: str, size: Size):
     """(the fused concept, what it says about its seconds)"""
     import torch
     from mos_pack.mixofshow_core.concept import ConceptUse
-    from mos_pack.mixofshow_core.fusion.plan import CalibrationPlan
+    from mos_pack.mixofshow_core.fusion.plan import preset
     from mos_pack.mixofshow_core.fusion.settings import FusionSettings
     from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
     from mos_tests.host.builders import make_concept, tiny_plan
 
     base = make_base(family, size)
-    plan = CalibrationPlan() if size is FULL else tiny_plan()
+    plan = preset("standard") if size is FULL else tiny_plan()
     uses = [ConceptUse(make_concept(base, f"random{k}", k), 1.0) for k in range(size.concepts[family])]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         fused = fuse_uses(base.model, base.clip, uses, "exact", plan, FusionSettings(), Path(folder))
@@ -231,7 +241,7 @@ def plan_runs(cpu: bool, small: bool, can_be_dynamic: bool) -> list[tuple[str, s
     states = ["cpu", *(() if cpu else ("normal", "lowvram", "novram", *(("dynamic off",) if can_be_dynamic else ())))]
     runs = [("pictures", family, state) for family in ("sd15", "sdxl") for state in states]
     where = "cpu" if cpu else "normal"
-    runs += [(part, family, where) for part in ("steps", "fusion", "training") for family in ("sd15", "sdxl")]
+    runs += [(part, family, where) for part in ("steps", "fusion", "solver", "training") for family in ("sd15", "sdxl")]
     if can_be_dynamic and not cpu:
         runs += [("steps", family, "dynamic off") for family in ("sd15", "sdxl")]
     return [run for run in runs if not (run[0] == "training" and run[1] == "sdxl" and small)]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 CLOSE = 1e-3  # of the largest value: what fp32 on another processor may differ by after three steps
+SOLVED = 1e-6  # of a change's norm: what its float32 factors may differ by
 STEP_GOALS = {"regions 2": 1.06, "regions 8": 1.10, "routed 2": 1.12, "routed 4": 1.12}
 FUSION_GOALS = {"sd15": "60 s", "sdxl": "120 s, 12 GB"}
 
@@ -21,7 +22,7 @@ def page_of(measured: dict, small: bool, cpu: bool) -> str:
     failed = {key: answer["error"] for key, answer in answers.items() if "error" in answer}
     lines += [f"* **{key} failed**: {error}" for key, error in failed.items()]
     lines += [f"* not reached in time: {', '.join(measured['not reached'])}"] if measured["not reached"] else []
-    lines += _pictures(answers) + _steps(answers) + _fusion(answers) + _training(answers)
+    lines += _pictures(answers) + _steps(answers) + _fusion(answers) + _solver(answers) + _training(answers)
     return "\n".join([*lines, "", f"{measured['seconds']} seconds in all.", ""])
 
 
@@ -64,6 +65,25 @@ def _fusion(answers: dict) -> list[str]:
         figures = f"{found['seconds']:.1f} | {found['gigabytes']:.1f} | {FUSION_GOALS[family]}"
         lines.append(f"| {family} | {found['concepts']} | {figures} |")
     return lines
+
+
+def _solver(answers: dict) -> list[str]:
+    """apart: from the CPU's answer, as a share of its norm."""
+    lines = ["", "## The solver alone, milliseconds per group of layers", ""]
+    lines += ["| net | group | of these | CPU, float64 | float64 | apart | refined float32 | apart |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for family, _, found in _rows(answers, "solver"):
+        for name, row in found["groups"].items():
+            ways = " | ".join(
+                f"{row[way]:.1f} | {_mark(row[f'{way} apart'])}" if way in row else "- | -"
+                for way in ("float64", "refined")
+            )
+            lines.append(f"| {family} | {name} | {row['groups']} | {row['cpu']:.1f} | {ways} |")
+    return lines
+
+
+def _mark(apart: float) -> str:
+    return f"{apart:.1e}" if apart <= SOLVED else f"**{apart:.1e} FAR**"
 
 
 def _training(answers: dict) -> list[str]:

@@ -24,6 +24,9 @@ def test_every_part_answers_and_stands_on_the_page(gpu):
         > answers["steps sd15 cpu"]["found"]["plain"]["launches"]
     )
     assert answers["fusion sd15 cpu"]["found"]["seconds"] > 0
+    solved = answers["solver sd15 cpu"]["found"]["groups"]
+    assert len(solved) == 3 and all(row["refined apart"] < 1e-6 for row in solved.values())
     assert set(answers["training sd15 cpu"]["found"]) == {"ours", "host"}
     page = page_of(measured, True, True)
     assert "dry run" in page and "| sd15 | cpu | routed 2 |" in page and "| sd15 | ours |" in page
+    assert "| sd15 | attn1 q,k,v 320 -> 3 x 320 | 5 |" in page and "FAR" not in page
