@@ -8,7 +8,7 @@ inputs (0 = the concept's change is met exactly, 1 = as if it had none), overlap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,36 +55,48 @@ class GroupReport:
 def measure_group(
     problem: GroupProblem, found: Mapping[str, Delta], ridge: float, condition: float, reason: str
 ) -> GroupReport:
-    """Energies of a solved group, in float32 (three digits are wanted, not thirteen). Grams are read one at a time."""
-    energies = [Energies() for _ in problem.deltas]
-    drift, rank, width = [0.0, 0.0], 0, 1
-    shares = [weight / sum(problem.weights) for weight in problem.weights]
-    prior = None if problem.prior is None else problem.prior.matrix.float()
-    owners: dict[str, list[int]] = {}
-    changes: dict[str, _Factors | _Matrices] = {}
-    for member, fused in found.items():
-        owners[member] = [i for i in problem.present if member in problem.deltas[i]]
-        own = [problem.deltas[i][member] for i in owners[member]]
-        changes[member] = _changes_of(fused, own, [shares[i] for i in owners[member]])
-        rank = max(rank, fused.rank)
-        width = fused.sides[1]
-        if prior is not None:
-            together, single = changes[member].drift(prior)
-            drift = [drift[0] + together, drift[1] + single / len(problem.deltas)]
-    del prior
+    """Energies of a solved group, in float32 (three digits are wanted, not thirteen). Grams are read one at a time.
+
+    What is asked of every concept alike is E|D x|^2 of the fused change, the sum and the average: of those D^T D is
+    formed once, so that a concept costs the same however many there are.
+    """
+    total = sum(problem.weights)
+    own = {m: {i: _factors_of(problem.deltas[i][m]) for i in problem.present if m in problem.deltas[i]} for m in found}
+    kinds = (
+        {member: _factors_of(delta) for member, delta in found.items()},
+        {member: _combine(list(parts.values()), [1.0] * len(parts)) for member, parts in own.items() if parts},
+        {
+            m: _combine(list(parts.values()), [problem.weights[i] / total for i in parts])
+            for m, parts in own.items()
+            if parts
+        },
+    )
+    energies, drift = [Energies() for _ in problem.deltas], (0.0, 0.0)
+    squares = [_square(list(kind.values())) for kind in kinds] if found else []
+    if found and problem.prior is not None:
+        prior = problem.prior.rough
+        single = sum(part.meets(part, part.down @ prior) for parts in own.values() for part in parts.values())
+        drift = (max(_inner(squares[0], prior), 0.0), single / len(problem.deltas))
+        del prior
     for i in problem.present if found else ():
-        gram = problem.grams[i].matrix.float()
-        for member in found:
-            place = owners[member].index(i) if i in owners[member] else None
-            energies[i] = _added(energies[i], changes[member].energies(gram, place))
+        gram = problem.grams[i].rough
+        alone, met = 0.0, [0.0, 0.0, 0.0]
+        for member, parts in own.items():
+            if (part := parts.get(i)) is not None:
+                seen = part.down @ gram
+                alone += part.meets(part, seen)
+                met = [so_far + part.meets(kind[member], seen) for so_far, kind in zip(met, kinds, strict=True)]
+        wholes = [0.0 if square is None else _inner(square, gram) for square in squares]
+        missed = [max(whole - 2 * both + alone, 0.0) for whole, both in zip(wholes, met, strict=True)]
+        energies[i] = Energies(alone, missed[0], met[0], missed[1], missed[2])
     ranks = [max((delta.rank for delta in deltas.values()), default=0) for deltas in problem.deltas]
     return GroupReport(
         problem.name,
         problem.role,
-        width,
-        rank,
+        max((delta.sides[1] for delta in found.values()), default=1),
+        max((delta.rank for delta in found.values()), default=0),
         tuple(energies),
-        (drift[0], drift[1]),
+        drift,
         ridge,
         condition,
         reason,
@@ -92,88 +104,49 @@ def measure_group(
     )
 
 
-def _added(first: Energies, second: Energies) -> Energies:
-    return Energies(*(a + b for a, b in zip(asdict(first).values(), asdict(second).values(), strict=True)))
-
-
-def _changes_of(fused: Delta, own: Sequence[Delta], shares: Sequence[float]) -> _Factors | _Matrices:
-    """By factors while they are smaller than a few matrices of the layer, else by those: so memory is bounded."""
-    every = (fused, *own)
-    low = all(isinstance(delta, LowRank) for delta in every)
-    if low and sum(delta.rank for delta in every) <= 2 * min(fused.shape):
-        return _Factors(every, shares)
-    return _Matrices(fused, own, shares)
-
-
+@dataclass(frozen=True)
 class _Factors:
-    """The fused change and the concepts' own through one table of inner products E<D_p x, D_q x>, [1 + n, 1 + n].
+    """A change in float32: up @ down, or down alone where `up` is None."""
 
-    Only [R, R] products are formed, R the sum of all ranks.
-    """
+    up: Tensor | None
+    down: Tensor
 
-    def __init__(self, every: Sequence[LowRank], shares: Sequence[float]) -> None:
-        up = torch.cat([delta.up.float() for delta in every], 1)
-        self._downs = torch.cat([delta.down.float() * delta.scale for delta in every])
-        self._metric = (up.double().mT @ up.double()).float()
-        member = torch.repeat_interleave(torch.arange(len(every)), torch.tensor([delta.rank for delta in every]))
-        self._select = torch.nn.functional.one_hot(member).mT.to(up.device, torch.float64)
-        self._mean = torch.tensor([0.0, *shares], dtype=torch.float64)
+    def meets(self, other: _Factors, seen: Tensor) -> float:
+        """<D_self x, D_other x> over inputs of second moment G, of which `seen` is down_self @ G."""
+        if self.up is None:
+            theirs = other.down if other.up is None else other.up @ other.down
+        else:
+            theirs = self.up.mT @ other.down if other.up is None else (self.up.mT @ other.up) @ other.down
+        return _inner(seen, theirs)
 
-    def _table(self, gram: Tensor) -> Tensor:
-        seen = ((self._downs @ gram) @ self._downs.mT * self._metric).double()
-        return (self._select @ seen @ self._select.mT).cpu()
-
-    def energies(self, gram: Tensor, place: int | None) -> Energies:
-        """On the inputs of the concept whose own change stands at `place` (None: it has none here)."""
-        table = self._table(gram)
-
-        def energy(coefficients: Tensor) -> float:
-            return max(float(coefficients @ table @ coefficients), 0.0)
-
-        fused, single = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
-        fused[0] = 1
-        if place is not None:
-            single[1 + place] = 1
-        added = torch.ones_like(fused) - fused
-        return Energies(
-            energy(single),
-            energy(fused - single),
-            float(fused @ table @ single),
-            energy(added - single),
-            energy(self._mean - single),
-        )
-
-    def drift(self, gram: Tensor) -> tuple[float, float]:
-        """(energy of the fused change, sum of the single ones')."""
-        own = self._table(gram).diagonal().clamp_min(0)
-        return float(own[0]), float(own[1:].sum())
+    def square(self) -> Tensor:
+        """D^T D [in, in]."""
+        return self.down.mT @ (self.down if self.up is None else (self.up.mT @ self.up) @ self.down)
 
 
-class _Matrices:
-    """The same on whole matrices, for dense changes and very large ranks: four of the layer's size at a time."""
-
-    def __init__(self, fused: Delta, own: Sequence[Delta], shares: Sequence[float]) -> None:
-        self._own = own
-        self._fused = fused.matrix().float()
-        self._sum = self._mean = torch.zeros_like(self._fused)
-        if own:  # a merge of the changes alone has no inputs to measure on, so nobody is present
-            self._sum = ordered_sum((delta.matrix() for delta in own), [1.0] * len(own)).float()
-            self._mean = ordered_sum((delta.matrix() for delta in own), shares).float()
-
-    def energies(self, gram: Tensor, place: int | None) -> Energies:
-        own = torch.zeros_like(self._fused) if place is None else self._own[place].matrix().float()
-        seen = own @ gram
-        return Energies(
-            float((seen * own).sum()),
-            _energy(self._fused - own, gram),
-            float((seen * self._fused).sum()),
-            _energy(self._sum - own, gram),
-            _energy(self._mean - own, gram),
-        )
-
-    def drift(self, gram: Tensor) -> tuple[float, float]:
-        return _energy(self._fused, gram), sum(_energy(delta.matrix().float(), gram) for delta in self._own)
+def _factors_of(delta: Delta) -> _Factors:
+    if isinstance(delta, LowRank):
+        return _Factors(delta.up.float(), delta.down.float() * delta.scale)
+    return _Factors(None, delta.matrix().float())
 
 
-def _energy(matrix: Tensor, gram: Tensor) -> float:
-    return max(float(((matrix @ gram) * matrix).sum()), 0.0)
+def _combine(parts: Sequence[_Factors], shares: Sequence[float]) -> _Factors:
+    """sum_i share_i D_i: by factors while they are smaller than the layer's matrix, so memory is bounded."""
+    if all(part.up is not None for part in parts):
+        up = torch.cat([part.up * share for part, share in zip(parts, shares, strict=True)], 1)
+        down = torch.cat([part.down for part in parts])
+        if up.numel() + down.numel() <= up.shape[0] * down.shape[1]:
+            return _Factors(up, down)
+        return _Factors(None, up @ down)
+    matrices = (part.down if part.up is None else part.up @ part.down for part in parts)
+    return _Factors(None, ordered_sum(matrices, shares))
+
+
+def _square(parts: Sequence[_Factors]) -> Tensor | None:
+    """sum of D^T D over the members of a group, which all read the same inputs; None of none."""
+    return ordered_sum((part.square() for part in parts), [1.0] * len(parts)) if parts else None
+
+
+def _inner(first: Tensor, second: Tensor) -> float:
+    """tr(first second^T): rows in float32, their sum in float64."""
+    return float(torch.linalg.vecdot(first, second).sum(dtype=torch.float64))

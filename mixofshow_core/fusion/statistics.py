@@ -51,8 +51,16 @@ class Gram:
     @property
     def matrix(self) -> Tensor:
         """[d, d] float64, symmetric to the last bit."""
-        stored = (unpack_symmetric(self.stored) if self.packed else self.stored).double()
+        stored = self._square().double()
         return mirror_upper(stored.mT @ stored) if self.factored else stored
+
+    @property
+    def rough(self) -> Tensor:
+        """The same in float32, for what wants three digits."""
+        return self.matrix.float() if self.factored else self._square().float()
+
+    def _square(self) -> Tensor:
+        return unpack_symmetric(self.stored) if self.packed else self.stored
 
     def to(self, device: torch.device) -> Gram:
         return self if self.stored.device == device else replace(self, stored=self.stored.to(device))
