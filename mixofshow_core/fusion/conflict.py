@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..delta import LowRank
+from ..families.layers import LayerGroup
 from .solve import GroupProblem
 
 SKETCH = 32  # columns of the random sketch that stands for a Gram when overlaps are estimated
+WHOLE = 16  # concepts up to which conflicts are foreseen in every group of layers
 
 
 @dataclass(frozen=True)
@@ -29,35 +31,42 @@ class GroupConflict:
     overlap: Tensor
 
 
+def thin(groups: Sequence[LayerGroup], count: int) -> list[LayerGroup]:
+    """The groups that a preview of `count` concepts looks at: every pair is measured in each, so of many concepts only
+    every n-th group of a role, and the work grows with their number, not with its square."""
+    every = max(1, -(-count // WHOLE))
+    roles = dict.fromkeys(group.role for group in groups)
+    chosen = {group.name for role in roles for group in [g for g in groups if g.role == role][::every]}
+    return [group for group in groups if group.name in chosen]
+
+
 def preview_group(problem: GroupProblem) -> GroupConflict:
-    """Two passes of small products; Grams are read one at a time, and no system is solved."""
+    """One product with each Gram for all changes together, in float32; no system is solved."""
     count = len(problem.deltas)
-    energies, sketches = torch.zeros(count, count, dtype=torch.float64, device=problem.device), {}
-    metrics = {
-        (j, member): delta.factors()[0].mT @ delta.factors()[0]
-        for j in range(count)
-        for member, delta in problem.deltas[j].items()
-        if isinstance(delta, LowRank)
-    }
+    energies, sketches = torch.zeros(count, count, dtype=torch.float64), {}
+    every = [(j, delta) for j, deltas in enumerate(problem.deltas) for delta in deltas.values()]
+    low = [(j, delta) for j, delta in every if isinstance(delta, LowRank)]
+    owners = torch.tensor([j for j, delta in low for _ in range(delta.rank)])
+    downs = [delta.down.float() * delta.scale for _, delta in low]
+    ups = [delta.up.float() for _, delta in low]
+    tops = torch.cat([up.mT @ up @ down for up, down in zip(ups, downs, strict=True)]) if low else None
+    downs = torch.cat(downs) if low else None
     for i in problem.present:
-        gram = problem.grams[i].matrix
+        gram = problem.grams[i].rough
         generator = torch.Generator().manual_seed(gram.shape[0])
-        draws = torch.randn(gram.shape[0], SKETCH, generator=generator, dtype=gram.dtype)
-        sketches[i] = gram @ draws.to(gram.device)
-        for j in range(count):
-            for member, delta in problem.deltas[j].items():
-                if isinstance(delta, LowRank):
-                    down = delta.factors()[1]
-                    energies[i, j] += ((down @ gram) @ down.mT * metrics[j, member]).sum()
-                else:
-                    matrix = delta.matrix()
-                    energies[i, j] += ((matrix @ gram) * matrix).sum()
+        sketches[i] = (gram @ torch.randn(gram.shape[0], SKETCH, generator=generator).to(gram)).flatten()
+        if low:
+            energies[i].index_add_(0, owners, torch.linalg.vecdot(downs @ gram, tops).cpu().double())
+        for j, delta in every:
+            if not isinstance(delta, LowRank):
+                matrix = delta.matrix().float()
+                energies[i, j] += float(torch.linalg.vecdot(matrix @ gram, matrix).sum(dtype=torch.float64))
     overlap = torch.eye(count, dtype=torch.float64)
-    for i in sketches:
-        for j in sketches:
-            size = float(sketches[i].norm() * sketches[j].norm())
-            overlap[i, j] = min(float((sketches[i] * sketches[j]).sum()) / size, 1.0) if size > 0 else 0.0
-    return GroupConflict(problem.name, problem.role, energies.clamp_min(0).cpu(), overlap.clamp_min(0))
+    if sketches:
+        flat = torch.nn.functional.normalize(torch.stack(list(sketches.values())), eps=1e-30)
+        places = torch.tensor(list(sketches))
+        overlap[places[:, None], places] = (flat @ flat.mT).cpu().double().clamp(0, 1)
+    return GroupConflict(problem.name, problem.role, energies.clamp_min(0), overlap)
 
 
 def summarise_conflicts(groups: Iterable[GroupConflict], labels: Sequence[str]) -> dict:

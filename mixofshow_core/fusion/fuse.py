@@ -21,7 +21,7 @@ from ..errors import MixOfShowError
 from ..families.layers import TEXT_PREFIX, LayerGroup
 from ..families.nets import has_places, role_of
 from .arithmetic import ON_CPU, Arithmetic
-from .conflict import GroupConflict, preview_group, summarise_conflicts
+from .conflict import GroupConflict, preview_group, summarise_conflicts, thin
 from .measure import GroupReport, measure_group
 from .methods import MergeJob, method_of
 from .report import FusionReport
@@ -220,10 +220,10 @@ def foresee_conflicts(
     step: Callable[[], None] = lambda: None,
     arithmetic: Arithmetic = ON_CPU,
 ) -> dict:
-    """Conflicts foreseen per role, from statistics only (fusion/conflict.py)."""
+    """Conflicts foreseen per role, from statistics only (fusion/conflict.py); of many concepts, in some groups."""
     ordered = sorted(sources, key=lambda source: source.identity)
     found: list[GroupConflict] = []
-    for group in groups:
+    for group in thin(groups, len(ordered)):
         found.append(preview_group(pose(group, ordered, None, arithmetic)))
         step()
     return summarise_conflicts(found, [source.label for source in ordered])

@@ -44,7 +44,7 @@ from .stages import FusionJob, names_of, use_identity
 log = logging.getLogger("mixofshow")
 
 RESULT_LIMIT = 20  # finished fusions that are kept
-FUSION_VERSION = 4
+FUSION_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from mos_pack.mixofshow_core.fusion.report import format_report
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings, parse_weights
 from mos_pack.mixofshow_core.fusion.solve import GroupProblem, solve_group
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
+from torch.utils.flop_counter import FlopCounterMode
 
 D, OUT = 24, 16
 NAME = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
@@ -293,6 +294,25 @@ def test_memory_does_not_grow_with_the_number_of_concepts():
         return Reading.most
 
     assert most(3) == most(8) <= 6
+
+
+def test_work_does_not_grow_with_the_square_of_the_number_of_concepts():
+    """Products of matrices that a fusion does, its report and its preview included, counted by torch."""
+    groups = [LayerGroup(f"{GROUP.name}{n}", GROUP.role, tuple(f"{m}{n}" for m in MEMBERS)) for n in range(3)]
+
+    def work(count):
+        sources = []
+        for i in range(count):
+            deltas = {member: low_rank(i) for group in groups for member in group.members}
+            grams = dict.fromkeys((group.name for group in groups), gram_of(rows(i)))
+            sources.append(replace(source(i), deltas=deltas, statistics=Statistics(grams)))
+        with FlopCounterMode(display=False) as counted:
+            foresee_conflicts(sources, groups)
+            fuse(sources, groups, (), FusionSettings(), sources[0].statistics)
+        return counted.get_total_flops()
+
+    small, large = work(16), work(48)
+    assert 2 * small < large < 3.3 * small
 
 
 @pytest.mark.parametrize("dense", [False, True])
