@@ -2,7 +2,7 @@
 
     python -m benchmarks.cost.scale                   K = 10, 25, 50, 100, 101; processor seconds on one thread
     python -m benchmarks.cost.scale --quick           one group of each shape, times how many there are
-    python -m benchmarks.cost.scale --call            and one call of a random UNet of SD1.5's full size at 512 pixels
+    python -m benchmarks.cost.scale --call            and one step of a random UNet of SD1.5's full size at 512 pixels
 
 No weights of anybody: random changes of rank 4 and statistics with eigenvalues 1/k for all 80 groups of attention
 layers, read from a store on the disk as a fusion reads them. Each K in a process of its own. docs/scale.md.
@@ -28,16 +28,20 @@ CALLS = {"quick": (1, 8), "standard": (2, 12), "thorough": (6, 20)}  # pictures,
 
 
 def measure(concepts: int, folder: Path, quick: bool) -> dict[str, float]:
-    """Runs in its own process: processor seconds and memory of a whole fuse() of so many concepts, report included.
+    """Runs in its own process: processor seconds and memory of a fusion of so many concepts from its statistics: solve,
+    truncation and report, and the conflicts foreseen.
 
     quick: one group of each shape, its seconds times how many there are.
     """
     import torch
-    from mos_pack.mixofshow_core.fusion.fuse import FusionSettings, Source, fuse
+    from mos_pack.mixofshow_core.fusion.conflict import thin
+    from mos_pack.mixofshow_core.fusion.fuse import FusionSettings, Source, foresee_conflicts, fuse
     from mos_pack.mixofshow_core.fusion.store import StatisticsStore
 
     torch.set_num_threads(1)
     store, groups = StatisticsStore(folder), memory_groups(quick)
+    whole = [group for group, _, _ in memory_groups(False)]
+    looked_at = len(thin(whole, concepts)) / len(whole)  # of the groups, when conflicts are foreseen
     sources = []
     for i in range(concepts):
         deltas = {
@@ -51,14 +55,18 @@ def measure(concepts: int, folder: Path, quick: bool) -> dict[str, float]:
     fuse(sources[:2], chosen[:1], (), FusionSettings())  # libraries take their buffers
     held = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    seconds = answer = 0.0
+    seconds = foreseen = answer = 0.0
     for group, (width, outputs) in zip(chosen, [shape[1:] for shape in groups], strict=True):
         begun = time.process_time()
         result = fuse(sources, [group], (), FusionSettings(), sources[0].statistics)
         alike = count_of(group.name, width, outputs) if quick else 1
-        seconds += (time.process_time() - begun) * alike
+        middle = time.process_time()
+        foresee_conflicts(sources, [group])
+        seconds += (middle - begun) * alike
+        foreseen += (time.process_time() - middle) * alike * looked_at
         answer += alike * sum(t.nbytes for delta in result.deltas.values() for t in delta.tensors().values()) / 2**20
-    return {"K": concepts, "cpu_s": seconds, "extra_MiB": resident("VmHWM") - held, "answer_MiB": answer}
+    extra = resident("VmHWM") - held
+    return {"K": concepts, "fuse_s": seconds, "foresee_s": foreseen, "extra_MiB": extra, "answer_MiB": answer}
 
 
 def count_of(name: str, width: int, outputs: tuple[int, ...]) -> int:
@@ -140,21 +148,22 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
             rows.append(json.loads(done.stdout))
             print(
-                "K = {K:>3}: {cpu_s:.1f} s, {extra_MiB:.0f} MiB more, of which the answer {answer_MiB:.1f}".format(
-                    **rows[-1]
-                ),
+                "K = {K:>3}: {fuse_s:.1f} s and {foresee_s:.1f} s to foresee conflicts, {extra_MiB:.0f} MiB more, of "
+                "which the answer {answer_MiB:.1f}".format(**rows[-1]),
                 flush=True,
             )
     if options.call:
-        call = time_call()
-        print(f"one step with CFG at 512 pixels: {call:.1f} s")
-        for plan, (pictures, steps) in CALLS.items():
-            look, solve = pictures * steps * call, rows[-1]["cpu_s"]
-            count = rows[-1]["K"]
-            share = (look + solve) / (count * look + solve)
-            print(
-                f"{plan}: looking at one concept {look:.0f} s; concept {count} costs {share:.2%} of fusing {count} anew"
-            )
+        tell_adding(rows[-1], time_call())
+
+
+def tell_adding(row: dict[str, float], call: float) -> None:
+    """What the last concept costs, which is looked at before all are solved, as a share of looking at all anew."""
+    print(f"one step with CFG at 512 pixels: {call:.1f} s")
+    count, solve = row["K"], row["fuse_s"] + row["foresee_s"]
+    for plan, (pictures, steps) in CALLS.items():
+        look = pictures * steps * call
+        share = (look + solve) / (count * look + solve)
+        print(f"{plan}: looking at one concept {look:.0f} s; concept {count} costs {share:.2%} of fusing {count} anew")
 
 
 if __name__ == "__main__":
