@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from ..mixofshow_core.concept import ConceptUse
@@ -13,13 +14,22 @@ from ..mixofshow_core.formats.native import read_concept
 from .exchange import MANIFEST, Manifest, Submission, check_submission, publish, submissions
 from .host import pack_module, versions
 from .project import ConceptPart
+from .signing import check_signature, read_signers, sign
 from .work import Session
 
 RANK = 64  # directions that compressed statistics keep of each matrix
 
 
-def send(session: Session, part: ConceptPart, exchange: Path, client: str, kind: str, rank: int = RANK) -> Path:
-    """Publish one concept as `client`, alone, with its statistics, or with compressed ones."""
+def send(
+    session: Session,
+    part: ConceptPart,
+    exchange: Path,
+    client: str,
+    kind: str,
+    rank: int = RANK,
+    key: Path | None = None,
+) -> Path:
+    """Publish one concept as `client`, alone, with its statistics, or with compressed ones. key: to sign it with."""
     files, model, clip = pack_module("nodes.bridge.host.files"), *session.base[:2]
     use = session.concepts([part])[0]
     source = files.resolve_concept_file(use.path)
@@ -45,6 +55,8 @@ def send(session: Session, part: ConceptPart, exchange: Path, client: str, kind:
             versions(),
             loss,
         )
+        if key is not None:
+            manifest = replace(manifest, signature=sign(manifest.to_sign(), key))
         sent = publish(exchange / files.safe_name(client) / name, manifest, given)
     size = sum(path.stat().st_size for path in sent.iterdir())
     lost = f", compressing loses {loss:.1%} of the worst matrix" if kind == "compressed" else ""
@@ -52,9 +64,12 @@ def send(session: Session, part: ConceptPart, exchange: Path, client: str, kind:
     return sent
 
 
-def take(session: Session, folder: Path) -> list[str]:
-    """Accept what can be accepted of an exchange folder; a line for each that was refused. What is here stays."""
-    refused = []
+def take(session: Session, folder: Path, signers: Path | None = None) -> list[str]:
+    """Accept what can be accepted of an exchange folder; a line for each that was refused. What is here stays.
+
+    signers: a list of clients' keys; then what is not signed by its client's is refused.
+    """
+    refused, keys = [], None if signers is None else read_signers(signers)
     for given in submissions(folder):
         place = f"client {given.client}, {given.folder.name}"
         try:
@@ -62,6 +77,8 @@ def take(session: Session, folder: Path) -> list[str]:
             if given.client == "" or given.folder.name in session.project.concepts:
                 raise MixOfShowError(f"this project has a concept {given.folder.name} of its own")
             manifest, _, _, is_here = check_submission(given, known)
+            if keys is not None:
+                check_signature(manifest.to_sign(), manifest.signature, given.client, keys)
             if not is_here:
                 _accept(session, given, manifest)
             session.tell.say("note", f"{place}: {'is here already' if is_here else 'accepted'}", client=given.client)

@@ -54,9 +54,13 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     stats.add_argument("--to", type=Path, required=True, metavar="EXCHANGE", help="the folder that is shared")
     stats.add_argument("--client", required=True, help="who you are there")
     stats.add_argument("--kind", choices=KINDS, default="compressed", help="what goes with the concept")
+    stats.add_argument("--sign", type=Path, metavar="KEY", help="an OpenSSH ed25519 private key to sign it with")
     stats.add_argument("--rank", type=int, default=RANK, help="directions kept of each compressed matrix")
     take = add_for_project("add", run_add, "accept what clients published, and fuse")
     take.add_argument("--from", dest="exchange", type=Path, required=True, metavar="EXCHANGE")
+    take.add_argument(
+        "--signers", type=Path, metavar="LIST", help="lines CLIENT ssh-ed25519 KEY; then all else is refused"
+    )
     add_for_project("remove", run_remove, "give accepted concepts back, and fuse without them", "accepted concepts")
     fuse = add_for_project("fuse", run_fuse, "one set of weights for all concepts")
     for command in (train, fuse, stats):
@@ -137,12 +141,12 @@ def run_stats(options: argparse.Namespace, tell: Teller) -> None:
     if options.dry_run:
         return session.foresee_fusion(session.parts(options.names))
     for part in session.parts(options.names):
-        send(session, part, options.to, options.client, options.kind, options.rank)
+        send(session, part, options.to, options.client, options.kind, options.rank, options.sign)
 
 
 def run_add(options: argparse.Namespace, tell: Teller) -> list[str]:
     session = open_session(options, tell)
-    refused = take(session, options.exchange)
+    refused = take(session, options.exchange, options.signers)
     if session.parts(options.names):
         session.fuse(session.parts(options.names))
     return refused

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..mixofshow_core.atomic import replacing
@@ -31,7 +31,8 @@ KINDS = ("concept", "statistics", "compressed")
 class Manifest:
     """What a client says about what it gives. files: name -> SHA-256. loss: of the compressed statistics' worst matrix.
 
-    base: fingerprint of the base's weights as the concept file has it. plan: hash of the calibration.
+    base: fingerprint of the base's weights as the concept file has it. plan: hash of the calibration. signature: by the
+    client, of everything else (signing.py); empty where nobody asked for one.
     """
 
     client: str
@@ -45,12 +46,15 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     loss: float = 0.0
     version: int = VERSION
+    signature: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("client", "concept", "content_hash", "family", "base", "plan"):
+        for name in ("client", "concept", "content_hash", "family", "base", "plan", "signature"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > 200:
                 raise MixOfShowError(f"{name} is {short(value)}; a short text is needed")
+        if isinstance(self.loss, bool) or not isinstance(self.loss, (int, float)):
+            raise MixOfShowError(f"loss is {short(self.loss)}; a number is needed")
         if self.version != VERSION:
             raise MixOfShowError(f"version is {short(self.version)}; this pack reads {VERSION}")
         if self.kind not in KINDS:
@@ -59,6 +63,14 @@ class Manifest:
             raise MixOfShowError(f"files is {short(self.files)}; it names a concept and perhaps statistics")
         if bad := [name for name in self.files if Path(str(name)).name != name or str(name).startswith(".")]:
             raise MixOfShowError(f"files names {short(bad[0])}, which is no plain file name")
+
+    def text(self) -> str:
+        """As it is written."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    def to_sign(self) -> bytes:
+        """What a signature stands for: all but itself."""
+        return replace(self, signature="").text().encode()
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def publish(folder: Path, manifest: Manifest, files: Mapping[str, Path]) -> Path
         if old.is_file() and old.name not in files and not old.name.startswith("."):
             old.unlink()
     with replacing(folder / MANIFEST) as part:
-        part.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.write_text(manifest.text(), encoding="utf-8")
     return folder
 
 

@@ -84,6 +84,27 @@ def test_compressed_statistics_say_what_they_lose(session, centre, tmp_path):
         drop(centre, ["bob"])
 
 
+def test_who_is_not_on_the_list_of_signers_is_refused(session, centre, tmp_path):
+    """One signs, one does not, one signs for another; what the signature itself may be is test_signing's."""
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from mos_pack.headless.centre import send, take
+
+    key, formats = Ed25519PrivateKey.generate(), serialization
+    openssh = formats.Encoding.PEM, formats.PrivateFormat.OpenSSH, formats.NoEncryption()
+    (tmp_path / "key").write_bytes(key.private_bytes(*openssh))
+    public = key.public_key().public_bytes(formats.Encoding.OpenSSH, formats.PublicFormat.OpenSSH).decode()
+    (tmp_path / "signers").write_text(f"ada {public}\nbob {public}\n")
+    ada, bob = session.parts()
+    send(session, ada, tmp_path / "exchange", "ada", "concept", key=tmp_path / "key")
+    send(session, bob, tmp_path / "exchange", "bob", "concept")
+    send(session, bob, tmp_path / "exchange", "eve", "concept", key=tmp_path / "key")
+    refused = take(centre, tmp_path / "exchange", tmp_path / "signers")
+    assert [line.partition(":")[0] for line in refused] == ["client bob, bob", "client eve, bob"]
+    assert "it is not signed" in refused[0] and "no key of client 'eve'" in refused[1]
+    assert [part.name for part in centre.parts()] == ["ada"]
+
+
 def statistics_with(path, change):
     """Change the tensors or the header of a statistics file."""
     from mos_pack.mixofshow_core.formats.native import load_safetensors
@@ -190,6 +211,8 @@ def test_lies_and_halves_and_conflicts(tiny_sd15, exchange, centre, tmp_path):
     told("no plain file name")
     rewrite(ada, client="bob-s-house")
     told("says that client 'bob-s-house' made it")
+    rewrite(ada, loss="0")
+    told("loss is '0'; a number is needed")
     rewrite(ada, content_hash="0" * 64)
     told("another one than its manifest says")
     rewrite(ada, kind="concept")
