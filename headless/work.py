@@ -221,6 +221,11 @@ class Session:
         data = None
         for part in parts:
             data = self.dataset(part, data) if part.dataset is not None else data
+        if data is None and not given.get("evaluator"):
+            raise MixOfShowError(
+                "There is nothing to compare the pictures with: score concepts that have a `dataset` in the project "
+                "file, or name an `evaluator` in its section `score`, which reads the text."
+            )
         batch = pack_module("nodes.bridge.host.images").to_image_batch
         images = [batch([open_picture(path)]) for path in files]
         outputs, text = call_and_read(node, **fill(node, given, "score"), images=images, dataset=data)

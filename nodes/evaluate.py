@@ -277,7 +277,8 @@ class MixOfShowScore(io.ComfyNode):
         if not panels:
             raise MixOfShowError(
                 "Score has nothing to measure: connect `references` or `dataset` for likeness, and name a CLIP folder "
-                "in `evaluator` with `texts` for the text. Texts must name the concept that a picture shows."
+                "in `evaluator` with `texts` for the text. Texts must name the concept that a picture shows, and that "
+                "one alone: pictures of several have no likeness."
             )
         facts = ["dot: mean; bar: 95 % interval over pictures; ticks: pictures"]
         facts += report.splitlines()[: 3 if found["text_evaluator"] else 2]
