@@ -19,7 +19,7 @@ import ray
 import torch
 
 from ..mixofshow_core.errors import MixOfShowError
-from .host import ROOT, pack_module, versions
+from .host import ROOT, check_versions, pack_module, versions
 from .project import ConceptPart, Project
 from .told import Teller
 from .work import Session
@@ -111,10 +111,7 @@ class Facts:
 
     def open(self) -> Session:
         session = Session(replace(self.project, threads=self.threads), Teller(quiet=True), self.comfyui).start()
-        if (found := versions()) != self.versions:
-            node = ray.util.get_node_ip_address()
-            other = ", ".join(f"{name} {found[name]}, not {said}" for name, said in self.versions.items())
-            raise MixOfShowError(f"the worker on {node} has {other}: install the same there, or leave it out")
+        check_versions(self.versions, versions(), f"the worker on {ray.util.get_node_ip_address()}")
         return session
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -94,6 +94,14 @@ def versions() -> dict[str, str]:
     """What a result may depend on: of the host, this pack and torch."""
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     return {"host": host_version(), "pack": found[1] if found else "", "torch": torch.__version__}
+
+
+def check_versions(asked: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+    """MixOfShowError, which names `where`, if anything there is another than what was asked for."""
+    if other := [
+        f"{name} {found.get(name) or 'unknown'}, not {said}" for name, said in asked.items() if found.get(name) != said
+    ]:
+        raise MixOfShowError(f"{where} has {'; '.join(other)}: install the same there, or leave it out")
 
 
 def _cannot_import(folder: Path, error: Exception) -> str:
