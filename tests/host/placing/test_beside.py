@@ -67,9 +67,15 @@ PATCHES = {
 }
 
 
-def made(base):
+# Of these, those that ask nothing of a UNet; and the node that sets a flow's shift.
+FLOW = {name: PATCHES[name] for name in ("RescaleCFG", "APG", "CFGNorm", "TCFG", "EpsilonScaling", "FreSca")} | {
+    "ModelSamplingSD3": lambda model: nodes_model_advanced.ModelSamplingSD3().patch(model, 2.0, 1.0)[0]
+}
+
+
+def made(base, use=None):
     """(concept in the model, concept routed into a region over everything), each (MODEL, positive, negative)."""
-    use = routing.make_use(base, "mara", 1)
+    use = use or routing.make_use(base, "mara", 1)
     wanted = routing.alone(base, use, "mara", "bad")
     placed = routing.regions({"prompt": "mara"})
     return wanted, MixOfShowPlace.one(base.model, base.clip, "a street", "bad", placed, [use]).result
@@ -80,8 +86,16 @@ def pair(request):
     return made(request.getfixturevalue("tiny_sd15"))
 
 
-def noise():
-    return torch.randn(1, 4, routing.ROWS, routing.COLUMNS, generator=torch.Generator().manual_seed(3))
+@pytest.fixture(scope="module", params=("cosmos", "anima"))
+def flow(request):
+    base = request.getfixturevalue(f"tiny_{request.param}")
+    return made(base, routing.community_use(base, "mara", 1))
+
+
+def noise(model=None):
+    frames = model is not None and model.model.latent_format.latent_dimensions == 3
+    shape = (16, 1, routing.ROWS - 1) if frames else (4, routing.ROWS)
+    return torch.randn(1, *shape, routing.COLUMNS, generator=torch.Generator().manual_seed(3))
 
 
 def sample(placed, sampler="euler", scheduler="normal", steps=3):
@@ -89,14 +103,14 @@ def sample(placed, sampler="euler", scheduler="normal", steps=3):
     with torch.inference_mode():
         return comfy.sample.sample(
             model,
-            noise(),
+            noise(model),
             steps,
             4.0,
             sampler,
             scheduler,
             positive,
             negative,
-            torch.zeros_like(noise()),
+            torch.zeros_like(noise(model)),
             seed=3,
             disable_pbar=True,
         )
@@ -137,6 +151,19 @@ def test_model_patches(pair, patch):
     wanted, found = (sample((PATCHES[patch](placed[0]), *placed[1:])) for placed in pair)
     assert routing.gap(found, wanted) < 10 * NEAR
     assert routing.gap(sample(pair[0]), wanted) > 20 * NEAR, "the patch does nothing here"
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "er_sde"])
+def test_samplers_of_a_flow(flow, sampler):
+    wanted, found = (sample(placed, sampler) for placed in flow)
+    assert routing.gap(found, wanted) < 10 * NEAR
+
+
+@pytest.mark.parametrize("patch", FLOW)
+def test_model_patches_of_a_flow(flow, patch):
+    wanted, found = (sample((FLOW[patch](placed[0]), *placed[1:])) for placed in flow)
+    assert routing.gap(found, wanted) < 10 * NEAR
+    assert routing.gap(sample(flow[0]), wanted) > 20 * NEAR, "the patch does nothing here"
 
 
 def test_weights_multiplied_before_place(tiny_sd15):

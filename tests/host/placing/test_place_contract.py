@@ -24,6 +24,12 @@ def sd15(tiny_sd15):
     return Case("sd15", tiny_sd15.model)
 
 
+@pytest.fixture(params=("sd15", "cosmos", "anima"))
+def kind(request):
+    """A UNet, and nets that predict flow and know time."""
+    return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
+
+
 def full(case, **more):
     """Base prompt A, one region over everything with prompt B."""
     return case.cond(case.a, texts=[case.b], placed=case.map(rect()), **more)
@@ -80,35 +86,35 @@ def test_regions_beside_a_model_patch(sd15, feature):
     assert gap(sd15.sample(sd15.model, sd15.cond(sd15.b)), wanted) > 20 * NEAR
 
 
-def test_positive_and_negative_in_separate_passes(sd15, monkeypatch):
+def test_positive_and_negative_in_separate_passes(kind, monkeypatch):
     """A host short of memory runs them one after the other: the same picture."""
-    half = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect(width=0.4)))
-    negative = sd15.cond(sd15.n, texts=[sd15.c], placed=sd15.map(rect(x=0.5, width=0.5)))
-    together = sd15.sample(sd15.patched, half, negative, batch=2)
+    half = kind.cond(kind.a, texts=[kind.b], placed=kind.map(rect(width=0.4)))
+    negative = kind.cond(kind.n, texts=[kind.c], placed=kind.map(rect(x=0.5, width=0.5)))
+    together = kind.sample(kind.patched, half, negative, batch=2)
     sizes = []
-    hook = sd15.model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(sd15.model.model, "memory_required", lambda *args, **kwargs: NEVER_ENOUGH)
+    hook = kind.model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(kind.model.model, "memory_required", lambda *args, **kwargs: NEVER_ENOUGH)
     try:
-        apart = sd15.sample(sd15.patched, half, negative, batch=2)
+        apart = kind.sample(kind.patched, half, negative, batch=2)
     finally:
         hook.remove()
     assert set(sizes) == {2} and len(sizes) == 4
     assert gap(apart, together) < NEAR
 
 
-def test_without_guidance_only_the_positive_runs(sd15):
-    half = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
-    negative = sd15.cond(sd15.n, texts=[sd15.c], placed=sd15.map(rect()))
-    wanted = sd15.sample(sd15.model, sd15.cond(sd15.b), cfg=1.0)
-    assert gap(sd15.sample(sd15.patched, half, negative, cfg=1.0), wanted) < NEAR
+def test_without_guidance_only_the_positive_runs(kind):
+    half = kind.cond(kind.a, texts=[kind.b], placed=kind.map(rect()))
+    negative = kind.cond(kind.n, texts=[kind.c], placed=kind.map(rect()))
+    wanted = kind.sample(kind.model, kind.cond(kind.b), cfg=1.0)
+    assert gap(kind.sample(kind.patched, half, negative, cfg=1.0), wanted) < NEAR
 
 
-def test_a_hook_lora(sd15):
+def test_a_hook_lora(kind):
     """The host's weight hooks change weights between passes; projected texts must not outlive them."""
     generator = torch.Generator().manual_seed(6)
     lora = {}
-    for name, module in sd15.model.model.diffusion_model.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v", "attn1.to_q")):
+    for name, module in kind.model.model.diffusion_model.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v", "attn1.to_q", "cross_attn.v_proj", "self_attn.q_proj")):
             out, width = module.weight.shape
             key = "lora_unet_" + name.replace(".", "_")
             lora[f"{key}.lora_up.weight"] = torch.randn(out, 2, generator=generator) * 0.3
@@ -126,33 +132,34 @@ def test_a_hook_lora(sd15):
         assert all(key.rsplit(".", 2)[0] in known for key in lora)
         return model
 
-    wanted = sd15.sample(prepared(sd15.model), hooked(sd15.cond(sd15.b)))
-    found = sd15.sample(prepared(sd15.patched), hooked(full(sd15)))
+    wanted = kind.sample(prepared(kind.model), hooked(kind.cond(kind.b)))
+    found = kind.sample(prepared(kind.patched), hooked(full(kind)))
     assert gap(found, wanted) < NEAR
-    assert gap(sd15.sample(sd15.model, sd15.cond(sd15.b)), wanted) > 20 * NEAR
+    assert gap(kind.sample(kind.model, kind.cond(kind.b)), wanted) > 20 * NEAR
 
 
-def test_perp_neg_runs_three_conditionings_at_once(sd15):
+def test_perp_neg_runs_three_conditionings_at_once(kind):
     def run(model, positive):
         guider = nodes_perpneg.PerpNegGuider.execute(
-            model, positive, sd15.cond(sd15.n), sd15.cond(sd15.c), 5.0, 1.0
+            model, positive, kind.cond(kind.n), kind.cond(kind.c), 5.0, 1.0
         ).result[0]
-        noise = torch.randn(1, 4, sd15.rows, sd15.columns, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(1, *kind.shape, kind.rows, kind.columns, generator=torch.Generator().manual_seed(1))
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 2)
         euler = comfy.samplers.sampler_object("euler")
         with torch.inference_mode():
             return guider.sample(noise, torch.zeros_like(noise), euler, sigmas, disable_pbar=True, seed=1)
 
-    wanted = run(sd15.model, sd15.cond(sd15.b))
-    assert gap(run(sd15.patched, full(sd15)), wanted) < NEAR
+    wanted = run(kind.model, kind.cond(kind.b))
+    assert gap(run(kind.patched, full(kind)), wanted) < NEAR
 
 
-def test_a_second_pass_at_another_size(sd15):
+def test_a_second_pass_at_another_size(kind):
     """Hires fix: the same conditioning and MODEL, a larger latent, less noise."""
 
     def run(model, positive):
-        first = sd15.sample(model, positive)
-        large = torch.nn.functional.interpolate(first, size=(14, 19), mode="bilinear")
+        first = kind.sample(model, positive)
+        large = torch.nn.functional.interpolate(first.flatten(1, -3), size=(14, 18), mode="bilinear")
+        large = large.unflatten(1, kind.shape)
         noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(2))
         with torch.inference_mode():
             return comfy.sample.sample(
@@ -163,32 +170,32 @@ def test_a_second_pass_at_another_size(sd15):
                 "euler",
                 "normal",
                 positive,
-                sd15.cond(sd15.n),
+                kind.cond(kind.n),
                 large,
                 denoise=0.5,
                 seed=2,
                 disable_pbar=True,
             )
 
-    assert gap(run(sd15.patched, full(sd15)), run(sd15.model, sd15.cond(sd15.b))) < 2 * NEAR
+    assert gap(run(kind.patched, full(kind)), run(kind.model, kind.cond(kind.b))) < 2 * NEAR
 
 
-def test_sampling_in_two_parts(sd15):
+def test_sampling_in_two_parts(kind):
     """KSampler (Advanced): the schedule of a region counts the whole schedule, not the part."""
-    placed = sd15.map(rect(width=0.5, end=0.5), rect(x=0.5, width=0.5, start=0.5))
-    positive = sd15.cond(sd15.a, texts=[sd15.b, sd15.c], placed=placed)
+    placed = kind.map(rect(width=0.5, end=0.5), rect(x=0.5, width=0.5, start=0.5))
+    positive = kind.cond(kind.a, texts=[kind.b, kind.c], placed=placed)
 
     def run(latent, noise, start, last, finish):
         with torch.inference_mode():
             return comfy.sample.sample(
-                sd15.patched,
+                kind.patched,
                 noise,
                 4,
                 5.0,
                 "euler",
                 "normal",
                 positive,
-                sd15.cond(sd15.n),
+                kind.cond(kind.n),
                 latent,
                 start_step=start,
                 last_step=last,
@@ -198,17 +205,17 @@ def test_sampling_in_two_parts(sd15):
                 disable_pbar=True,
             )
 
-    noise = torch.randn(1, 4, 9, 13, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(1, *kind.shape, kind.rows, kind.columns, generator=torch.Generator().manual_seed(1))
     whole = run(torch.zeros_like(noise), noise, 0, 4, True)
     middle = run(torch.zeros_like(noise), noise, 0, 2, False)
     assert gap(run(middle, torch.zeros_like(noise), 2, 4, True), whole) < NEAR
 
 
 @pytest.mark.parametrize("more", [{"start_percent": 0.0, "end_percent": 0.5}, {"strength": 0.5}], ids=("time", "share"))
-def test_combined_conditionings(sd15, more):
-    plain = [*sd15.cond(sd15.b, **more), *sd15.cond(sd15.c)]
-    wanted = sd15.sample(sd15.model, plain, steps=4)
-    assert gap(sd15.sample(sd15.patched, [*full(sd15, **more), *sd15.cond(sd15.c)], steps=4), wanted) < 2 * NEAR
+def test_combined_conditionings(kind, more):
+    plain = [*kind.cond(kind.b, **more), *kind.cond(kind.c)]
+    wanted = kind.sample(kind.model, plain, steps=4)
+    assert gap(kind.sample(kind.patched, [*full(kind, **more), *kind.cond(kind.c)], steps=4), wanted) < 2 * NEAR
 
 
 class TestRouted:

@@ -30,6 +30,12 @@ def each(request):
     return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
 
 
+@pytest.fixture(params=("sd15", "cosmos", "anima"))
+def kind(request):
+    """A UNet, and nets that predict flow and know time."""
+    return Case(request.param, request.getfixturevalue(f"tiny_{request.param}").model)
+
+
 @pytest.fixture
 def sd15(tiny_sd15):
     return Case("sd15", tiny_sd15.model)
@@ -264,13 +270,13 @@ def test_area_conditioning(sd15):
     assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
 
 
-def test_mask_conditioning(sd15):
-    mask = torch.zeros(1, 72, 104)
+def test_mask_conditioning(kind):
+    mask = torch.zeros(1, 8 * kind.rows, 8 * kind.columns)
     mask[..., :50] = 1
     more = {"mask": mask, "mask_strength": 1.0}
-    plain = sd15.sample(sd15.model, [*sd15.cond(sd15.b, **more), *sd15.cond(sd15.c)])
-    full = [*sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()), **more), *sd15.cond(sd15.c)]
-    assert gap(sd15.sample(sd15.patched, full), plain) < NEAR
+    plain = kind.sample(kind.model, [*kind.cond(kind.b, **more), *kind.cond(kind.c)])
+    full = [*kind.cond(kind.a, texts=[kind.b], placed=kind.map(rect()), **more), *kind.cond(kind.c)]
+    assert gap(kind.sample(kind.patched, full), plain) < NEAR
 
 
 def test_inpainting_mask(each):
@@ -308,10 +314,10 @@ def test_tiles(sd15):
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_sde", "uni_pc"])
-def test_other_samplers(sd15, sampler):
-    plain = sd15.sample(sd15.model, sd15.cond(sd15.b), sampler=sampler)
-    full = sd15.cond(sd15.a, texts=[sd15.b], placed=sd15.map(rect()))
-    assert gap(sd15.sample(sd15.patched, full, sampler=sampler), plain) < 10 * NEAR
+def test_other_samplers(kind, sampler):
+    plain = kind.sample(kind.model, kind.cond(kind.b), sampler=sampler)
+    full = kind.cond(kind.a, texts=[kind.b], placed=kind.map(rect()))
+    assert gap(kind.sample(kind.patched, full, sampler=sampler), plain) < 10 * NEAR
 
 
 def test_composes_with_an_attn2_replace_patch(sd15):
