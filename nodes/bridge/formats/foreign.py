@@ -247,6 +247,8 @@ def _parse(
         loaded = comfy.lora.load_lora(asked, candidate.keys, log_missing=False)
         if len(loaded) > len(patches) or not patches:
             patches, chosen, fetched = loaded, candidate, asked.fetched
+        if not asked.keys() - asked.fetched:
+            break
     used = _who_counts(fetched, patches, chosen)
     deltas: dict[str, Delta] = {}
     done = []

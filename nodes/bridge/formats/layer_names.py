@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import comfy.lora
 import comfy.model_base
@@ -84,8 +85,9 @@ def _language_names(there: Iterable[str]) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=4)
 def family_key_map(family: str) -> KeyMap:
-    """The names and shapes of ``sd15``, ``sdxl`` or ``cosmos2``."""
+    """The names and shapes of ``sd15``, ``sdxl`` or ``cosmos2``; kept, as building them takes longer than a file."""
     if family == COSMOS2.name:
         return _cosmos_key_map()
     common = {
