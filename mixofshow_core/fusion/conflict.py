@@ -59,7 +59,7 @@ def preview_group(problem: GroupProblem) -> GroupConflict:
             energies[i].index_add_(0, owners, torch.linalg.vecdot(downs @ gram, tops).cpu().double())
         for j, delta in every:
             if not isinstance(delta, LowRank):
-                matrix = delta.matrix().float()
+                matrix = delta.dense().reshape(delta.sides)
                 energies[i, j] += float(torch.linalg.vecdot(matrix @ gram, matrix).sum(dtype=torch.float64))
     overlap = torch.eye(count, dtype=torch.float64)
     if sketches:

@@ -7,6 +7,7 @@ inputs (0 = the concept's change is met exactly, 1 = as if it had none), overlap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,29 +61,26 @@ def measure_group(
     What is asked of every concept alike is E|D x|^2 of the fused change, the sum and the average: of those D^T D is
     formed once, so that a concept costs the same however many there are.
     """
-    total = sum(problem.weights)
-    own = {m: {i: _factors_of(problem.deltas[i][m]) for i in problem.present if m in problem.deltas[i]} for m in found}
+    shares = [weight / sum(problem.weights) for weight in problem.weights]
+    own = {m: {i: problem.deltas[i][m] for i in problem.present if m in problem.deltas[i]} for m in found}
     kinds = (
         {member: _factors_of(delta) for member, delta in found.items()},
-        {member: _combine(list(parts.values()), [1.0] * len(parts)) for member, parts in own.items() if parts},
-        {
-            m: _combine(list(parts.values()), [problem.weights[i] / total for i in parts])
-            for m, parts in own.items()
-            if parts
-        },
+        {member: _combine(deltas, [1.0] * len(shares)) for member, deltas in own.items() if deltas},
+        {member: _combine(deltas, shares) for member, deltas in own.items() if deltas},
     )
     energies, drift = [Energies() for _ in problem.deltas], (0.0, 0.0)
     squares = [_square(list(kind.values())) for kind in kinds] if found else []
     if found and problem.prior is not None:
         prior = problem.prior.rough
-        single = sum(part.meets(part, part.down @ prior) for parts in own.values() for part in parts.values())
+        single = sum(_factors_of(delta).energy(prior) for deltas in own.values() for delta in deltas.values())
         drift = (max(_inner(squares[0], prior), 0.0), single / len(problem.deltas))
         del prior
     for i in problem.present if found else ():
         gram = problem.grams[i].rough
         alone, met = 0.0, [0.0, 0.0, 0.0]
-        for member, parts in own.items():
-            if (part := parts.get(i)) is not None:
+        for member, deltas in own.items():
+            if i in deltas:
+                part = _factors_of(deltas[i])
                 seen = part.down @ gram
                 alone += part.meets(part, seen)
                 met = [so_far + part.meets(kind[member], seen) for so_far, kind in zip(met, kinds, strict=True)]
@@ -119,6 +117,10 @@ class _Factors:
             theirs = self.up.mT @ other.down if other.up is None else (self.up.mT @ other.up) @ other.down
         return _inner(seen, theirs)
 
+    def energy(self, gram: Tensor) -> float:
+        """E|D x|^2 over inputs of this second moment."""
+        return self.meets(self, self.down @ gram)
+
     def square(self) -> Tensor:
         """D^T D [in, in]."""
         return self.down.mT @ (self.down if self.up is None else (self.up.mT @ self.up) @ self.down)
@@ -127,19 +129,20 @@ class _Factors:
 def _factors_of(delta: Delta) -> _Factors:
     if isinstance(delta, LowRank):
         return _Factors(delta.up.float(), delta.down.float() * delta.scale)
-    return _Factors(None, delta.matrix().float())
+    return _Factors(None, delta.dense().reshape(delta.sides))
 
 
-def _combine(parts: Sequence[_Factors], shares: Sequence[float]) -> _Factors:
+def _combine(deltas: Mapping[int, Delta], shares: Sequence[float]) -> _Factors:
     """sum_i share_i D_i: by factors while they are smaller than the layer's matrix, so memory is bounded."""
-    if all(part.up is not None for part in parts):
-        up = torch.cat([part.up * share for part, share in zip(parts, shares, strict=True)], 1)
-        down = torch.cat([part.down for part in parts])
-        if up.numel() + down.numel() <= up.shape[0] * down.shape[1]:
-            return _Factors(up, down)
-        return _Factors(None, up @ down)
-    matrices = (part.down if part.up is None else part.up @ part.down for part in parts)
-    return _Factors(None, ordered_sum(matrices, shares))
+    first = next(iter(deltas.values()))
+    ranks = sum(delta.rank for delta in deltas.values())
+    low = all(isinstance(delta, LowRank) for delta in deltas.values())
+    if low and ranks * sum(first.sides) <= math.prod(first.sides):
+        parts = {i: _factors_of(delta) for i, delta in deltas.items()}
+        up = torch.cat([part.up * shares[i] for i, part in parts.items()], 1)
+        return _Factors(up, torch.cat([part.down for part in parts.values()]))
+    matrices = (delta.dense().reshape(delta.sides) for delta in deltas.values())
+    return _Factors(None, ordered_sum(matrices, [shares[i] for i in deltas]))
 
 
 def _square(parts: Sequence[_Factors]) -> Tensor | None:
