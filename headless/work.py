@@ -138,6 +138,11 @@ class Session:
 
     def concepts(self, parts: list[ConceptPart]) -> tuple:
         """The CONCEPTS wire: a chain of Load Concept nodes."""
+        if not parts:
+            raise MixOfShowError(
+                f"{self.project.path.name} has no concepts, and none was accepted from others: write some below "
+                "`concepts`, or take some with `cli.py add`."
+            )
         node = pack_module("nodes.concepts").MixOfShowLoadConcept
         model, clip, _ = self.base
         chain = ()

@@ -107,6 +107,8 @@ def test_what_was_not_trained_is_not_fused(session, trained):
     other = with_inputs(session, train={"steps": 2, "seed": 4})
     with pytest.raises(MixOfShowError, match=r"mara has not been trained .* run `cli.py train mara`"):
         other.concepts(other.parts(["mara"]))
+    with pytest.raises(MixOfShowError, match="has no concepts, and none was accepted"):
+        session.concepts([])
     with pytest.raises(MixOfShowError, match="no concept nobody here, only mara, finn"):
         session.parts(["nobody"])
 
