@@ -259,7 +259,13 @@ class MixOfShowTrain(io.ComfyNode):
             description="Learns a dataset's concept and saves it as a file. An identical run is loaded, not repeated.",
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The base to learn on, left as it was. LoRAs on it count as base."),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "The base to learn on, left as it was. LoRAs on it count as base. Anima and Cosmos-Predict2: "
+                        "with the presets LoRA and DreamBooth."
+                    ),
+                ),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model; it is left as it was."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures, once."),
                 DATASET.Input("dataset", tooltip="From Mix-of-Show Dataset."),

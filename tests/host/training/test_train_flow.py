@@ -1,5 +1,7 @@
 """Training on nets that predict flow and know time: Cosmos-Predict2, and Anima where the host has it."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.sd
 import comfy.utils
@@ -10,6 +12,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.mixofshow_core.formats.native import read_concept
 from mos_pack.mixofshow_core.training import loop, optimizers
+from mos_pack.mixofshow_core.training.dataset import TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS
 from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.model import apply_deltas, effective_weights
@@ -20,7 +23,7 @@ from mos_pack.nodes.bridge.training import validation as training_validation
 from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.train import MixOfShowTrain
 from mos_tests.host.other_nets import tiny_net
-from mos_tests.host.tiny import TinyBase, tiny_vae
+from mos_tests.host.tiny import TinyBase, in_eight_bits, tiny_model, tiny_vae
 from mos_tests.host.training.test_train import (
     ask,
     clean_folders,  # noqa: F401  (autouse)
@@ -168,6 +171,32 @@ def test_whole_weights_and_class_pictures(base, monkeypatch):
     linears = [path for path, module in net.named_modules() if isinstance(module, torch.nn.Linear)]
     assert sorted(result.concept.deltas) == sorted(f"diffusion_model.{path}" for path in linears)
     assert [name for name, delta in result.concept.deltas.items() if not delta.dense().abs().max()] == []
+
+
+def test_a_net_in_eight_bits_learns_as_the_same_numbers_in_full(tiny_cosmos):
+    """What is stored in fp8 is cast when a layer runs; the LoRA and its gradient are fp32."""
+    losses = []
+    for stored in (True, False):
+        base = replace(tiny_cosmos, model=tiny_model("cosmos"))
+        base.model.model.native_size = SIZE
+        in_eight_bits(base.model)
+        if not stored:
+            for module in base.model.model.diffusion_model.modules():
+                if getattr(module, "comfy_cast_weights", False):
+                    module.float()
+        result = run(base, steps=2)
+        result.path.unlink()
+        losses.append(result.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_caption_that_the_net_cannot_read_is_named(tiny_anima, monkeypatch):
+    monkeypatch.setattr(tiny_anima.model.model, "native_size", SIZE, raising=False)
+    data = pictures(count=1)
+    shots = tuple(replace(shot, caption="zorbo " + "xq " * 600) for shot in data.concepts[0].pictures)
+    data = TrainingSet((replace(data.concepts[0], pictures=shots),))
+    with pytest.raises(MixOfShowError, match=r"caption '.*zorbo.* has \d+ tokens; Anima reads at most 512"):
+        run(tiny_anima, steps=1, data=data)
 
 
 @pytest.mark.parametrize("preset", [name for name, one in PRESETS.items() if one.trains_embeddings])

@@ -216,6 +216,16 @@ def test_prodigy_starts_with_its_safeguards(monkeypatch):
     assert given["safeguard_warmup"] and given["use_bias_correction"]
 
 
+def test_sd2_learns_words_by_its_own_text_encoder(tiny_sd2, monkeypatch):
+    monkeypatch.setattr(tiny_sd2.model.model, "native_size", 64, raising=False)
+    with torch.inference_mode():
+        result = training_run.run_training(ask(tiny_sd2, steps=1))
+    (first, _) = result.concept.entries[0].embeddings
+    assert {encoder: rows.shape for encoder, rows in first.rows.items()} == {"clip_h": (16, 64)}
+    assert all(float(delta.dense().abs().max()) > 0 for delta in result.concept.deltas.values())
+    assert any(name.startswith("text_encoders.clip_h.") for name in result.concept.deltas)
+
+
 def test_contradictions_of_the_new_settings_are_refused():
     with pytest.raises(MixOfShowError, match="3x3 convolutions"):
         replace(PRESETS["LoRA"], unet_layers="everything")
