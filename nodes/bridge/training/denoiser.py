@@ -33,6 +33,7 @@ log = logging.getLogger("mixofshow")
 
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
+COPIES = 60  # of the longest text of a step, at most: texts of one to seven sections of 77 tokens share one
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
 
 
@@ -255,7 +256,13 @@ class HostDenoiser:
 
 def _one_length(contexts: Sequence[Tensor]) -> Tensor:
     """[rows, n, T, C] of n texts [rows, t, C]. Softmax over a whole number of copies equals softmax over one."""
-    length = math.lcm(*(context.shape[1] for context in contexts))
+    lengths = sorted({context.shape[1] for context in contexts})
+    length = math.lcm(*lengths)
+    if length > COPIES * lengths[-1]:
+        raise MixOfShowError(
+            f"Captions of {' and '.join(map(str, lengths))} tokens cannot share a step: no moderate length is a "
+            "whole number of each. Shorten the longest to the others' length, or set batch to 1 in Train Settings."
+        )
     return torch.stack([context.repeat(1, length // context.shape[1], 1) for context in contexts], dim=1)
 
 

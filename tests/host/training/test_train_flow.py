@@ -16,6 +16,7 @@ from mos_pack.mixofshow_core.training.dataset import TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS
 from mos_pack.nodes.bridge.host import files
 from mos_pack.nodes.bridge.host.model import apply_deltas, effective_weights
+from mos_pack.nodes.bridge.training import denoiser
 from mos_pack.nodes.bridge.training import memory as training_memory
 from mos_pack.nodes.bridge.training import run as training_run
 from mos_pack.nodes.bridge.training import samples as training_samples
@@ -197,6 +198,15 @@ def test_a_caption_that_the_net_cannot_read_is_named(tiny_anima, monkeypatch):
     data = TrainingSet((replace(data.concepts[0], pictures=shots),))
     with pytest.raises(MixOfShowError, match=r"caption '.*zorbo.* has \d+ tokens; Anima reads at most 512"):
         run(tiny_anima, steps=1, data=data)
+
+
+def test_captions_that_no_step_can_share_are_named():
+    """T5 writes as many rows as a long caption has tokens: 512 and 640 fit into 2560, 512 and 701 into nothing."""
+    texts = {length: torch.randn(1, length, 8) for length in (512, 640, 701)}
+    assert denoiser._one_length([texts[512], texts[640]]).shape == (1, 2, 2560, 8)
+    with pytest.raises(MixOfShowError, match="Captions of 512 and 701 tokens cannot share a step.*batch to 1"):
+        denoiser._one_length([texts[512], texts[701]])
+    assert denoiser._one_length([texts[701]]).shape == (1, 1, 701, 8)  # the remedy
 
 
 @pytest.mark.parametrize("preset", [name for name, one in PRESETS.items() if one.trains_embeddings])
