@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 
 import comfy.model_management
 import torch
@@ -34,6 +35,7 @@ log = logging.getLogger("mixofshow")
 # Everyday words that any CLIP, also one with a reduced vocabulary, has seen: their norm is what a trained row weighs.
 COMMON_WORDS = "a photo of the person with red blue green background and black hair cat dog house tree"
 COPIES = 60  # of the longest text of a step, at most: texts of one to seven sections of 77 tokens share one
+TEXTS_KEPT = 64  # encoded captions, of 2 MB each where a text has 512 rows of 1024
 TEXT_SECTIONS = 64  # sections of text that go through an encoder at once while checkpointing
 
 
@@ -113,6 +115,7 @@ class HostDenoiser:
         self.encoders = bridge_model.text_models_of(clip)
         self.has_label = self.model.adm_channels > 0
         self._tokens: dict[str, dict[str, list]] = {}
+        self._told = lru_cache(TEXTS_KEPT)(self._encoded)  # encoders that are not trained say the same again
 
     def learn_words(self, trainables: Trainables, plans: Sequence[ConceptPlan]) -> None:
         """Make the tokenizer know the concepts' names and words; their tokens become places to fill in."""
@@ -132,6 +135,7 @@ class HostDenoiser:
         self._entries = entries  # keeps the tensors alive whose ids are the slots' keys
         self.clip = register_entries(self.clip, entries)
         self._tokens.clear()
+        self._told.cache_clear()
 
     def tokens(self, caption: str) -> dict[str, list]:
         """Per encoder the chunks of a caption; a token is an id, or (word, encoder) for a concept word."""
@@ -181,10 +185,15 @@ class HostDenoiser:
 
     def _as_sampled(self, caption: str) -> Tensor:
         """[1, T, C]: what the net reads of a caption in sampling."""
-        told = dict(self.clip.encode_from_tokens(self.clip.tokenize(caption, disable_weights=True), return_dict=True))
-        text = told.pop("cond").to(self.device, bridge_model.text_dtype(self.model))
-        self.kind.check_text(told, f"caption {caption!r:.80}")
+        told = self._told(caption)
+        text = told["cond"].to(self.device, bridge_model.text_dtype(self.model))
         return self.kind.read_text(self.model.diffusion_model, text, told)
+
+    def _encoded(self, caption: str) -> dict[str, object]:
+        """What the host's encoder says of a caption."""
+        told = self.clip.encode_from_tokens(self.clip.tokenize(caption, disable_weights=True), return_dict=True)
+        self.kind.check_text(told, f"caption {caption!r:.80}")
+        return told
 
     def _words(self, captions: Sequence[str], length: int) -> Tensor:
         """[n, T, W]: 1 at the positions of each concept word, in every copy of a caption that was repeated."""

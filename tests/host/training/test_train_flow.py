@@ -200,6 +200,15 @@ def test_a_caption_that_the_net_cannot_read_is_named(tiny_anima, monkeypatch):
         run(tiny_anima, steps=1, data=data)
 
 
+def test_a_caption_is_encoded_once(tiny_cosmos, monkeypatch):
+    """T5 is larger than the net, and nothing in it changes."""
+    encode, seen = type(tiny_cosmos.clip).encode_from_tokens, []
+    monkeypatch.setattr(type(tiny_cosmos.clip), "encode_from_tokens", lambda *a, **b: seen.append(a) or encode(*a, **b))
+    monkeypatch.setattr(tiny_cosmos.model.model, "native_size", SIZE, raising=False)
+    run(tiny_cosmos, steps=6, data=pictures(count=1), templates=False)
+    assert len(seen) == 1
+
+
 def test_captions_that_no_step_can_share_are_named():
     """T5 writes as many rows as a long caption has tokens: 512 and 640 fit into 2560, 512 and 701 into nothing."""
     texts = {length: torch.randn(1, length, 8) for length in (512, 640, 701)}
