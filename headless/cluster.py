@@ -163,7 +163,8 @@ def connect(session: Session, address: str, workers: int = 0, gpus: float = 0.0)
             ray.init(address=address, **facts)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise MixOfShowError(
-            f"No Ray cluster at {address} ({str(error)[:200]}): `--ray local` starts one here."
+            f"No Ray cluster at {address} ({str(error)[:200]}). If it is running, it may want a token: set "
+            "RAY_AUTH_MODE=token here as there (docs/cluster.md). `--ray local` starts one here."
         ) from error
     try:
         count = int(ray.cluster_resources().get("CPU", 1) // threads)
