@@ -67,8 +67,8 @@ PATCHES = {
 }
 
 
-# Of these, those that ask nothing of a UNet; and the node that sets a flow's shift.
-FLOW = {name: PATCHES[name] for name in ("RescaleCFG", "APG", "CFGNorm", "TCFG", "EpsilonScaling", "FreSca")} | {
+# Of these, those that ask nothing of a UNet and show in a flow's picture; and the node that sets a flow's shift.
+FLOW = {name: PATCHES[name] for name in ("APG", "CFGNorm", "TCFG", "EpsilonScaling", "FreSca")} | {
     "ModelSamplingSD3": lambda model: nodes_model_advanced.ModelSamplingSD3().patch(model, 2.0, 1.0)[0]
 }
 
