@@ -180,8 +180,9 @@ class Batch:
 
     ``shared``: another patch changes what cross-attention reads; ``replaced``: blocks whose attention another node
     computes. ``reading``: the cross-attention that runs now. ``here`` is the size (rows, columns) of the transformer
-    that runs now, as far as routing looks; see ``enter``. ``read``: the ranks of the last routed layers that
-    share one input. ``kept``: weights, plans and gates, which follow from payloads, ids and masks alone.
+    that runs now, as far as routing looks; see ``enter``. ``read``: the ranks of the routed layers that share the
+    input which is read now, until the last of them has taken its own. ``kept``: weights, plans and gates, which
+    follow from payloads, ids and masks alone.
     """
 
     sampling: Sampling
@@ -288,8 +289,10 @@ class Batch:
             or self.read[2] is not gates
         ):
             down = self.sampling.factors_like((id(routes), id(shared.joined)), shared.joined, x)
-            self.read = shared.joined, weakref.ref(x), gates, gate_ranks(x, down, gates)
-        return self.read[3][..., shared.span]
+            self.read = shared.joined, weakref.ref(x), gates, gate_ranks(x, down, gates), shared.readers
+        *which, ranks, left = self.read
+        self.read = (*which, ranks, left - 1) if left > 1 else None
+        return ranks[..., shared.span]
 
     def gates_for(self, routes: Routes, x: Tensor, reads_text: bool) -> Gates | None:
         """Gates for the input of one layer; None when nothing acts there or its tokens cannot be told."""

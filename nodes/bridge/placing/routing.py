@@ -42,10 +42,14 @@ NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(frozen=True, eq=False)
 class SharedDown:
-    """A layer that reads what others read as well: one product makes the ranks of all of them, ``span`` are its own."""
+    """A layer that reads what others read as well: one product makes the ranks of all of them, ``span`` are its own.
+
+    ``readers``: how many layers take theirs of that product, which nobody keeps after the last.
+    """
 
     joined: Factors
     span: slice
+    readers: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +125,7 @@ def share_downs(factors: dict[str, Factors]) -> tuple[dict[str, Factors], dict[s
     for paths in (paths for paths in groups.values() if len(paths) > 1):
         joined, spans = join([factors[path] for path in paths])
         for path, span in zip(paths, spans, strict=True):
-            shared[path] = SharedDown(joined, span)
+            shared[path] = SharedDown(joined, span, len(paths))
             factors[path] = replace(factors[path], down=joined.down[:0])
     return factors, shared
 

@@ -1,5 +1,6 @@
 """Unfused concepts, each acting in its own regions only."""
 
+import gc
 import json
 import re
 from dataclasses import replace
@@ -13,7 +14,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import has_places
 from mos_pack.nodes.bridge.host.model import apply_deltas, family, named_linears
 from mos_pack.nodes.bridge.host.text import register_concepts
-from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.attention import KEY, Batch
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import MixOfShowRegions
 from mos_tests.host.model.test_text import widths_of
@@ -242,6 +243,24 @@ def test_hooks_go_away_when_sampling_is_interrupted(base, uses):
     with pytest.raises(KeyboardInterrupt):
         sample((model, *placed[1:]))
     assert not hooks_left(base)
+
+
+def test_ranks_that_layers_share_are_given_up_with_the_last_of_them(base, uses):
+    """q, k and v read one product, which held memory through attention and feed-forward."""
+    placed = MixOfShowPlace.one(base.model, base.clip, "a street", "bad", regions({"concept": "tom"}), uses).result
+    held = []
+
+    def look(module, inputs):
+        held.extend(batch.read for batch in gc.get_objects() if isinstance(batch, Batch))
+
+    block = base.model.model.diffusion_model.get_submodule("middle_block.1.transformer_blocks.0")
+    hooks = [layer.register_forward_pre_hook(look) for layer in (block.attn1.to_out, block.attn2.to_out, block.ff)]
+    try:
+        sample(placed, steps=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(held) >= 3 and set(held) == {None}
 
 
 def test_every_region_has_its_own_text_encoder(base, uses):
