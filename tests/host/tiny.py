@@ -260,6 +260,36 @@ def in_eight_bits(model) -> None:
                 module.weight.data = module.weight.data.to(torch.float8_e4m3fn)
 
 
+def scaled_pair(model, way: str):
+    """(MODEL with its linears as fp8 with a scale each, one with the same values in fp32). way: "scaled" for the files
+    that the host reads with `scaled_fp8` in them, "quantised" for those whose metadata names every layer's format."""
+    import comfy.model_patcher
+
+    state = {name: weight.clone() for name, weight in model.model.diffusion_model.state_dict().items()}
+    linears = {name for name, m in model.model.diffusion_model.named_modules() if isinstance(m, torch.nn.Linear)}
+    same = dict(state)
+    for name in linears:
+        weight = state[f"{name}.weight"]
+        scale = weight.abs().amax() / torch.finfo(torch.float8_e4m3fn).max
+        state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
+        state[f"{name}.{'scale_weight' if way == 'scaled' else 'weight_scale'}"] = scale
+        same[f"{name}.weight"] = state[f"{name}.weight"].float() * scale
+    made = []
+    for weights, is_rounded in ((state, True), (same, False)):
+        config = type(model.model.model_config)(dict(model.model.model_config.unet_config))
+        config.set_inference_dtype(torch.float32, torch.float32)
+        if is_rounded and way == "scaled":
+            config.scaled_fp8 = torch.float8_e4m3fn
+        elif is_rounded:
+            config.layer_quant_config = {name: {"format": "float8_e4m3fn"} for name in linears}
+        net = type(model.model)(config, model_type=model.model.model_type, device="cpu")
+        net.diffusion_model.load_state_dict(dict(weights))
+        net.diffusion_model.eval().requires_grad_(False)
+        cpu = torch.device("cpu")
+        made.append(comfy.model_patcher.ModelPatcher(net, load_device=cpu, offload_device=cpu))
+    return tuple(made)
+
+
 def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> TinyBase:
     vae = tiny_video_vae if family in ("cosmos", "anima") else tiny_vae
     return TinyBase(tiny_model(family, seed, real_width), tiny_clip(family, seed + 3, real_width), vae(seed + 5))

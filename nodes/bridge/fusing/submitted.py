@@ -17,7 +17,7 @@ from ....mixofshow_core.fusion.fuse import hash_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts
 from ....mixofshow_core.fusion.statistics import Statistics
 from ....mixofshow_core.fusion.store import read_statistics
-from ..host.model import apply_deltas, named_linears
+from ..host.model import apply_deltas, effective, named_linears, patch_key
 from ..host.text import register_concepts
 from .calibration import collect_text
 from .fusion import job_of_one
@@ -46,8 +46,10 @@ def check_submitted(model, clip, use: ConceptUse, plan: CalibrationPlan, folder:
     with torch.inference_mode():
         job = job_of_one(model, clip, use, plan, folder)
         linears = named_linears(model, clip)
+        weights = model.get_key_patches() | clip.patcher.get_key_patches()
         for name, delta in use.concept.deltas.items():
-            size, own = norm(delta), float(linears[name].weight.float().norm()) if name in linears else math.inf
+            key = patch_key(name)
+            size, own = norm(delta), float(effective(weights[key], key).norm()) if name in linears else math.inf
             if not size <= LOUD_CHANGE * own:
                 raise MixOfShowError(f"its change of {name} has norm {size:.3g}, the layer itself {own:.3g}: too loud")
         if not use.statistics:

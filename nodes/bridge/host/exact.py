@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ....mixofshow_core.delta import Delta, LowRank
 from ....mixofshow_core.families.layers import BIAS, UNET_PREFIX, module_of
-from .model import apply_deltas
+from .model import apply_deltas, is_linear
 
 KEY = "mixofshow_exact"
 
@@ -29,7 +29,7 @@ def rounded_layers(model) -> frozenset[str]:
     return frozenset(
         UNET_PREFIX + path
         for path, module in model.model.diffusion_model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and is_rounded(module.weight)
+        if (is_linear(module) or isinstance(module, nn.Conv2d)) and is_rounded(module.weight)
     )
 
 
@@ -75,7 +75,7 @@ def _adding(layer: nn.Module, name: str, delta: Delta) -> Callable:
 
 
 def _answer(layer: nn.Module, x: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:
-    if isinstance(layer, nn.Linear):
+    if is_linear(layer):
         change = F.linear(x, first.flatten(1))
         return change if second is None else F.linear(change, second)
     kernel = first.view(len(first), -1, *layer.kernel_size)

@@ -113,13 +113,18 @@ def describe_base(model) -> BaseInfo:
     """Family, layer count and a fingerprint of a few weights (kilobytes read, not gigabytes)."""
     net = net_of(model)
     layers = kind_of(net).cross_attention(net)
-    paths = [layer.query for layer in layers] or [p for p, m in net.named_modules() if isinstance(m, nn.Linear)]
+    paths = [layer.query for layer in layers] or [p for p, m in net.named_modules() if is_linear(m)]
     digest = hashlib.sha256()
     for path in (paths[0], paths[len(paths) // 2], paths[-1]):
         weight = base_weight(model, f"{UNET_PREFIX}{path}.weight")
         sample = weight.detach().flatten()[:FINGERPRINT_VALUES].to("cpu", torch.float16)
         digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
     return BaseInfo(family(model), digest.hexdigest()[:16], len(layers))
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer: the host's quantised ones look like torch's and are none."""
+    return isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "weight"))
 
 
 def named_linears(model, clip) -> dict[str, nn.Module]:
@@ -133,7 +138,7 @@ def named_linears(model, clip) -> dict[str, nn.Module]:
         prefix + path: module
         for prefix, root in roots.items()
         for path, module in root.named_modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+        if is_linear(module) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
     }
 
 

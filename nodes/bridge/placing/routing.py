@@ -32,7 +32,7 @@ from ....mixofshow_core.regional.gating import (
     stack_factors,
     stack_norms,
 )
-from ..host.model import net_of
+from ..host.model import is_linear, net_of
 from .finding import Search
 
 log = logging.getLogger("mixofshow")
@@ -136,7 +136,7 @@ def _routable(unet: nn.Module) -> dict[str, nn.Module]:
         path: module
         for path, module in unet.named_modules()
         if isinstance(module, (nn.Conv2d, nn.GroupNorm))
-        or (isinstance(module, (nn.Linear, nn.LayerNorm)) and has_places(path))
+        or ((is_linear(module) or isinstance(module, nn.LayerNorm)) and has_places(path))
     }
 
 

@@ -33,7 +33,11 @@ def unet_layer_names(unet: nn.Module, coverage: str) -> list[str]:
         return [name for name in attention if name.startswith(crossing)]
     if coverage == "attention":
         return attention
-    modules = ((UNET_PREFIX + path, m) for path, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+    modules = (
+        (UNET_PREFIX + path, module)
+        for path, module in unet.named_modules()
+        if bridge_model.is_linear(module) or isinstance(module, nn.Conv2d)
+    )
     if coverage == "everything":
         return [name for name, _ in modules]
     if coverage != "transformer":

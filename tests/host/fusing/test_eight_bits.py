@@ -1,22 +1,31 @@
 """Bases whose weights have 8 bits: what patches lose, and that Place and Fuse do not."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.delta import Dense
+from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
+from mos_pack.nodes.bridge.fusing.submitted import check_submitted
 from mos_pack.nodes.bridge.host.exact import apply_exactly
 from mos_pack.nodes.bridge.host.model import apply_deltas
 from mos_tests.host.builders import make_concept, tiny_plan
 from mos_tests.host.placing.test_routing import MixOfShowPlace, box, gap, make_use, regions, sample
-from mos_tests.host.tiny import in_eight_bits, tiny_base
+from mos_tests.host.tiny import TinyBase, in_eight_bits, scaled_pair, tiny_base
 
 
-@pytest.fixture(scope="module")
-def pair():
+@pytest.fixture(scope="module", params=["plain", "scaled", "quantised"])
+def pair(request):
     """(a base in 8 bits, the same values in fp32)"""
     base, same = tiny_base("sd15"), tiny_base("sd15")
+    if request.param != "plain":
+        with torch.inference_mode():  # as the executor loads models
+            rounded, whole = scaled_pair(base.model, request.param)
+        return TinyBase(rounded, base.clip, base.vae), TinyBase(whole, base.clip, base.vae)
     in_eight_bits(base.model)
     for name, weight in same.model.model.diffusion_model.state_dict().items():
         weight.copy_(base.model.model.diffusion_model.state_dict()[name])
@@ -67,3 +76,17 @@ def test_fuse_finds_the_same_change_as_on_the_same_values_in_fp32(pair, tmp_path
     worst = max(gap(eight[name].dense(), delta.dense()) for name, delta in same.items())
     assert worst < 1e-2, worst  # statistics go through fp32 nets and a truncation
     assert any("8 bits" in note for note in found[0].notes) and not any("8 bits" in note for note in found[1].notes)
+
+
+def test_how_loud_a_submitted_change_is_is_told_by_the_weights_that_act(pair, tmp_path):
+    """Of a scaled base, what is stored is a thousand times larger."""
+    base, _ = pair
+    base.model.model.native_size = 64
+    concept = make_concept(base, "mara", 1, text=False)
+    loud = dict(concept.deltas)
+    name = next(iter(loud))
+    loud[name] = loud[name].scaled(1000.0)
+    for deltas, refused in ((concept.deltas, False), (loud, True)):
+        use = ConceptUse(replace(concept, deltas=deltas), 1.0)
+        with pytest.raises(MixOfShowError, match="too loud") if refused else nullcontext():
+            check_submitted(base.model, base.clip, use, tiny_plan(), tmp_path)
