@@ -126,6 +126,13 @@ def _summarise(groups: Sequence[GroupReport], count: int) -> dict:
     }
 
 
+def by_role(summary: Mapping) -> dict:
+    """The summary with its parts in the order in which people read them; a file's JSON has them by the alphabet."""
+    parts = {key: summary[key] for key in ("roles", "conflicts") if key in summary}
+    ordered = {key: {role: found[role] for role in LAYER_ROLES if role in found} for key, found in parts.items()}
+    return {**summary, **ordered}
+
+
 def format_report(summary: Mapping, extra: Iterable[str] = ()) -> str:
     """The report as people read it: verdict and advice, then figures, then how it was done. ``extra`` comes last."""
     lines = [*verdict(summary), *_figures(summary)]

@@ -23,7 +23,7 @@ from ....mixofshow_core.fusion.apart import FUSED, OWN, reads_words, words_of
 from ....mixofshow_core.fusion.fuse import Spread, choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
 from ....mixofshow_core.fusion.plan import CalibrationPlan
-from ....mixofshow_core.fusion.report import peak_memory
+from ....mixofshow_core.fusion.report import by_role, peak_memory
 from ....mixofshow_core.fusion.settings import FusionSettings
 from ....mixofshow_core.fusion.store import StatisticsStore
 from ..host.applied import check_unapplied
@@ -130,7 +130,7 @@ def fuse_uses(
     if (found := _load_finished(kept)) is not None:
         concept = replace(found, entries=entries)
         loaded = "Loaded: this very fusion was finished before."
-        return FusedUses(concept, dict(found.training["fusion"]), (*fits, loaded, *renames), apart)
+        return FusedUses(concept, by_role(found.training["fusion"]), (*fits, loaded, *renames), apart)
 
     store = StatisticsStore(folder / "statistics")
     job = FusionJob(
@@ -149,7 +149,7 @@ def fuse_uses(
         spread,
     )
     fusion, facts, told = job.run()
-    summary = fusion.report.summary() | facts | {"strengths": [use.strength for use in solved]}
+    summary = by_role(fusion.report.summary() | facts | {"strengths": [use.strength for use in solved]})
     deltas = merge_sum([fusion.deltas, added], [1.0, 1.0])
     concept = Concept(entries, deltas, info, {"fusion": summary})
     summary["size"] = _size_line(concept, summary, settings)

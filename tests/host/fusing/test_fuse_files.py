@@ -35,6 +35,8 @@ def test_equal_fusions_save_equal_bytes(tiny_sd15, tmp_path):
     assert not {"seconds", "peak_memory_mb", "store_bytes", "notes"} & set(stored)
     assert first.summary["seconds"]["calibration"] > 0 and "largest memory" in format_report(first.summary, first.notes)
     assert "Loaded" in format_report(kept[1].summary, kept[1].notes)
+    told = {key: first.summary[key] for key in kept[1].summary}  # without what the run itself cost
+    assert format_report(kept[1].summary) == format_report(told)  # also the order of its parts
 
 
 def test_a_patch_with_another_value_is_another_fusion(tiny_sd15, tmp_path):
