@@ -11,7 +11,7 @@ import time
 
 from .fusion import GROUPS, make_change, make_gram
 
-RANK, ROUNDS, SMALL_WIDTH = 16, 3, 320
+RANK, ROUNDS, SMALL_WIDTH = 16, 3, 640
 
 
 def compare_arithmetic(family: str, concepts: int, small: bool) -> dict[str, dict]:

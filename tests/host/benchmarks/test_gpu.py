@@ -25,7 +25,7 @@ def test_every_part_answers_and_stands_on_the_page(gpu):
     )
     assert answers["fusion sd15 cpu"]["found"]["seconds"] > 0
     solved = answers["solver sd15 cpu"]["found"]["groups"]
-    assert len(solved) == 3 and all(row["refined apart"] < 1e-6 for row in solved.values())
+    assert len(solved) == 6 and all(row["refined apart"] < 1e-6 for row in solved.values())
     assert set(answers["training sd15 cpu"]["found"]) == {"ours", "host"}
     page = page_of(measured, True, True)
     assert "dry run" in page and "| sd15 | cpu | routed 2 |" in page and "| sd15 | ours |" in page
