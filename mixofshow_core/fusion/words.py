@@ -86,7 +86,8 @@ def _told(found: list[Spot]) -> str:
     lost = [spot for spot in lowest.values() if spot.keeps < LOST]
     partly = [spot for spot in lowest.values() if LOST <= spot.keeps < KEPT]
     if len(kept) == len(lowest):
-        who = f"All {_count(len(kept))} kept" if len(kept) > 1 else f"{weakest.concept} is kept"
+        all_of_them = "Both" if len(kept) == 2 else f"All {_count(len(kept))}"
+        who = f"{all_of_them} kept" if len(kept) > 1 else f"{weakest.concept} is kept"
         return f"{who}. Weakest: {weakest}."
     told = [f"{_count(len(kept)).capitalize()} of {_count(len(lowest))} kept"]
     told += [f"{what}: {'; '.join(map(str, group))}" for what, group in (("In part", partly), ("Lost", lost)) if group]

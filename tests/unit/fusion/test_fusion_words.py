@@ -46,6 +46,7 @@ THREE = dict(mara=(0.1, 0.2), finn=(0.05, 0.1), rex=(0.48, 0.3))
     ("residuals", "told"),
     [
         (THREE, "All three kept. Weakest: rex's text, 52%."),
+        ({"mara": (0.3, 0.2), "finn": (0.05, 0.1)}, "Both kept. Weakest: mara's text, 70%."),
         (THREE | {"rex": (0.6, 0.3)}, "Two of three kept. In part: rex's text, 40%."),
         (
             THREE | {"rex": (0.6, 0.3), "finn": (3.0, 0.1)},
