@@ -82,10 +82,13 @@ def weights_digest(patcher, prefix: str = "") -> str:
     """The checkpoint's own weights, also while patches are baked into the module: a sample and a sum of each."""
     digest = hashlib.sha256()
     kept = {**patcher.hook_backup, **patcher.backup}
+    stored = dict(patcher.model.named_parameters(remove_duplicate=False))
     for name, tensor in sorted(patcher.model.state_dict().items()):
         if not name.startswith(prefix) or not isinstance(tensor, Tensor):
             continue
         tensor = kept[name][0] if name in kept else tensor
+        if tensor.is_meta:  # layers of GGUF files tell what they weigh here; their bytes are the parameter's
+            tensor = stored[name].as_subclass(Tensor) if name in stored else tensor.new_empty(0, device="cpu")
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}{_sum_of_bits(tensor)}".encode())
         digest.update(_bytes(_sample(tensor)))
     return digest.hexdigest()

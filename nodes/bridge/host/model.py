@@ -24,6 +24,7 @@ from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.families.known import SDXL, V_PREDICTION, family_of_kind, find_family
 from ....mixofshow_core.families.layers import BIAS, TEXT_PREFIX, UNET_PREFIX
 from ....mixofshow_core.families.nets import kind_of
+from .ggml import plain
 
 FINGERPRINT_VALUES = 256
 
@@ -229,5 +230,5 @@ def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:
 def effective(entry: list, key: str) -> Tensor:
     """fp32 weight on the CPU from an entry of ``get_key_patches``: [(weight, convert), patch, ...]."""
     (weight, convert), *rest = entry
-    weight = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    weight = comfy.model_management.cast_to_device(plain(weight, key), torch.device("cpu"), torch.float32, copy=True)
     return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)
