@@ -151,8 +151,12 @@ class EditorPage:
         self.page.wait_for_timeout(80)
 
     def touch_drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.touch_pull(self.at(*start), self.at(*end))
+
+    def touch_pull(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Between two places of the screen."""
         session = self.context.new_cdp_session(self.page)
-        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
+        (x1, y1), (x2, y2) = start, end
 
         def send(kind: str, points: list[dict]) -> None:
             session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})

@@ -87,6 +87,22 @@ def test_a_chip_dragged_onto_the_canvas_is_a_region_with_that_concept(mouse):
     assert not mouse.problems, mouse.problems
 
 
+@pytest.mark.usefixtures("concepts", "loras")
+def test_fingers_drag_chips_and_rows(tablet):
+    tablet.load_graph(with_cast())
+    chips = tablet.root.locator(".mos-chip")
+    tablet.root.locator(".mos-chip .mos-thumb").wait_for()
+    for n, x in enumerate((0.25, 0.7)):
+        tablet.touch_pull(middle(chips.nth(n)), tablet.at(x, 0.5))
+        tablet.page.wait_for_timeout(150)
+    assert [region["concept"] for region in tablet.regions] == ["Alice_v1", "bob"]
+    rows = tablet.root.locator("[data-region] .mos-number")
+    (x, y), (_, above) = middle(rows.nth(1)), middle(rows.nth(0))
+    tablet.touch_pull((x, y), (x, above - 12))
+    tablet.page.wait_for_timeout(150)
+    assert [region["concept"] for region in tablet.regions] == ["bob", "Alice_v1"]
+
+
 def test_layouts_switching_off_and_another_order(mouse):
     mouse.load_graph(with_cast())
     mouse.root.locator(".mos-chip").nth(1).wait_for()
