@@ -13,6 +13,7 @@ from mos_pack.mixofshow_core.concept import COMMUNITY, Concept, ConceptUse, Word
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats import read_any
 from mos_pack.mixofshow_core.formats.native import write_concept
+from mos_pack.mixofshow_core.training.settings import PRESETS
 from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
 from mos_pack.nodes.bridge.formats import exporting
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
@@ -120,7 +121,7 @@ def test_training_on_an_inpainting_base_says_where_to_train_instead(tiny_sd15):
     net, cpu = comfy.model_base.BaseModel(config, device="cpu"), torch.device("cpu")
     model = comfy.model_patcher.ModelPatcher(net, load_device=cpu, offload_device=cpu)
     with pytest.raises(MixOfShowError, match="9 input channels where its latents have 4.*ordinary checkpoint"):
-        prepare(model, tiny_sd15.clip, tiny_sd15.vae, None, None, "", 1, 0, "")
+        prepare(model, tiny_sd15.clip, tiny_sd15.vae, None, PRESETS["ED-LoRA"], "", 1, 0, "")
     check_fit(model, tiny_sd15.clip, [ConceptUse(make_concept(tiny_sd15, "mara", 1))])  # "the concept fits both"
 
 
