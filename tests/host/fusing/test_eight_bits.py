@@ -18,7 +18,7 @@ from mos_tests.host.placing.test_routing import MixOfShowPlace, box, gap, make_u
 from mos_tests.host.tiny import TinyBase, in_eight_bits, scaled_pair, tiny_base
 
 
-@pytest.fixture(scope="module", params=["plain", "scaled", "quantised"])
+@pytest.fixture(scope="module", params=[pytest.param("plain", marks=pytest.mark.slow), "scaled", "quantised"])
 def pair(request):
     """(a base in 8 bits, the same values in fp32)"""
     base, same = tiny_base("sd15"), tiny_base("sd15")
