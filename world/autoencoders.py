@@ -14,13 +14,16 @@ SNAPSHOT = ROOT / ".cache" / "world" / "sharp_autoencoder.pt"
 
 
 @cache
-def nets() -> ModuleType:
-    """The module of the nets; the package around it needs the host."""
-    path = ROOT / "nodes" / "bridge" / "demo" / "small_autoencoder.py"
-    spec = importlib.util.spec_from_file_location("small_autoencoder", path)
+def demo_module(name: str) -> ModuleType:
+    """A module of nodes/bridge/demo by its path; the package around it needs the host."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "nodes" / "bridge" / "demo" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def nets() -> ModuleType:
+    return demo_module("small_autoencoder")
 
 
 def load(path: Path = SNAPSHOT) -> torch.nn.Module:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from .. import autoencoders
 from ..drawing.sprites import CACHE
 from ..host import small_base
 from .base import TEST, loss_of
@@ -70,21 +71,14 @@ def draw_batch(pictures: dict, label: str) -> tuple[torch.Tensor, torch.Tensor, 
     return latents[pick].float(), rows, sketch
 
 
-def pack_adapter(adapter: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Kernels as 8-bit rows with their scales, biases as fp16."""
-    module, tensors = small_base(), {}
-    for name, weight in adapter.state_dict().items():
-        if weight.dim() > 1:
-            tensors[name], tensors[name + module.SCALE] = module.pack(weight)
-        else:
-            tensors[name] = weight.half()
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
 def write_adapter(adapter: torch.nn.Module, record: dict) -> None:
     from mos_pack.nodes.bridge.demo.adapter import SKETCH
 
-    save_file(pack_adapter(adapter), str(SKETCH) + ".tmp", metadata={"mixofshow.sketch_adapter": json.dumps(record)})
+    save_file(
+        autoencoders.demo_module("rows").packed(adapter.state_dict()),
+        str(SKETCH) + ".tmp",
+        metadata={"mixofshow.sketch_adapter": json.dumps(record)},
+    )
     os.replace(str(SKETCH) + ".tmp", SKETCH)
     print(f"{SKETCH.name}: {SKETCH.stat().st_size / 2**10:.0f} KiB, {record}", flush=True)
 

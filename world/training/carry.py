@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 
 from .. import autoencoders
-from ..host import small_base
 from .latents import CACHE, load_pixels
 
 ENTRANCE, EXIT = "unet.input_blocks.0.0.weight", "unet.out.2"
@@ -22,7 +21,7 @@ PICTURES = 3000
 def read_shipped(path: Path) -> dict:
     """A file of assets/demo as a snapshot of training has it ("ema", "ids"), in the latents of CACHE/latents.pt."""
     with safe_open(path, framework="pt") as file:
-        tensors = small_base().unpack({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        tensors = autoencoders.demo_module("rows").unpack({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("unet.")}
     weights |= {f"text.model.{name[16:]}": t for name, t in tensors.items() if name.startswith("text.text_model.")}
     weights["text.table.weight"] = tensors["text.vocabulary.rows"]

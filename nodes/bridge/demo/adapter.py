@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from ....mixofshow_core.errors import MixOfShowError
-from .small_base import WEIGHTS, unpack
+from .rows import unpack
+from .small_base import WEIGHTS
 
 SKETCH = WEIGHTS.parent / "small_sketch_adapter.safetensors"
 CHANNELS = [64, 128]  # of the small UNet's two levels

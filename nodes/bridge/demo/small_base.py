@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from ....mixofshow_core.errors import MixOfShowError
 from ..host.files import PACK
+from .rows import unpack
 from .small_autoencoder import Autoencoder, from_weights
 
 logger = logging.getLogger("mixofshow")
@@ -29,7 +30,6 @@ WEIGHTS = PACK / "assets" / "demo" / "small_base.safetensors"
 NATIVE_SIZE = 64
 LATENT_CHANNELS = 16  # of the shipped bases; a file says its own
 TEXT_WIDTH = 128
-SCALE = ".scale"
 UNET = {
     "image_size": 8,
     "in_channels": LATENT_CHANNELS,
@@ -174,20 +174,6 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             f"The small base model's file {path} cannot be read ({error}). It may be cut off: reinstall the pack."
         ) from error
     return unpack(tensors), metadata
-
-
-def unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """fp32 of fp16, and of 8-bit rows times their scales; other integers stay."""
-    scales = {name.removesuffix(SCALE): tensors[name].float() for name in tensors if name.endswith(SCALE)}
-    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
-    floats = {name: tensor.float() for name, tensor in plain.items() if tensor.is_floating_point()}
-    return plain | floats | {name: plain[name].float() * scale for name, scale in scales.items()}
-
-
-def pack(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(int8 of the same shape, fp16 scale per row) of a weight [out, ...]; `unpack` undoes it to within half a step."""
-    scale = tensor.abs().flatten(1).amax(1).clamp_min(1e-4).div(127).half().reshape(-1, *[1] * (tensor.dim() - 1))
-    return tensor.div(scale.float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

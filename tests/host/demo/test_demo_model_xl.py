@@ -8,7 +8,7 @@ import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
-from mos_pack.nodes.bridge.demo import small_base, small_base_xl
+from mos_pack.nodes.bridge.demo import rows, small_base, small_base_xl
 from mos_pack.nodes.bridge.demo.small_autoencoder import SmallAutoencoder
 from mos_pack.nodes.bridge.host import model as bridge_model
 from mos_pack.nodes.bridge.host.fitting import check_fit
@@ -111,8 +111,8 @@ def test_a_crop_is_told_to_the_net(net, ids):
 def test_eight_bits_lose_half_a_step_at_most():
     weight = torch.randn(6, 4, 3, 3) * torch.logspace(-3, 1, 6).reshape(-1, 1, 1, 1)
     weight[0] = 0
-    stored, scale = small_base.pack(weight)
-    back = small_base.unpack({"w": stored, "w.scale": scale})["w"]
+    stored, scale = rows.pack(weight)
+    back = rows.unpack({"w": stored, "w.scale": scale})["w"]
     assert stored.dtype == torch.int8 and ((back - weight).abs() <= 0.51 * scale.float() + 1e-3 * weight.abs()).all()
 
 
