@@ -154,9 +154,7 @@ View = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 def load_autoencoder() -> tuple[nn.Module, torch.Tensor]:
     """(the shipped small base's autoencoder, the deviation of each of its latent channels)."""
     with safe_open(WEIGHTS, framework="pt") as file:
-        stored = {k.removeprefix("vae."): file.get_tensor(k) for k in file.keys() if k.startswith("vae.")}  # noqa: SIM118
-        deviation = file.get_tensor("latent.std").float()
-    return autoencoders.nets().from_weights(autoencoders.demo_module("rows").unpack(stored)), deviation
+        return autoencoders.of_base(WEIGHTS), file.get_tensor("latent.std").float()
 
 
 def stamp_autoencoder() -> bytes:

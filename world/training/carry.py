@@ -28,7 +28,7 @@ def read_shipped(path: Path) -> dict:
     cache = torch.load(CACHE / "latents.pt", mmap=True)
     latents = cache["latents"]["single"][:PICTURES].float()
     pixels = load_pixels("single")[0][:PICTURES]
-    net = autoencoders.nets().from_weights({k[4:]: v for k, v in tensors.items() if k.startswith("vae.")})
+    net = autoencoders.of_base(path)
     mean, std = (tensors[f"latent.{key}"].view(1, -1, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         older = torch.cat([(net.encode(autoencoders.to_float(p)) - mean) / std for p in pixels.split(256)])

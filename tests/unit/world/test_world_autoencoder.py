@@ -106,3 +106,13 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert second["step"] > first["step"] > 0 and second["elapsed"] >= first["elapsed"] + 0.5
     assert second["seen"] == 3 * second["step"] and not path.with_suffix(".tmp").exists()
     assert autoencoders.load(path).channels == 24
+
+
+def test_a_base_says_which_autoencoder_it_has_and_the_waiting_one_stands_in_for_a_lost_snapshot(monkeypatch, tmp_path):
+    shipped = autoencoders.ROOT / "assets" / "demo" / "small_base.safetensors"
+    assert autoencoders.of_base(shipped).channels == 16 and autoencoders.of_base(autoencoders.NEXT).channels == 24
+    missing = tmp_path / "lost.pt"
+    monkeypatch.setattr(autoencoders, "SNAPSHOT", missing)
+    assert autoencoders.load(missing).channels == 24
+    with pytest.raises(FileNotFoundError):
+        autoencoders.load(tmp_path / "mistyped.pt")
