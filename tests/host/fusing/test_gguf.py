@@ -112,16 +112,17 @@ def test_their_numbers_are_read_and_bases_are_told_apart(pair, tmp_path):
             check_submitted(base.model, base.clip, use, tiny_plan(), tmp_path)
 
 
-def test_layers_that_hide_their_weights_in_the_state_are_told_apart_by_their_parameters(tiny_sd15):
+def test_layers_that_hide_their_weights_in_the_state_are_told_apart_by_their_parameters():
     """A layer that tells its weight's size only, as those of GGUF files do."""
+    from comfy.model_patcher import ModelPatcher
 
     class Hiding(torch.nn.Linear):
         def _save_to_state_dict(self, destination, prefix, keep_vars):
             destination[f"{prefix}weight"] = torch.zeros_like(self.weight, device="meta")
             destination[f"{prefix}temp.weight"] = torch.zeros_like(self.weight, device="meta")
 
-    patcher = tiny_sd15.model.clone()
-    patcher.model = torch.nn.ModuleDict({"one": Hiding(4, 4)})
+    cpu = torch.device("cpu")
+    patcher = ModelPatcher(torch.nn.ModuleDict({"one": Hiding(4, 4)}), load_device=cpu, offload_device=cpu)
     before = weights_digest(patcher)
     patcher.model["one"].weight.data[1, 2] += 1
     assert weights_digest(patcher) != before
