@@ -274,20 +274,25 @@ def scaled_pair(model, way: str):
         state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
         state[f"{name}.{'scale_weight' if way == 'scaled' else 'weight_scale'}"] = scale
         same[f"{name}.weight"] = state[f"{name}.weight"].float() * scale
-    made = []
-    for weights, is_rounded in ((state, True), (same, False)):
-        config = type(model.model.model_config)(dict(model.model.model_config.unet_config))
-        config.set_inference_dtype(torch.float32, torch.float32)
-        if is_rounded and way == "scaled":
-            config.scaled_fp8 = torch.float8_e4m3fn
-        elif is_rounded:
-            config.layer_quant_config = {name: {"format": "float8_e4m3fn"} for name in linears}
-        net = type(model.model)(config, model_type=model.model.model_type, device="cpu")
-        net.diffusion_model.load_state_dict(dict(weights))
-        net.diffusion_model.eval().requires_grad_(False)
-        cpu = torch.device("cpu")
-        made.append(comfy.model_patcher.ModelPatcher(net, load_device=cpu, offload_device=cpu))
-    return tuple(made)
+    rounded = {
+        "scaled": {"scaled_fp8": torch.float8_e4m3fn},
+        "quantised": {"layer_quant_config": {name: {"format": "float8_e4m3fn"} for name in linears}},
+    }[way]
+    return with_weights(model, state, comfy.model_patcher.ModelPatcher, **rounded), with_weights(
+        model, same, comfy.model_patcher.ModelPatcher
+    )
+
+
+def with_weights(model, weights: dict, patcher: type, **settings):
+    """MODEL's like with other weights in the host's ``patcher``; ``settings`` are set on the host's configuration."""
+    config = type(model.model.model_config)(dict(model.model.model_config.unet_config))
+    config.set_inference_dtype(torch.float32, torch.float32)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    net = type(model.model)(config, model_type=model.model.model_type, device="cpu")
+    net.diffusion_model.load_state_dict(dict(weights))
+    net.diffusion_model.eval().requires_grad_(False)
+    return patcher(net, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
 def tiny_base(family: str = "sd15", seed: int = 0, real_width: bool = False) -> TinyBase:

@@ -27,6 +27,24 @@ def _residuals(width: int, count: int) -> list[nn.Module]:
     return [_Residual(width) for _ in range(count)]
 
 
+def _decoder(channels: int, *levels: tuple[int, int]) -> nn.Sequential:
+    """Three levels of (width, residual blocks), each twice as fine as the one before."""
+    (first, many), (second, some), (third, few) = levels
+    return nn.Sequential(
+        nn.Conv2d(channels, first, 3, padding=1),
+        *_residuals(first, many),
+        nn.Conv2d(first, 4 * second, 1),
+        nn.PixelShuffle(2),
+        *_residuals(second, some),
+        nn.Conv2d(second, 4 * third, 1),
+        nn.PixelShuffle(2),
+        *_residuals(third, few),
+        nn.SiLU(),
+        nn.Conv2d(third, 12, 3, padding=1),
+        nn.PixelShuffle(2),
+    )
+
+
 class Autoencoder(nn.Module):
     """encode: [B, 3, H, W] in -1..1 -> [B, channels, H/8, W/8]; decode: back. H and W are multiples of 8."""
 
@@ -65,20 +83,7 @@ class SmallAutoencoder(Autoencoder):
             nn.SiLU(),
             nn.Conv2d(96, channels, 1),
         )
-        decoder = nn.Sequential(
-            nn.Conv2d(channels, 112, 3, padding=1),
-            *_residuals(112, 3),
-            nn.Conv2d(112, 4 * 64, 1),
-            nn.PixelShuffle(2),
-            *_residuals(64, 2),
-            nn.Conv2d(64, 4 * 32, 1),
-            nn.PixelShuffle(2),
-            _Residual(32),
-            nn.SiLU(),
-            nn.Conv2d(32, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        super().__init__(channels, encoder, decoder)
+        super().__init__(channels, encoder, _decoder(channels, (112, 3), (64, 2), (32, 1)))
 
 
 class SharpAutoencoder(Autoencoder):
@@ -98,20 +103,7 @@ class SharpAutoencoder(Autoencoder):
             nn.SiLU(),
             nn.Conv2d(128, channels, 1),
         )
-        decoder = nn.Sequential(
-            nn.Conv2d(channels, 128, 3, padding=1),
-            *_residuals(128, 3),
-            nn.Conv2d(128, 4 * 80, 1),
-            nn.PixelShuffle(2),
-            *_residuals(80, 3),
-            nn.Conv2d(80, 4 * 40, 1),
-            nn.PixelShuffle(2),
-            *_residuals(40, 2),
-            nn.SiLU(),
-            nn.Conv2d(40, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        super().__init__(channels, encoder, decoder)
+        super().__init__(channels, encoder, _decoder(channels, (128, 3), (80, 3), (40, 2)))
 
 
 def from_weights(weights: dict[str, torch.Tensor]) -> Autoencoder:

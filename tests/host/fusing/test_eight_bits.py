@@ -14,7 +14,7 @@ from mos_pack.nodes.bridge.fusing.submitted import check_submitted
 from mos_pack.nodes.bridge.host.exact import apply_exactly
 from mos_pack.nodes.bridge.host.model import apply_deltas
 from mos_tests.host.builders import make_concept, tiny_plan
-from mos_tests.host.placing.test_routing import MixOfShowPlace, box, gap, make_use, regions, sample
+from mos_tests.host.placing.test_routing import MixOfShowPlace, gap, make_use, sample, two_routed
 from mos_tests.host.tiny import TinyBase, in_eight_bits, scaled_pair, tiny_base
 
 
@@ -53,12 +53,7 @@ def test_changes_act_beside_the_weights_and_lose_nothing(pair):
 
 
 def test_place_routes_on_8_bits_as_on_the_same_values_in_fp32(pair):
-    placed = regions({"prompt": "mara", "shape": box(0, 0.5)}, {"prompt": "tom", "shape": box(0.5, 1)})
-    found = []
-    for base in pair:
-        uses = make_use(base, "mara", 1), make_use(base, "tom", 2)
-        found.append(sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", placed, uses).result, steps=1))
-    assert gap(*found) < 5e-5
+    assert gap(*map(two_routed, pair)) < 5e-5
 
 
 def test_fuse_finds_the_same_change_as_on_the_same_values_in_fp32(pair, tmp_path):

@@ -17,8 +17,8 @@ from mos_pack.nodes.bridge.fusing.submitted import check_submitted
 from mos_pack.nodes.bridge.host.fingerprints import weights_digest
 from mos_pack.nodes.bridge.host.model import apply_deltas, effective_weights
 from mos_tests.host.builders import make_concept, tiny_plan
-from mos_tests.host.placing.test_routing import MixOfShowPlace, box, gap, make_use, regions, sample
-from mos_tests.host.tiny import TinyBase, tiny_base
+from mos_tests.host.placing.test_routing import MixOfShowPlace, gap, sample, two_routed
+from mos_tests.host.tiny import TinyBase, tiny_base, with_weights
 from mos_tests.host.training.test_train import SIZE, gradients, opened
 from mos_tests.host.training.test_train_elsewhere import apart
 
@@ -52,28 +52,19 @@ def pair():
             same[f"{name}.weight"] = torch.from_numpy(gguf.quants.dequantize(rows, kind)).reshape(weight.shape)
             stored = ops.GGMLTensor(torch.from_numpy(rows), tensor_type=kind, tensor_shape=weight.shape)
             state[f"{name}.weight"] = stored
-    made, cpu = [], torch.device("cpu")
     with torch.inference_mode():  # as the executor loads models
-        for weights, patcher in ((state, nodes.GGUFModelPatcher), (same, comfy.model_patcher.ModelPatcher)):
-            config = type(base.model.model.model_config)(dict(base.model.model.model_config.unet_config))
-            config.set_inference_dtype(torch.float32, torch.float32)
-            config.custom_operations = ops.GGMLOps if patcher is nodes.GGUFModelPatcher else None
-            net = type(base.model.model)(config, model_type=base.model.model.model_type, device="cpu")
-            net.diffusion_model.load_state_dict(dict(weights))
-            net.diffusion_model.eval().requires_grad_(False)
-            net.native_size = 64
-            made.append(TinyBase(patcher(net, load_device=cpu, offload_device=cpu), base.clip, base.vae))
-    return tuple(made)
+        models = (
+            with_weights(base.model, state, nodes.GGUFModelPatcher, custom_operations=ops.GGMLOps),
+            with_weights(base.model, same, comfy.model_patcher.ModelPatcher),
+        )
+    for model in models:
+        model.model.native_size = 64
+    return tuple(TinyBase(model, base.clip, base.vae) for model in models)
 
 
 @beside
 def test_place_routes_as_on_the_same_values(pair):
-    placed = regions({"prompt": "mara", "shape": box(0, 0.5)}, {"prompt": "tom", "shape": box(0.5, 1)})
-    found = []
-    for base in pair:
-        uses = make_use(base, "mara", 1), make_use(base, "tom", 2)
-        found.append(sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", placed, uses).result, steps=1))
-    assert gap(*found) < HALF
+    assert gap(*map(two_routed, pair)) < HALF
 
 
 @beside

@@ -86,6 +86,13 @@ def sample(placed, steps=2, cfg=4.0):
         )
 
 
+def two_routed(base):
+    """One step of two people, each in a half."""
+    placed = regions({"prompt": "mara", "shape": box(0, 0.5)}, {"prompt": "tom", "shape": box(0.5, 1)})
+    uses = make_use(base, "mara", 1), make_use(base, "tom", 2)
+    return sample(MixOfShowPlace.one(base.model, base.clip, "a street", "bad", placed, uses).result, steps=1)
+
+
 def gap(one, other):
     assert torch.isfinite(one).all()
     return ((one - other).abs().max() / other.abs().max()).item()

@@ -11,7 +11,7 @@ from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.export import export
 from mos_pack.mixofshow_core.formats.native import read_concept
-from mos_pack.mixofshow_core.training import loop, optimizers
+from mos_pack.mixofshow_core.training import loop
 from mos_pack.mixofshow_core.training.dataset import TrainingSet
 from mos_pack.mixofshow_core.training.settings import PRESETS
 from mos_pack.nodes.bridge.host import files
@@ -27,6 +27,7 @@ from mos_tests.host.other_nets import tiny_net
 from mos_tests.host.tiny import TinyBase, in_eight_bits, tiny_model, tiny_vae
 from mos_tests.host.training.test_train import (
     ask,
+    assert_learns,
     clean_folders,  # noqa: F401  (autouse)
     gradients,
     interrupt_at,
@@ -51,18 +52,9 @@ def run(base, **changes):
 
 
 def test_a_lora_learns_one_picture(base):
-    """Measured on batches of fixed noise and timesteps, because the loss of single steps jumps with the timestep."""
     changes = {"data": pictures(count=1, flat=True), "steps": 30, "lr_unet": 1e-2, "noise_offset": 0.0}
-    with opened(base, preset="LoRA", **changes) as (host, trainables, samples, settings):
-
-        def measure():
-            with torch.no_grad():
-                return sum(float(loop.batch_loss(host, samples, trainables, settings, 1, d)) for d in range(6))
-
-        before = measure()
-        optimizer = optimizers.make_optimizer(trainables, settings)
-        loop.train(host, samples, trainables, optimizer, settings, 0, training_run.RunState(), lambda report: None)
-        assert measure() < 0.9 * before
+    with opened(base, preset="LoRA", **changes) as run:
+        assert_learns(*run)
 
 
 def test_a_gradient_is_the_slope_of_the_loss(base):
