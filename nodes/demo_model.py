@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .bridge.demo.scenery import load_small_base_with_scenery
 from .bridge.demo.small_base import load_small_base
 from .bridge.demo.small_base_xl import load_small_base_xl
 from .bridge.host.model import describe_base, native_size
@@ -13,7 +12,6 @@ from .types import DEMO, found_by
 BASES = {
     "SD1.5 kind": load_small_base,
     "SDXL kind": load_small_base_xl,
-    "SD1.5 kind with scenery": load_small_base_with_scenery,
 }
 DEFAULT = "SD1.5 kind"
 
@@ -28,7 +26,8 @@ class MixOfShowDemoModel(io.ComfyNode):
             display_name="Mix-of-Show Demo Model",
             category=DEMO,
             **found_by("MixOfShowDemoModel"),
-            description="A very small model that ships with this pack and draws flat avatars and emoji at 64 pixels. "
+            description="A very small model that ships with this pack and draws flat avatars and emoji at 64 pixels, "
+            "in front of a colour or, when told 'in a background', of scenery. "
             "It exists to try training, fusion and regions in minutes without a download. "
             "For real pictures use a checkpoint loader in its place.",
             inputs=[
@@ -39,8 +38,7 @@ class MixOfShowDemoModel(io.ComfyNode):
                     optional=True,
                     tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
                     "two text encoders, size conditioning and more layers. A concept fits the kind that it "
-                    "was trained on. With scenery: the first kind with an add-on that puts subjects in front "
-                    "of more than flat colours; say 'in a background'.",
+                    "was trained on.",
                 ),
             ],
             outputs=[

@@ -1,4 +1,4 @@
-"""The bases' autoencoders without a host: nodes/bridge/demo/small_autoencoder.py by its path, and a snapshot of one."""
+"""The bases' autoencoder without a host: nodes/bridge/demo/small_autoencoder.py by its path, and a snapshot of one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parent.parent
-NEXT = ROOT / "world" / "data" / "next_base.safetensors"
-SNAPSHOT = ROOT / ".cache" / "world" / "sharp_autoencoder.pt"
+SHIPPED = ROOT / "assets" / "demo" / "small_base.safetensors"
+SNAPSHOT = ROOT / ".cache" / "world" / "autoencoder.pt"
 
 
 @cache
@@ -29,9 +29,9 @@ def nets() -> ModuleType:
 
 
 def load(path: Path = SNAPSHOT) -> torch.nn.Module:
-    """The averaged weights of a snapshot, on the CPU; without one, those of the base that waits to ship."""
+    """The averaged weights of a snapshot, on the CPU; without one, those of the shipped base."""
     if path == SNAPSHOT and not path.exists():
-        return of_base(NEXT)
+        return of_base(SHIPPED)
     return nets().from_weights(torch.load(path, map_location="cpu")["average"])
 
 

@@ -10,9 +10,9 @@ from world.workflows.graphs import default_value, input_specs, is_widget
 
 SIDE = 64
 BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}
-# Of a training's changes, what no setting of Train Settings is: on the base with the scenery add-on; another Training
-# whose pictures are learned in the same run; another Training that the base went through before.
-SCENERY, BESIDE, AFTER = "scenery", "beside", "after"
+# Of a training's changes, what no setting of Train Settings is: another Training whose pictures are learned in the same
+# run; another Training that the base went through before.
+BESIDE, AFTER = "beside", "after"
 BACKGROUND = "green background"
 BASE = {"model": ("base", 0), "clip": ("base", 1)}
 VAE = ("base", 2)
@@ -113,10 +113,10 @@ SUM = Arm("sum", "sum")
 EXACT = Arm("exact", "exact")
 
 
-def start(studio: Studio, scenery: bool = False) -> Graph:
+def start(studio: Studio) -> Graph:
     """A graph that holds the base model under "base"."""
     graph = Graph(studio)
-    graph.add("base", "MixOfShowDemoModel", base=BASES[studio.base] + (" with scenery" if scenery else ""))
+    graph.add("base", "MixOfShowDemoModel", base=BASES[studio.base])
     return graph
 
 
@@ -133,7 +133,7 @@ def training(
     """Train the concepts of all datasets in one run; the file's path comes out as text. after: concepts, name -> file,
     that the base has learned before."""
     changes = dict(changes)
-    graph = start(studio, bool(changes.pop(SCENERY, False)))
+    graph = start(studio)
     base = dict(BASE)
     if after:
         base["model"], base["clip"] = graph.fuse(load(graph, after), SUM)

@@ -41,7 +41,7 @@ def groups_of(plan: Plan) -> tuple[tuple[str, ...], ...]:
 
 
 def scenes_of(plan: Plan) -> tuple[tuple[tuple[str, ...], str], ...]:
-    """(person, object, person) and the scene that they stand in; only base A has seen scenery."""
+    """(person, object, person) and the scene that they stand in; on base A alone, which is enough of them."""
     people, things = plan.characters, plan.objects
     count = min(len(people) // 2, len(things), len(roster("scene")), 3) if plan.base == "A" else 0
     return tuple(((people[2 * i], things[i], people[2 * i + 1]), roster("scene")[i]) for i in range(count))
@@ -56,10 +56,9 @@ def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "") -> Cell
     build = partial(_build, way=way, count=plan.pictures, seed=SEED + sum(map(ord, group[0])), scene=scene)
     names = (*group, scene) if scene else group
     passes = 1.5 if graphs.WAYS[way][1] in ("masks", "hooks", "couple") else 1.1
-    changes = ((graphs.SCENERY, True),) if scene else ()
     return Cell(
         (*group, scene, way),
-        tuple(plan.concept(name, changes=changes) for name in names),
+        tuple(plan.concept(name) for name in names),
         build,
         round(plan.pictures * len(group) * passes),
         len(names) if "fused" in way else 0,
@@ -164,8 +163,8 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             made,
             len(scenes) * len(graphs.SCENE_WAYS),
             (
-                "Base A with its scenery add-on, everybody trained on it; ellipses of a third each, prompts 'in a "
-                "background'. Nearest: the judge knows people and objects on flat colours only. Scene: nearest of all "
+                "Ellipses of a third each, prompts 'in a background'. Nearest: the judge knows "
+                "people and objects on flat colours only. Scene: nearest of all "
                 "known scenes to the mean features of the three columns.",
             ),
         ),

@@ -297,11 +297,8 @@ def draw_comparison(nets: dict[str, nn.Module], path: Path) -> None:
 
 
 def load_nets(extra: Sequence[Path]) -> dict[str, nn.Module]:
-    """The shipped base's autoencoder first, then the sharp one's newest snapshot, then others of its kind."""
-    nets = {"present": evaluator.load_autoencoder()[0]}
-    if autoencoders.SNAPSHOT.exists():
-        nets["sharp"] = autoencoders.load()
-    return nets | {path.stem: autoencoders.load(path) for path in extra}
+    """The shipped base's autoencoder first, then snapshots."""
+    return {"shipped": evaluator.load_autoencoder()[0]} | {path.stem: autoencoders.load(path) for path in extra}
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""How the small bases are made: autoencoder, bases A and B, their adapter and scenery, export into assets/demo."""
+"""How the small bases are made: autoencoder, bases A and B, their adapter, export into assets/demo."""

@@ -1,10 +1,9 @@
 """An autoencoder that keeps faces: `python -m world.training.autoencoder --hours 2`, run again to resume.
 
-It is meant for bases to come. No base that ships uses it yet: a base is bound to the latents it was trained on. Like
-the shipped one it makes one latent position of 8 x 8 pixels and has no normalisation layers, but it has more channels
-and a wider decoder, and it is trained on what a person looks at: two pictures of three are faces, and beside the pixels
-it has to keep edges and what EfficientNet-Lite2's first stages see. `python -m world.judges.autoencoder`
-says how well it does.
+One latent position is 8 x 8 pixels, and it has no normalisation layers. It is trained on what a person looks at: two
+pictures of three are faces, and beside the pixels it has to keep edges and what EfficientNet-Lite2's first stages see.
+`python -m world.judges.autoencoder` says how well it does. A base is bound to the latents it was trained on: after a
+new autoencoder come new latents and a run of every base (`world.training.base --start`).
 
 On a GPU the same command (`--device cuda --batch 192`) takes bfloat16. Every minute the state is saved under another
 name first and then moved, so that a stopped run loses at most a minute.
@@ -32,7 +31,7 @@ from ..drawing.sprites import CACHE, scaled
 from ..judges import evaluator
 from .keep import keep
 
-SCENERY = CACHE / "sharp_scenery.npz"
+SCENERY = CACHE / "autoencoder_scenery.npz"
 PEAK, EMA = 1.2e-3, 0.998
 FACE_SIDE, FACE_AT = 32, (16, 14)  # of 64 pixels: where eyes and mouth of a person are, see composites.FACE
 NOISE = 0.3  # highest noise on the latents, in their deviations
@@ -176,7 +175,7 @@ def train(hours: float, device: str, batch: int, path: Path = SNAPSHOT) -> None:
     """``batch`` whole pictures and twice as many faces a step; ``hours`` is the whole length, earlier runs included."""
     torch.manual_seed(0)
     pool, features = load_pool(device), EarlyFeatures().to(device)
-    net = nets().SharpAutoencoder()
+    net = nets().SmallAutoencoder()
     step, elapsed, seen = 0, 0.0, 0
     saved = torch.load(path, map_location="cpu") if path.exists() else None
     if saved is None:

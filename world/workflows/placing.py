@@ -49,8 +49,8 @@ SCENE_STORY = """## Two characters and an object in a scene, all learned
 *mara* and *finn* are characters, *olmo* an object, *lagun* a scene. Each stays in its own file and is routed: the
 scene is the concept of the *Background* in the editor and acts wherever no region is.
 
-The demo's base has only seen flat colours. *with scenery* in **Demo Model** adds a LoRA that has seen more, and *in a
-background* in the regions' prompts asks for it. A real checkpoint needs neither.
+The demo's base paints flat colours unless *in a background* in a region's prompt asks for more. A real checkpoint does
+not need that.
 """
 
 XL_STORY = """## The same with a model of SDXL's kind
@@ -281,7 +281,7 @@ def in_a_scene() -> dict[str, Step]:
     document = {"version": 1, "background": {"concept": "lagun"}, "regions": regions}
     steps = {
         "story": Step("MarkdownNote", {"text": SCENE_STORY}),
-        **trained(SCENE, base="SD1.5 kind with scenery", mark="_scenery"),
+        **trained(SCENE),
         **placed(document, 3 * SIDE, "a photo of lagun", 4, "lagun"),
         "save": saved("07", ("decode", 0)),
     }

@@ -5,12 +5,8 @@ With them, and with *Demo Model* in place of the checkpoint loader, the workflow
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from safetensors.torch import load_file, save_file
 
-SCENERY = Path(__file__).resolve().parents[2] / "assets" / "demo" / "small_scenery_addon.safetensors"
 # file -> what is typed to call it up, its class word, kind and pictures
 TRAINED = {
     "anna": ("ohwx", "person", "character", "demo:mara"),
@@ -51,6 +47,7 @@ def make_files(server, steps: int = 0) -> None:
             server.run(training_graph(file, facts, steps), timeout=3600)
             tensors = load_file(loras / "mixofshow" / f"trained_{file}.safetensors")
             save_file({kohya_name(name): value for name, value in tensors.items()}, loras / f"{file}.safetensors")
-    shutil.copyfile(SCENERY, loras / "few_steps.safetensors")
-    weaker = {key: value / 2 if ".lora_up." in key else value for key, value in load_file(SCENERY).items()}
-    save_file(weaker, loras / "slider.safetensors")
+    tensors = load_file(loras / "ink.safetensors")
+    for file, strength in {"few_steps": 0.15, "slider": 0.3}.items():  # what acts everywhere, so not much of it
+        weaker = {key: value * strength if ".lora_up." in key else value for key, value in tensors.items()}
+        save_file(weaker, loras / f"{file}.safetensors")

@@ -1,1 +1,1 @@
-"""The small bases that ship with the pack, their adapter and their scenery."""
+"""The small bases that ship with the pack, and their adapter."""

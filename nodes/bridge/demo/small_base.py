@@ -22,13 +22,13 @@ from safetensors import safe_open
 from ....mixofshow_core.errors import MixOfShowError
 from ..host.files import PACK
 from .rows import unpack
-from .small_autoencoder import Autoencoder, from_weights
+from .small_autoencoder import SmallAutoencoder, from_weights
 
 logger = logging.getLogger("mixofshow")
 
 WEIGHTS = PACK / "assets" / "demo" / "small_base.safetensors"
 NATIVE_SIZE = 64
-LATENT_CHANNELS = 16  # of the shipped bases; a file says its own
+LATENT_CHANNELS = 24  # of the shipped bases; a file says its own
 TEXT_WIDTH = 128
 UNET = {
     "image_size": 8,
@@ -126,7 +126,7 @@ def build_clip() -> comfy.sd.CLIP:
     return comfy.sd.CLIP(target, embedding_directory=None, model_options=options)
 
 
-def build_vae(autoencoder: Autoencoder) -> comfy.sd.VAE:
+def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
     """A host VAE object around our autoencoder. The host builds a tiny stand-in first, as it knows no other way in."""
     stand_in = {
         "embed_dim": 4,

@@ -12,7 +12,7 @@ from mos_pack.mixofshow_core.regional.lines import draw_lines
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
 from mos_pack.nodes.bridge.demo.adapter import load_sketch_adapter
-from mos_pack.nodes.bridge.demo.small_base import load_small_base
+from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS, load_small_base
 from mos_pack.nodes.bridge.demo.small_base_xl import load_small_base_xl
 from mos_pack.nodes.bridge.placing.place import place
 from mos_pack.nodes.control import MixOfShowControlImage, MixOfShowDemoControl, MixOfShowRegionControl
@@ -46,7 +46,7 @@ def paint(load, drawing, left, right, steps=8):
     model, *conds = place(model, clip, prompt, "", placed)
     (control,) = MixOfShowDemoControl.execute().result
     conds = MixOfShowRegionControl.execute(*conds, control, drawing, placed, outside=0.0).result
-    latent = torch.zeros(len(drawing), 16, 8, 16)
+    latent = torch.zeros(len(drawing), LATENT_CHANNELS, 8, 16)
     noise = comfy.sample.prepare_noise(latent, 3)
     with torch.inference_mode():
         made = comfy.sample.sample(

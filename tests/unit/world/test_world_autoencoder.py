@@ -1,4 +1,4 @@
-"""The judge of autoencoders measures what it says, and the sharp autoencoder resumes."""
+"""The judge of autoencoders measures what it says, and the training of one resumes."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from mos_world import autoencoders
 from mos_world.drawing.people import Person
 from mos_world.judges import autoencoder as judge
 from mos_world.judges.face_reader import QUESTIONS, Drawing, Reader, numbers_of
-from mos_world.training import autoencoder as sharp
+from mos_world.training import autoencoder as recipe
 
 BEARDED = Person("an afro", "fro", "red", "dark", "sunglasses", "wayfarers", mood="sad", mouth="concerned")
 
@@ -78,29 +78,29 @@ def test_the_reader_answers_every_question_for_every_picture():
 
 def test_new_nets_start_as_the_best_linear_code():
     pixels = torch.randint(0, 255, (64, 8, 8, 3), dtype=torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    net = autoencoders.nets().SharpAutoencoder(3)
-    sharp.start_from_pca(net, pixels)
-    assert net.encode(sharp.to_float(pixels)).shape == (64, 3, 8, 8)
-    assert sharp.score(net, pixels)[0] > 40  # flat patches have three numbers each
+    net = autoencoders.nets().SmallAutoencoder(3)
+    recipe.start_from_pca(net, pixels)
+    assert net.encode(recipe.to_float(pixels)).shape == (64, 3, 8, 8)
+    assert recipe.score(net, pixels)[0] > 40  # flat patches have three numbers each
 
 
 def test_some_latents_stay_undisturbed():
     torch.manual_seed(0)
     z = torch.randn(200, 4, 2, 2)
-    moved = (sharp.disturb(z) - z).abs().amax((1, 2, 3))
+    moved = (recipe.disturb(z) - z).abs().amax((1, 2, 3))
     assert 20 < int((moved == 0).sum()) < 90 and moved.max() > 0.3
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     pixels = torch.randint(0, 255, (40, 64, 64, 3), dtype=torch.uint8)
-    pool = sharp.Pool(pixels[:32], torch.arange(8), pixels[32:])
+    pool = recipe.Pool(pixels[:32], torch.arange(8), pixels[32:])
     assert pool.faces(5).shape == (5, 3, 32, 32) and pool.whole(5).shape == (5, 3, 64, 64)
-    monkeypatch.setattr(sharp, "load_pool", lambda device: pool)
-    monkeypatch.setattr(sharp, "EarlyFeatures", lambda: torch.nn.AvgPool2d(4))
+    monkeypatch.setattr(recipe, "load_pool", lambda device: pool)
+    monkeypatch.setattr(recipe, "EarlyFeatures", lambda: torch.nn.AvgPool2d(4))
     path = tmp_path / "snapshot.pt"
-    sharp.train(0.5 / 3600, "cpu", 1, path)
+    recipe.train(0.5 / 3600, "cpu", 1, path)
     first = torch.load(path)
-    sharp.train((first["elapsed"] + 0.5) / 3600, "cpu", 1, path)
+    recipe.train((first["elapsed"] + 0.5) / 3600, "cpu", 1, path)
     second = torch.load(path)
     assert f"from step {first['step']}:" in capsys.readouterr().out
     assert second["step"] > first["step"] > 0 and second["elapsed"] >= first["elapsed"] + 0.5
@@ -108,11 +108,10 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert autoencoders.load(path).channels == 24
 
 
-def test_a_base_says_which_autoencoder_it_has_and_the_waiting_one_stands_in_for_a_lost_snapshot(monkeypatch, tmp_path):
-    shipped = autoencoders.ROOT / "assets" / "demo" / "small_base.safetensors"
-    assert autoencoders.of_base(shipped).channels == 16 and autoencoders.of_base(autoencoders.NEXT).channels == 24
+def test_the_shipped_base_stands_in_for_a_lost_snapshot(monkeypatch, tmp_path):
     missing = tmp_path / "lost.pt"
     monkeypatch.setattr(autoencoders, "SNAPSHOT", missing)
-    assert autoencoders.load(missing).channels == 24
+    stored = autoencoders.of_base(autoencoders.SHIPPED).state_dict()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in autoencoders.load(missing).state_dict().items())
     with pytest.raises(FileNotFoundError):
         autoencoders.load(tmp_path / "mistyped.pt")

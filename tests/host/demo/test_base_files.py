@@ -1,25 +1,25 @@
-"""Bases to come: a file whose autoencoder keeps faces, and weights that change their latents."""
+"""What a base's file says of its latents, and weights that move to other latents."""
 
 import torch
 from mos_pack.nodes.bridge.demo import small_base
-from mos_pack.nodes.bridge.demo.small_autoencoder import SharpAutoencoder
+from mos_pack.nodes.bridge.demo.small_autoencoder import SmallAutoencoder
 from mos_tests.host.demo.test_demo_model import sample
 from mos_world.training import base, carry, latents
 from mos_world.training.export import net_tensors, vae_tensors
 from safetensors.torch import save_file
 
-CHANNELS = 24
+CHANNELS = 20  # not those of the shipped bases
 
 
-def test_a_file_says_which_autoencoder_it_has(tmp_path):
+def test_a_file_says_how_many_channels_its_latents_have(tmp_path):
     torch.manual_seed(0)
     ids = torch.cat([latents.tokenize(["a cat", ""]).flatten(), torch.arange(300, 310)]).unique()
     net = base.Net(ids, CHANNELS).requires_grad_(False)
-    vae = SharpAutoencoder(CHANNELS)
+    vae = SmallAutoencoder(CHANNELS)
     stats = {"mean": torch.zeros(CHANNELS), "std": torch.ones(CHANNELS)}
     stats |= {"rgb": torch.zeros(CHANNELS, 3), "rgb_bias": torch.zeros(3)}
     tensors = net_tensors(net, ids) | vae_tensors(vae)
-    path = tmp_path / "next.safetensors"
+    path = tmp_path / "base.safetensors"
     save_file({k: v.contiguous() for k, v in (tensors | {f"latent.{k}": v for k, v in stats.items()}).items()}, path)
     with torch.inference_mode():
         model, clip, loaded = small_base.load_small_base(path)
