@@ -166,6 +166,11 @@ def connect(session: Session, address: str, workers: int = 0, gpus: float = 0.0)
             f"No Ray cluster at {address} ({str(error)[:200]}). If it is running, it may want a token: set "
             "RAY_AUTH_MODE=token here as there (docs/cluster.md). `--ray local` starts one here."
         ) from error
+    except Exception as error:  # of no kind of its own where a process of Ray is not there within half a minute
+        raise MixOfShowError(
+            f"Ray did not start here ({str(error)[:200]}). If the machine is busy with something else, run the same "
+            "command again; else Ray's own logs (/tmp/ray/session_latest/logs) say why."
+        ) from error
     try:
         count = int(ray.cluster_resources().get("CPU", 1) // threads)
         if count < 1:

@@ -21,10 +21,18 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+RUN = Path(__file__).resolve().with_name("cluster_run.py")
 PICTURES = ROOT / "assets" / "demo" / "pictures"
 PHASES = {"train": "ray::train ", "look at": "ray::look at ", "solve": "ray::solve "}  # how Ray calls their processes
-SETTINGS = {"batch": 1, "preview_every": 0, "snapshot_every": 2}
+SETTINGS = {"batch": 1, "preview_every": 0, "snapshot_every": 1}
 TIMEOUT = 1500
+# One thread each; every death told; and workers as busy as other processes, behind which Ray puts them (15).
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_worker_niceness": "0"}
+# Seconds between two looks at which processes there are, at what they do, and at that while they solve, which takes a
+# few hundredths.
+FAMILY, DOING, SOLVING = 0.3, 0.05, 0.005
+STARTS = 3  # a machine that is busy with something else may not start Ray within the half minute that it waits
+NOT_STARTED = "Ray did not start here"
 
 
 class Failure(RuntimeError):
@@ -55,35 +63,61 @@ def write_project(folder: Path, concepts: int, steps: int) -> Path:
     return folder
 
 
-def run(folder: Path, command: str, *words: str, kill: tuple[str, ...] = ()) -> dict[str, int]:
-    """Run a command of cli.py to its end; kill the first worker seen in each of these phases. Their process ids."""
-    killed: dict[str, int] = {}
-    log = folder / f"{command}.log"
-    line = [sys.executable, str(ROOT / "cli.py"), command, *words, "--json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
-    with open(log, "wb") as out, subprocess.Popen(line, cwd=folder, stdout=out, stderr=out, env=environment) as process:
-        begun = time.monotonic()
-        while process.poll() is None:
-            for phase in [phase for phase in kill if phase not in killed]:
-                if (worker := find_worker(process.pid, PHASES[phase])) and is_ripe(folder, phase):
-                    worker.send_signal(signal.SIGKILL)
-                    killed[phase] = worker.pid
-            if time.monotonic() - begun > TIMEOUT:
+def command(*words: str) -> list[str]:
+    """One of cli.py, as a process is called."""
+    return [sys.executable, str(ROOT / "cli.py"), *words, "--json"]
+
+
+def run(folder: Path, line: list[str], kill: tuple[str, ...] = ()) -> dict[str, int]:
+    """Run a process to its end; kill the first worker seen in each of these phases. Their process ids."""
+    log, environment = folder / "log", os.environ | ENVIRONMENT
+    for start in range(STARTS):
+        with open(log, "wb") as out:
+            process = subprocess.Popen(line, cwd=folder, stdout=out, stderr=out, env=environment)
+            try:
+                killed = watch(process, folder, kill)
+            finally:
                 process.kill()
-                raise Failure(f"{command} took more than {TIMEOUT} s: {tail(log)}")
-            time.sleep(0.02)
-    if process.returncode:
-        raise Failure(f"{command} ended with {process.returncode}: {tail(log)}")
+                process.wait()
+        if not process.returncode:
+            return killed
+        if NOT_STARTED not in log.read_text(errors="replace") or start == STARTS - 1:
+            break
+    raise Failure(f"{line[1:]} ended with {process.returncode}: {tail(log)}")
+
+
+def watch(process: subprocess.Popen, folder: Path, kill: tuple[str, ...]) -> dict[str, int]:
+    """Wait for the process to end, and kill on the way. Process ids by phase."""
+    killed: dict[str, int] = {}
+    begun, looked, workers = time.monotonic(), 0.0, []
+    while process.poll() is None:
+        if (now := time.monotonic()) - looked > FAMILY:
+            workers, looked = descendants(process.pid), now
+        left = [phase for phase in kill if phase not in killed]
+        for phase in left:
+            if (worker := find_worker(workers, PHASES[phase])) and is_ripe(folder, phase):
+                worker.send_signal(signal.SIGKILL)
+                killed[phase] = worker.pid
+        if now - begun > TIMEOUT:
+            raise Failure(f"{process.args[1:]} took more than {TIMEOUT} s: {tail(folder / 'log')}")
+        time.sleep(SOLVING if left == ["solve"] else DOING)
     return killed
 
 
-def find_worker(parent: int, title: str) -> psutil.Process | None:
+def descendants(parent: int) -> list[psutil.Process]:
     try:
-        for child in psutil.Process(parent).children(recursive=True):
-            if " ".join(child.cmdline()).startswith(title):
-                return child
+        return psutil.Process(parent).children(recursive=True)
     except psutil.Error:  # it ended while it was asked
-        return None
+        return []
+
+
+def find_worker(workers: list[psutil.Process], title: str) -> psutil.Process | None:
+    for worker in workers:
+        try:
+            if " ".join(worker.cmdline()).startswith(title):
+                return worker
+        except psutil.Error:
+            continue
     return None
 
 
@@ -102,14 +136,23 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def scenario(folder: Path, concepts: int, steps: int, workers: int = 2) -> dict[str, object]:
-    """Both runs and what came of them; Failure if a phase passed without a death, or a byte differs."""
+def scenario(folder: Path, concepts: int, steps: int, workers: int = 2, commands: bool = True) -> dict[str, object]:
+    """Both runs and what came of them; Failure if a phase passed without a death, or a byte differs.
+
+    commands: by those of cli.py, one process each; else by cluster_run.py, which starts everything once.
+    """
     plain, shared = (write_project(folder / name, concepts, steps) for name in ("plain", "shared"))
+    at_once, ray = [sys.executable, str(RUN)], ("--workers", str(workers))
     begun = time.monotonic()
-    run(plain, "train"), run(plain, "fuse")
+    for line in [command("train"), command("fuse")] if commands else [at_once]:
+        run(plain, line)
     alone = time.monotonic() - begun
-    begun, ray = time.monotonic(), ("--ray", "local", "--workers", str(workers))
-    killed = run(shared, "train", *ray, kill=("train",)) | run(shared, "fuse", *ray, kill=("look at", "solve"))
+    begun = time.monotonic()
+    if commands:
+        killed = run(shared, command("train", "--ray", "local", *ray), kill=("train",))
+        killed |= run(shared, command("fuse", "--ray", "local", *ray), kill=("look at", "solve"))
+    else:
+        killed = run(shared, [*at_once, *ray], kill=tuple(PHASES))
     together = time.monotonic() - begun
     if missing := set(PHASES) - set(killed):
         raise Failure(f"no worker was seen, so none was killed, while they {', '.join(sorted(missing))}")

@@ -15,12 +15,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.slow
-def test_a_worker_killed_in_every_phase_changes_no_byte(tmp_path):
-    from mos_world.workflows.cluster import scenario
+@pytest.mark.parametrize("commands", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["at once", "commands"])
+def test_a_worker_killed_in_every_phase_changes_no_byte(tmp_path, commands):
+    """Two concepts, four steps; `python dev.py cluster` has eight, by the commands."""
+    from mos_world.workflows.cluster import PHASES, scenario
 
-    found = scenario(tmp_path, concepts=2, steps=6)
-    assert found["files"] == 3 and len(found["killed"]) == 3
+    found = scenario(tmp_path, concepts=2, steps=4, commands=commands)
+    assert found["files"] == 3 and set(found["killed"]) == set(PHASES)
 
 
 def test_an_unreachable_cluster_is_refused_in_one_line(tmp_path):
