@@ -147,7 +147,8 @@ def check_submission(given: Submission, accepted: list[Submission]) -> tuple[Man
             f"its manifest says {manifest.kind}, and statistics are {'there' if statistics else 'not'}"
         )
     concept = read_concept(path)
-    if concept.content_hash != manifest.content_hash or concept.base.family != manifest.family:
+    found = concept.content_hash, concept.base.family, concept.base.fingerprint or ""
+    if found != (manifest.content_hash, manifest.family, manifest.base):
         raise MixOfShowError("the concept is another one than its manifest says")
     names = {fold(entry.name) for entry in concept.entries}
     if not names or manifest.concept not in {entry.name for entry in concept.entries}:

@@ -141,6 +141,19 @@ def of_another_base(tensors, header):
     header["manifest"]["base"] = "0" * 64
 
 
+def of_another_calibration(tensors, header):
+    header["manifest"]["plan"] = "0" * 64
+
+
+def at_another_strength(tensors, header):
+    header["manifest"]["concepts"] = ["0" * 64]
+
+
+def too_narrow(tensors, header):
+    packed = tensors[spatial(tensors)]  # [d + 1, d / 2]
+    tensors[spatial(tensors)] = packed[:-2, :-1].clone()
+
+
 def of_another_concept(tensors, header):
     for name, tensor in tensors.items():
         if "text_encoders" in name:
@@ -157,6 +170,9 @@ POISONS = {
     indefinite: "not positive semidefinite",
     not_finite: "not finite",
     of_another_base: "collected for another base",
+    of_another_calibration: "collected for another calibration",
+    at_another_strength: "at another strength or trigger",
+    too_narrow: "they belong to another base",
     of_another_concept: "are not those of this concept",
     without_a_layer: "lack 1 layers",
 }
@@ -184,6 +200,22 @@ def test_poisoned_statistics_are_refused_by_the_client_s_name(exchange, centre, 
 def rewrite(folder, **facts):
     manifest = json.loads((folder / "manifest.json").read_text()) | facts
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_concept_of_another_family_is_refused_by_the_client_s_name(tiny_sdxl, centre, tmp_path):
+    from mos_pack.headless.centre import take
+    from mos_pack.headless.exchange import Manifest, publish
+    from mos_pack.mixofshow_core.digests import digest_of_file
+    from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
+
+    write_concept(tmp_path / "eve.safetensors", make_concept(tiny_sdxl, "eve", 3))
+    concept, files = read_concept(tmp_path / "eve.safetensors"), {"eve.safetensors": tmp_path / "eve.safetensors"}
+    facts = concept.content_hash, concept.base.family, concept.base.fingerprint or "", "plan"
+    digests = {name: digest_of_file(path) for name, path in files.items()}
+    publish(tmp_path / "exchange" / "eve" / "eve", Manifest("eve", "eve", "concept", digests, *facts), files)
+    (line,) = take(centre, tmp_path / "exchange")
+    assert line.startswith("client eve, eve: refused, ") and "was made for SDXL, but MODEL is " in line
+    assert centre.parts() == []
 
 
 def test_lies_and_halves_and_conflicts(tiny_sd15, exchange, centre, tmp_path):
@@ -214,6 +246,8 @@ def test_lies_and_halves_and_conflicts(tiny_sd15, exchange, centre, tmp_path):
     rewrite(ada, loss="0")
     told("loss is '0'; a number is needed")
     rewrite(ada, content_hash="0" * 64)
+    told("another one than its manifest says")
+    rewrite(ada, base="0" * 64)
     told("another one than its manifest says")
     rewrite(ada, kind="concept")
     told("says concept, and statistics are there")
