@@ -32,5 +32,8 @@ def test_the_registry_can_name_version_and_show_the_pack(fields):
 def test_only_the_address_is_left_to_fill_in(fields):
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "urls" in fields["project"] or "# The one thing to fill in" in text
+    filled = tomllib.loads(text.replace("# [project.urls]", "[project.urls]").replace("# Repository", "Repository"))
+    assert list(filled["project"]["urls"]) == ["Repository"], "what stands below the address becomes one"
+    assert {"control", "cluster", "sign"} <= set(filled["project"]["optional-dependencies"])
     address = fields["project"].get("urls", {}).get("Repository", "https://")
     assert address.startswith("https://"), "the registry links to the address"
