@@ -5,8 +5,9 @@
 On a fast GPU a step is bound by these, not by arithmetic. They are counted with a dispatch mode on tiny random nets of
 the real structure (the count does not depend on widths), CFG batch of two, 77 tokens, rank 16 on attention and where it
 says so on the feed-forward layers, in the second step of a sampling, when what is constant over it has been made, with
-attention as one operation as on GPUs. What launches nothing (views; reshape, to and dropout that do nothing) is counted
-apart. No GPU and no clock is needed: the ratios are held by tests/host/placing/test_launches.py.
+attention as one operation as on GPUs. What launches nothing (views; reshape, to and dropout that do nothing; whatever
+makes a tensor without a number, from which CUDA's functions return at once) is counted apart. No GPU and no clock is
+needed: the ratios are held by tests/host/placing/test_launches.py.
 """
 
 import argparse
@@ -25,6 +26,7 @@ VARIANTS = {
     "routed 2": (2, {"routed": True}),
     "routed 4": (4, {"routed": True}),
     "routed 2, feed-forward": (2, {"routed": True, "feed_forward": True}),
+    "routed 4, feed-forward": (4, {"routed": True, "feed_forward": True}),
 }
 BY_WORDS = {"by words 2": 2, "by words 4": 4}
 
@@ -49,7 +51,9 @@ def counting(net, found: list):
             made = function(*args, **(kwargs or {}))
             name = function._schema.name.removeprefix("aten::")
             writes = name.endswith("_") or "out" in (kwargs or {})
-            if not writes and storages(made) and storages(made) <= storages((args, kwargs)):
+            leaves = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+            empty = bool(leaves) and not any(leaf.numel() for leaf in leaves)
+            if empty or (not writes and leaves and storages(made) <= storages((args, kwargs))):
                 self.views += 1
             else:
                 self.seen[name] += 1

@@ -160,12 +160,26 @@ def blend(
 
 def _attend_call(call: RegionCall, query: Tensor, keys: Tensor, values: Tensor, attend: Attend) -> Tensor:
     """[B, R' M, C]"""
-    batch, count = query.shape[0], len(call.regions)
-    if count == 1:
+    found = attend(queries_of(call, query), texts_of(call, keys), texts_of(call, values))
+    return found.view(query.shape[0], -1, found.shape[-1])
+
+
+def queries_of(call: RegionCall, query: Tensor) -> Tensor:
+    """The queries [B, N, C] of a call's regions, [B R', M, C]."""
+    if len(call.regions) == 1:
         whole = call.tokens.shape[1] == query.shape[1]
-        region = call.regions[0]
-        return attend(query if whole else query[:, call.tokens[0]], keys[:, region], values[:, region])
-    if count < keys.shape[1]:
-        keys, values = keys[:, list(call.regions)], values[:, list(call.regions)]
-    found = attend(query[:, call.tokens].flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1))
-    return found.view(batch, -1, found.shape[-1])
+        return query if whole else query[:, call.tokens[0]]
+    return query[:, call.tokens].flatten(0, 1)
+
+
+def texts_of(call: RegionCall, side: Tensor) -> Tensor:
+    """The keys or values [B, R, T, C] of a call's regions, [B R', T, C]."""
+    if len(call.regions) == 1:
+        return side[:, call.regions[0]]
+    return (side if len(call.regions) == side.shape[1] else side[:, list(call.regions)]).flatten(0, 1)
+
+
+def in_order(plan: TokenPlan, found: Tensor, batch: int) -> Tensor:
+    """The answers [B R', M, C] of a plan's only call as tokens [B, N, C], where every token has exactly one region."""
+    found = found.reshape(batch, -1, found.shape[-1])
+    return found if len(plan.calls[0].regions) == 1 else found.index_select(1, plan.order)

@@ -1,13 +1,12 @@
-"""What attention knows about payloads, and the patch that gives each layer its own text.
+"""What attention knows about payloads.
 
-State lives in one Sampling object per sampling run and one Batch object per UNet call; both are made in regions.py and
-travel in transformer_options. What regions do is in region_blend.py.
+State lives in one Sampling object per sampling run and one Batch object per UNet call; both are made in wrappers.py and
+travel in transformer_options. Which text a layer reads is in texts.py, what regions do in blend.py.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import operator
 import weakref
 from collections.abc import Mapping, Sequence
@@ -76,7 +75,8 @@ class Sampling:
 
     ``room``: bytes that may still be used to keep projected region texts; those beyond are projected at every step.
     ``changes``, ``whole``, ``made``, ``routed``: what arrivals.py found out about conditionings, and made of them.
-    ``calls``: masks of the last calls of the model by shape, with what `Batch` made of them.
+    ``calls``: masks of the last calls of the model by shape, with what `Batch` made of them. ``texts``: the text that
+    the rows of a call read, and whether it was the same in every call so far.
     ``nodes``: the nodes whose payloads are sampled; what goes wrong is said there. ``places``: of concepts that are
     looked for, by id of their Routes. ``latent`` is [pictures, rows, columns] of this call of the model.
     """
@@ -95,6 +95,7 @@ class Sampling:
     places: dict = field(default_factory=dict)
     latent: tuple[int, int, int] | None = None
     calls: dict = field(default_factory=dict)
+    texts: dict = field(default_factory=dict)
 
     def places_of(self, routes: Routes) -> Places:
         """What is known of the concepts that these Routes look for."""
@@ -111,6 +112,14 @@ class Sampling:
                 return kept
         self.calls[key] = payloads, masks, {}
         return self.calls[key][2]
+
+    def steady_text(self, payloads: tuple, ids: list[int], context: Tensor) -> Tensor | None:
+        """The text [B, T, C] that these rows read, as one object, while it is the same in every call of the model."""
+        key = *ids, *map(id, payloads), *context.shape, context.device, context.dtype
+        before, _, steady = self.texts.get(key, (context, payloads, True))
+        steady = steady and (before is context or torch.equal(before, context))
+        self.texts[key] = before, payloads, steady  # kept, so that their ids stay theirs
+        return before if steady else None
 
     def warn(self, text: str) -> None:
         """Once per run: in the log, and below what was said before on the node that samples."""
@@ -164,7 +173,11 @@ class Sampling:
 
 @dataclass(eq=False)
 class PendingAttention:
-    """A cross-attention that has begun: its place, what our patch saw of it, and its query once it is projected."""
+    """A cross-attention that has begun: its place, what our patch saw of it, and its query once it is projected.
+
+    ``known``: keys and values that need not be made. ``plan``: how regions answer for every token by themselves, so
+    that what is known are their texts'. ``keep``: the key of those that are made of `context` now, ``made`` so far.
+    """
 
     layer: CrossAttention
     size: tuple[int, int]
@@ -172,6 +185,10 @@ class PendingAttention:
     value: Tensor
     options: dict
     query: Tensor | None = None
+    known: tuple[Tensor, Tensor] | None = None
+    plan: regional.TokenPlan | None = None
+    keep: tuple | None = None
+    made: tuple[Tensor, ...] = ()
 
 
 @dataclass(eq=False)
@@ -197,6 +214,7 @@ class Batch:
     focus: dict | None = None
     read: tuple | None = None
     kept: dict = field(default_factory=dict)
+    steady: tuple[Tensor, Tensor | None] | None = None
 
     def layer(self, options: dict) -> CrossAttention | None:
         return self.layers.get((*options.get("block", ()), options.get("block_index")))
@@ -205,6 +223,12 @@ class Batch:
         """Whether something else works on cross-attention in this block."""
         block = tuple(options.get("block", ()))
         return self.shared or block in self.replaced or (*block, options.get("block_index")) in self.replaced
+
+    def steady_text(self, context: Tensor) -> Tensor | None:
+        """`Sampling.steady_text` of the text that all layers read, looked up once per call."""
+        if self.steady is None or self.steady[0] is not context:
+            self.steady = context, self.sampling.steady_text(self.payloads, self.ids, context)
+        return self.steady[1]
 
     def groups(self) -> dict[int, list[int]]:
         """Rows that share the same placed regions, by id of those."""
@@ -335,52 +359,3 @@ def _word_gates(routes: Routes, payloads: Sequence[Payload | None], length: int)
             owners = [None if owner == NOBODY else owner for owner in payload.words.tolist()]
             gates[row] = regional.repeat_tokens(routes.one_hot(owners).values[:, 0], length)
     return Gates(gates)
-
-
-def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
-    """attn2_patch: rows with a layered payload read the context of their layer."""
-    batch = options.get(KEY)
-    if not isinstance(batch, Batch) or not any(batch.ids):
-        return n, context, value
-    layer, size = batch.layer(options), tuple(options.get("activations_shape", ())[-2:])
-    return n, *read_texts(batch, layer, size, n, context, value, options)
-
-
-def read_texts(
-    batch: Batch, layer: CrossAttention | None, size: tuple, n: Tensor, context: Tensor, value: Tensor, options: dict
-) -> tuple[Tensor, Tensor]:
-    """What a cross-attention that begins shall read: a layered payload's own context. Its result is blended later."""
-    batch.begin(None)
-    if n.shape[0] != len(batch.ids):
-        batch.sampling.warn(
-            f"Another node changed the attention batch from {len(batch.ids)} to {n.shape[0]} rows (attention couple?); "
-            f"regions and layered embeddings are left out. Remove that node."
-        )
-        return context, value
-    if layer is None:
-        return context, value
-    layered = {number for number in set(batch.ids) if number and batch.payloads[number - 1].layers is not None}
-    if layered and value is not context:
-        batch.sampling.warn("Another node gives keys and values different texts; layered embeddings are not used.")
-    elif layered:
-        context = value = _layered_context(batch, layer.index, context, layered)
-    batch.begin(PendingAttention(layer, size, context, value, options))
-    return context, value
-
-
-def at_layer(text: Tensor, index: int, count: int) -> Tensor:
-    """One layer [T, C] of a text [1 or L, T, C]."""
-    if text.shape[0] not in (1, count):
-        raise MixOfShowError(
-            f"A text was encoded for {text.shape[0]} cross-attention layers, this MODEL has {count}; "
-            f"give Place the MODEL that is sampled."
-        )
-    return text[index if text.shape[0] > 1 else 0]
-
-
-def _layered_context(batch: Batch, index: int, context: Tensor, layered: set[int]) -> Tensor:
-    texts = {number: at_layer(batch.payloads[number - 1].layers, index, len(batch.layers)) for number in layered}
-    length = math.lcm(context.shape[1], *(text.shape[0] for text in texts.values()))
-    context = regional.repeat_tokens(context, length)
-    texts = {number: regional.repeat_tokens(text.to(context), length) for number, text in texts.items()}
-    return torch.stack([texts.get(number, own) for number, own in zip(batch.ids, context, strict=True)])

@@ -7,17 +7,16 @@ removed even when it is interrupted. Nothing is replaced, so that other nodes' a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from comfy.ldm.modules import attention as host_attention
 from torch import Tensor, nn
 
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional import attention as regional
-from .attention import Batch, Payload, PendingAttention, at_layer, read_texts
+from .attention import Batch, PendingAttention
+from .texts import read_texts, region_texts, takes_no_text
 
 
 @contextmanager
@@ -28,6 +27,9 @@ def blended(batch: Batch) -> Iterator[None]:
             for layer in (layer for layer in batch.layers.values() if not layer.address):
                 begin = _begin(batch, layer)
                 stack.callback(layer.module.register_forward_pre_hook(begin, with_kwargs=True).remove)
+            for layer in filter(takes_no_text, batch.layers.values()):
+                for side, part in enumerate((layer.keys, layer.values)):
+                    stack.callback(part.register_forward_hook(_give_texts(batch, layer, side)).remove)
         if batch.groups():
             for layer in batch.layers.values():
                 stack.callback(layer.asked.register_forward_hook(_note_query(batch, layer)).remove)
@@ -49,11 +51,32 @@ def _begin(batch: Batch, layer: CrossAttention):
 
 
 def _note_query(batch: Batch, layer: CrossAttention):
-    def note(module: nn.Module, inputs: tuple, out: Tensor) -> None:
-        if batch.reading is not None and batch.reading.layer is layer:
-            batch.reading.query = out.flatten(2)  # heads side by side
+    def note(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor | None:
+        reading = batch.reading
+        if reading is None or reading.layer is not layer:
+            return None
+        reading.query = out.flatten(2)  # heads side by side
+        return None if reading.plan is None else regional.queries_of(reading.plan.calls[0], out)
 
     return note
+
+
+def _give_texts(batch: Batch, layer: CrossAttention, side: int):
+    """Keys (side 0) or values (1) that are known, in place of those of no token; or keep those of the base's text."""
+
+    def give(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor | None:
+        reading = batch.reading
+        if reading is None or reading.layer is not layer:
+            return None
+        if reading.known is not None:
+            return reading.known[side] if not inputs[0].shape[1] else None  # else it is somebody else's question
+        if reading.keep is not None and inputs[0] is reading.context:
+            reading.made = (*reading.made[:side], out)
+            if len(reading.made) == 2:
+                batch.sampling.keep(reading.keep, reading.made)
+        return None
+
+    return give
 
 
 def _add_regions(batch: Batch, layer: CrossAttention):
@@ -62,6 +85,8 @@ def _add_regions(batch: Batch, layer: CrossAttention):
         if reading is None or reading.layer is not layer or reading.query is None:
             return None
         batch.reading = None  # before any projection of ours, which is not this layer's reading
+        if reading.plan is not None:
+            return (regional.in_order(reading.plan, inputs[0], len(batch.ids)), *inputs[1:])
         return (blend_regions(batch, reading, inputs[0]), *inputs[1:])
 
     return add
@@ -81,7 +106,7 @@ def blend_regions(batch: Batch, reading: PendingAttention, out: Tensor) -> Tenso
         every, chosen = len(rows) == out.shape[0], _neighbours(rows)
         own, query = (out, reading.query) if every else (out[chosen], reading.query[chosen])
         base = _base_attention(batch, reading, rows, query[:, plan.union]) if batch.is_shared(reading.options) else None
-        keys, values = _region_texts(batch, reading, rows, query)
+        keys, values = region_texts(batch, reading.layer, rows, query)
         regional.blend(own, query, keys, values, plan, _attend(reading), base)
         if not every and isinstance(chosen, list):
             out[chosen] = own
@@ -109,29 +134,6 @@ def _attend(reading: PendingAttention):
     return attend
 
 
-def _region_texts(batch: Batch, reading: PendingAttention, rows: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V [rows, R, T, C] of every row's region texts; those of all payloads are kept side by side."""
-    numbers = [batch.ids[row] for row in rows]
-    distinct = list(dict.fromkeys(numbers))
-    payloads = [batch.payloads[number - 1] for number in distinct]
-    key = (*map(id, payloads), reading.layer.path, like.device, like.dtype)
-    pairs = batch.sampling.projections.get(key)
-    if pairs is None:
-        made = [_project(batch, payload, reading.layer, like) for payload in payloads]
-        length = math.lcm(*(keys.shape[1] for keys, _ in made))
-        pairs = tuple(_stack(side, length) for side in zip(*made, strict=True))
-        batch.sampling.keep(key, pairs)
-    if numbers == distinct:
-        return pairs
-    if len(distinct) == 1:
-        return tuple(part.expand(len(rows), *part.shape[1:]) for part in pairs)
-    return tuple(part[[distinct.index(number) for number in numbers]] for part in pairs)
-
-
-def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
-    return parts[0][None] if len(parts) == 1 else torch.stack([regional.repeat_tokens(part, length) for part in parts])
-
-
 def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], query: Tensor) -> Tensor:
     """What the base text alone gives at the covered tokens, computed as the host does."""
     layer, length = reading.layer, reading.context.shape[1]
@@ -139,12 +141,3 @@ def _base_attention(batch: Batch, reading: PendingAttention, rows: list[int], qu
     with batch.focused({key: found.rows(rows) for key, found in gates.items() if found is not None}):
         keys, values = layer.keys(reading.context[rows]), layer.values(reading.value[rows])
     return _attend(reading)(query, keys, values)
-
-
-def _project(batch: Batch, payload: Payload, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V [R, T, C] of all region texts of one payload at one layer."""
-    count = len(batch.layers)
-    text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
-    routes = payload.routes
-    with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
-        return layer.keys(text), layer.values(text)

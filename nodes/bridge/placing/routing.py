@@ -172,6 +172,8 @@ def _make_hook(batch, routes: Routes, path: str, layer: nn.Module, factors: Fact
 
     def add(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
         shape, x = out.shape, inputs[0]
+        if reads_text and not x.shape[1]:  # its keys or values are known
+            return out
         if x.dim() == 5:  # [B, frames, rows, columns, in]
             x, out = x.flatten(1, 3), out.flatten(1, 3)
         gates = batch.gates_for(routes, out if out.dim() == 4 else x, reads_text)  # strides: places are the output's

@@ -3,7 +3,7 @@
 A CONDITIONING carries a Payload in its ``model_conds``; a patched MODEL acts on it. Per step a CALC_COND_BATCH wrapper
 turns payloads into one latent-shaped map (channel 0 says which payload a row belongs to, the others are the region
 masks), which the host crops, tiles and batches like the latent itself. A DIFFUSION_MODEL wrapper reads the map back
-for region_attention.py, region_blend.py and routing.py, which act inside the UNet.
+for texts.py, blend.py and routing.py, which act inside the UNet.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ..host.model import net_of, options_in, text_dtype, with_options
 from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
-from .attention import KEY, Batch, Payload, Sampling, choose_texts, payload_of
+from .attention import KEY, Batch, Payload, Sampling, payload_of
 from .blend import blended
 from .finding import looked_at, remember
 from .routing import routed
+from .texts import choose_texts
 
 log = logging.getLogger("mixofshow")
 
