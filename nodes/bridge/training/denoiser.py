@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
-import comfy.model_management
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from ..host.frames import as_frames, as_pictures
 from ..host.text import register_entries
 from .attention import RECORDING, Recording, attention_recorded
 from .gradients import checkpointed, differentiable_net, differentiable_text, pytorch_attention, trainable_weights
+from .loading import load_for_training
 from .rule import schedule_of
 
 log = logging.getLogger("mixofshow")
@@ -95,14 +95,18 @@ def embedding_index(net: nn.Module, rows: str) -> tuple[int, ...]:
 
 
 class HostDenoiser:
-    """The host's net and text encoders behind the trainer's protocol (training/loop.py, ``Denoiser``)."""
+    """The host's net and text encoders behind the trainer's protocol (training/loop.py, ``Denoiser``).
 
-    def __init__(self, model, clip, settings: TrainSettings, index: tuple[int, ...]):
+    beside: bytes that the run needs for everything but weights. elsewhere: bytes of weights that are not on the device.
+    """
+
+    def __init__(self, model, clip, settings: TrainSettings, index: tuple[int, ...], beside=0.0, elsewhere=0.0):
         self.model = model.model
         self.clip = clip
         self.device = model.load_device
         self.settings = settings
         self.index = index
+        self.beside, self.elsewhere = beside, elsewhere
         self.rows = max(index) + 1
         self.sampling = model.get_model_object("model_sampling")
         self.sigmas = self.sampling.sigmas.detach().clone().float().to(self.device)
@@ -257,7 +261,7 @@ class HostDenoiser:
     def stay_loaded(self) -> None:
         """Bring net and text encoders back to their device after another model was used."""
         if self.device.type != "cpu":
-            comfy.model_management.load_models_gpu(self.patchers, force_full_load=True)
+            load_for_training(self.patchers, self.beside, self.settings.recomputes)
 
     def attention_maps(self) -> list[Tensor]:
         return self._recording.maps(*self._shape)
@@ -276,13 +280,18 @@ def _one_length(contexts: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ...]) -> Iterator[HostDenoiser]:
-    """Load MODEL and CLIP, make them differentiable, and undo all of it afterwards."""
+def host_for_training(
+    model, clip, settings: TrainSettings, index: tuple[int, ...], beside: float = 0.0
+) -> Iterator[HostDenoiser]:
+    """Load MODEL and CLIP, make them differentiable, and undo all of it afterwards.
+
+    beside: bytes that the run needs on the device for everything but weights.
+    """
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
         unet, text = plain_patcher(model), plain_patcher(clip.patcher)
         if settings.precision == "fp32" and unet.model.get_dtype() != torch.float32:
             unet.set_model_compute_dtype(torch.float32)
-        comfy.model_management.load_models_gpu([unet, text], force_full_load=True)
+        elsewhere = load_for_training([unet, text], beside, settings.recomputes)
         clip = clip.clone()
         clip.patcher, clip.cond_stage_model = text, text.model
         clip.cond_stage_model.reset_clip_options()
@@ -299,7 +308,7 @@ def host_for_training(model, clip, settings: TrainSettings, index: tuple[int, ..
                 undo.enter_context(differentiable_text(module))
         if settings.recomputes:
             undo.enter_context(checkpointed(unet.model.diffusion_model))
-        host = HostDenoiser(unet, clip, settings, index)
+        host = HostDenoiser(unet, clip, settings, index, beside, elsewhere)
         if settings.attention_weight:
             undo.enter_context(attention_recorded(host.layers))
         yield host

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,7 +172,9 @@ def run_training(request: TrainRequest) -> TrainResult:
     priors = encode_priors(request)
     settings = request.settings
     snapshots = Snapshots(work_folder("training"), fingerprint, settings.snapshots_kept)
-    with host_for_training(request.model, request.clip, settings, request.index) as host:
+    needed = estimate(request)
+    opened = host_for_training(request.model, request.clip, settings, request.index, needed.total - needed.weights)
+    with told_out_of_memory(request), opened as host:
         samples, priors = [ordinary(s) for s in samples], [ordinary(s) for s in priors]
         trainables = make_trainables(request).to(host.device)
         host.learn_words(trainables, request.plans)
@@ -180,6 +183,10 @@ def run_training(request: TrainRequest) -> TrainResult:
         stored = len(snapshots.files())
         state = snapshots.resume(named, optimizer) or RunState()
         notes = Notes()
+        if host.elsewhere:
+            notes.add(
+                f"{gigabytes(host.elsewhere)} of the base do not fit the device and are cast layer by layer: slower"
+            )
         if len(snapshots.files()) < stored:
             notes.add("a damaged snapshot was passed over")
         if state.step:
@@ -216,9 +223,6 @@ def run_training(request: TrainRequest) -> TrainResult:
             if state.step and state.step < settings.steps:
                 lost = isinstance(stopped, MixOfShowError) or keep_snapshot(snapshots, state, named, optimizer)
                 leave_words(save_stopped(request, state, save, stopped, goes_on=not lost))
-            out_of_memory = comfy.model_management.OOM_EXCEPTION  # plain Exception where torch is too old to tell
-            if out_of_memory is not Exception and isinstance(stopped, out_of_memory):
-                raise MixOfShowError(memory_advice(request)) from stopped
             raise
         path = concept_save_path(request.stem)
         try:
@@ -232,6 +236,17 @@ def run_training(request: TrainRequest) -> TrainResult:
     snapshots.remove()
     log.info("Training finished after %d steps; the concept is saved as %s.", state.step, path)
     return TrainResult(concept, path, tuple(state.losses), tuple(notes.lines))
+
+
+@contextmanager
+def told_out_of_memory(request: TrainRequest) -> Iterator[None]:
+    """Inside, running out of memory, also while the base is loaded, says which settings would help."""
+    try:
+        yield
+    except comfy.model_management.OOM_EXCEPTION as stopped:
+        if comfy.model_management.OOM_EXCEPTION is Exception:  # a torch that is too old to tell
+            raise
+        raise MixOfShowError(memory_advice(request)) from stopped
 
 
 class Notes:
