@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -95,7 +96,7 @@ def watch(process: subprocess.Popen, folder: Path, kill: tuple[str, ...]) -> dic
             workers, looked = descendants(process.pid), now
         left = [phase for phase in kill if phase not in killed]
         for phase in left:
-            if (worker := find_worker(workers, PHASES[phase])) and is_ripe(folder, phase):
+            if worker := find_worker(workers, folder, phase):
                 worker.send_signal(signal.SIGKILL)
                 killed[phase] = worker.pid
         if now - begun > TIMEOUT:
@@ -111,20 +112,26 @@ def descendants(parent: int) -> list[psutil.Process]:
         return []
 
 
-def find_worker(workers: list[psutil.Process], title: str) -> psutil.Process | None:
+def find_worker(workers: list[psutil.Process], folder: Path, phase: str) -> psutil.Process | None:
+    """One that is in this phase; one that trains only when it has something to go on from."""
     for worker in workers:
         try:
-            if " ".join(worker.cmdline()).startswith(title):
-                return worker
+            title = " ".join(worker.cmdline())
         except psutil.Error:
             continue
+        if title.startswith(PHASES[phase]) and (phase != "train" or has_snapshot(folder, title.split()[-1])):
+            return worker
     return None
 
 
-def is_ripe(folder: Path, phase: str) -> bool:
-    """A training run is killed when it has something to go on from."""
-    snapshots = folder / "comfyui" / "user" / "mixofshow" / "training"
-    return phase != "train" or any(snapshots.rglob("*.safetensors"))
+def has_snapshot(folder: Path, concept: str) -> bool:
+    """Whether this concept's run has one: its words are called by its name there."""
+    for path in (folder / "comfyui" / "user" / "mixofshow" / "training").glob("*.safetensors"):
+        with suppress(OSError), open(path, "rb") as file:  # the next one may have taken its place
+            size = int.from_bytes(file.read(8), "little")
+            if f".{concept}." in file.read(size).decode(errors="replace"):
+                return True
+    return False
 
 
 def tail(log: Path) -> str:
