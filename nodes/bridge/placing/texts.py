@@ -76,7 +76,7 @@ def _look_up(batch: Batch, reading: PendingAttention, like: Tensor) -> None:
             reading.plan = plan
             reading.known = tuple(regional.texts_of(plan.calls[0], side) for side in pairs)
             return
-    text = batch.steady_text(reading.context)
+    text = batch.steady_text(reading.context) if batch.routes() else None  # else it saves little and costs memory
     if text is not None:
         reading.keep = ("base", id(text), reading.layer.path, like.device, like.dtype)
         reading.known = batch.sampling.projections.get(reading.keep)

@@ -1,9 +1,13 @@
 """What a text gives is made once per sampling, by whichever way it is known; the picture is the same, bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.placing import blend, texts
+from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.routing import Routes
 from mos_tests.host.placing.test_regions import Case, rect
 
 HALVES = rect(width=0.5), rect(x=0.5, width=0.5)
@@ -24,15 +28,25 @@ def both(case, *shapes, **more):
     return positive, case.cond(case.n, texts=[case.n] * len(shapes), placed=placed)
 
 
+def routed(conditioning):
+    """The same with a concept that acts nowhere, as far as weights go."""
+    found = conditioning[0][1]["model_conds"][KEY]
+    owners = (None,) * len(found.cond.texts)
+    found.cond = replace(found.cond, routes=Routes({}, owners, None, 1))
+    return conditioning
+
+
 def scenes(case):
     layers = torch.cat([case.a, case.c]).repeat(8, 1, 1)
+    part = {"texts": [case.b], "placed": case.map(rect(width=0.3))}
     return {
-        "part of the picture": (case.cond(case.a, texts=[case.b], placed=case.map(rect(width=0.3))), None),
+        "routed part": (routed(case.cond(case.a, **part)), None),
+        "routed layers": (routed(case.cond(case.a, layers=layers)), None),
+        "part": (case.cond(case.a, **part), None),
         "everywhere": both(case, rect()),
         "halves": both(case, *HALVES),
         "unequal": both(case, *QUARTERS),
         "positive alone": (case.cond(case.a, texts=[case.b, case.c], placed=case.map(*HALVES)), None),
-        "layered": (case.cond(case.a, layers=layers), None),
         "layered halves": both(case, *HALVES, layers=layers),
     }
 
@@ -60,23 +74,25 @@ def without(monkeypatch):
 @pytest.mark.parametrize(
     "name, made",
     [
-        ("part of the picture", [4, 1]),
+        ("routed part", [4, 1, 1]),
+        ("routed layers", [4]),
+        ("part", [4, 1, 4, 4]),
         ("everywhere", [1, 1]),
         ("halves", [2, 2]),
         ("unequal", [2, 2]),
-        ("positive alone", [4, 2]),
-        ("layered", [4]),
+        ("positive alone", [4, 2, 4, 4]),
         ("layered halves", [2, 2]),
     ],
 )
 def test_a_text_is_asked_once(case, monkeypatch, name, made):
-    """Two pictures: four rows. Where regions answer for every token, the base's text is asked nothing."""
+    """Two pictures: four rows. Where regions answer for every token, the base's text is asked nothing; where concepts
+    act it is asked once, else at every step, which costs two products of a layer and no memory."""
     positive, negative = scenes(case)[name]
     found, picture = asked(case, case.patched, positive, negative)
     assert found == made
     without(monkeypatch)
     before, wanted = asked(case, case.patched, positive, negative)
-    assert len(before) > len(found) and torch.equal(picture, wanted)
+    assert (len(before) > len(found)) == (found.count(4) < 3) and torch.equal(picture, wanted)
 
 
 def test_regions_for_every_token_take_one_attention(case):
@@ -102,12 +118,12 @@ def test_a_text_that_changes_while_sampling_is_asked_again(case, monkeypatch):
         return apply(given["input"], given["timestep"], **changed)
 
     model.set_model_unet_function_wrapper(fade)
-    positive, negative = scenes(case)["part of the picture"]
+    positive, negative = scenes(case)["routed part"]
     found, picture = asked(case, model, positive, negative)
     seen.clear()
     without(monkeypatch)
     _, wanted = asked(case, model, positive, negative)
-    assert found == [4, 1, 4, 4] and torch.equal(picture, wanted)
+    assert found == [4, 1, 1, 4, 4] and torch.equal(picture, wanted)
 
 
 def test_another_patch_reads_what_it_always_read(case):
