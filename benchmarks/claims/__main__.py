@@ -29,6 +29,7 @@ from world.judges.scores import GUIDANCE, STEPS
 from . import crossed as claim_crossed
 from . import fusing as claim_fusing
 from . import graphs as claim_graphs
+from . import known as claim_known
 from . import methods as claim_methods
 from . import page as claim_page
 from . import parts as claim_parts
@@ -45,9 +46,19 @@ JOBS: Mapping[str, Callable[[Plan], list[Job]]] = {
     "ours": claim_fusing.ours_jobs,
     "crossed": claim_crossed.jobs,
     "parts": claim_parts.jobs,
+    "known": claim_known.jobs,
 }
 # What is worth most for its time comes first where the budget is short.
-SHARES = {"methods": 1.5, "fusing": 1.5, "placing": 1.5, "scenes": 0.3, "ours": 0.4, "crossed": 0.5, "parts": 0.5}
+SHARES = {
+    "methods": 1.5,
+    "fusing": 1.5,
+    "placing": 1.5,
+    "scenes": 0.3,
+    "ours": 0.4,
+    "crossed": 0.5,
+    "parts": 0.5,
+    "known": 0.5,
+}
 KEYS = {"methods": ("methods", "kinds", "embeddings"), "crossed": ("crossed", "pairs")}  # tables by what is asked for
 CHOSEN = ("mara", "olmo", "lagun", "puncto", "finn", "husk")  # of the table of methods: every kind early
 FEW = {"characters": ("mara", "finn"), "objects": ("olmo",), "chosen": ("mara", "olmo"), "ks": (2,), "groups": 1}
@@ -112,6 +123,7 @@ def tables_of(lab: Lab, judge: Judge, plan: Plan, keys: Sequence[str]) -> list[c
         *claim_crossed.table(lab, judge, plan),
         *claim_parts.table(lab, judge, plan),
         *claim_placing.table(lab, judge, plan),
+        *claim_known.table(lab, judge, plan),
     ]
     return [table for table in found if table.cells and (not keys or table.key in keys)]
 

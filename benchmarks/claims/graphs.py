@@ -216,6 +216,7 @@ WAYS = {
     "prompt only, sum": ("sum", "prompt"),
     "prompt only, fused": ("exact", "prompt"),
     "prompt only, by words": ("", "prompt"),
+    "prompt only, two phases": ("", "phases"),
     "host masks, sum": ("sum", "masks"),
     "host masks, hook LoRAs": ("sum", "hooks"),
     "attention couple, sum": ("sum", "couple"),
@@ -224,12 +225,24 @@ WAYS = {
     "regions, fused": ("exact", "regions"),
     "regions, routed": ("", "regions"),
 }
+FIRST_PHASE = 0.3  # of the steps, after which the two-phase method has its masks
 SCENE_WAYS = ("prompt only, sum", "prompt only, fused", "regions, fused", "regions, routed")
 
 
-def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: int, scene: str = "") -> dict:
-    """Everybody in `files` but the scene side by side, by one of WAYS; the picture is saved under "row"."""
-    graph, names = start(studio, bool(scene)), [name for name in files if name != scene]
+def row(
+    studio: Studio,
+    files: Mapping[str, str],
+    way: str,
+    count: int,
+    seed: int,
+    scene: str = "",
+    named: Sequence[str] = (),
+) -> dict:
+    """Everybody in `files` but the scene side by side, by one of WAYS; the picture is saved under "row".
+
+    named: only these, while all of `files` are known.
+    """
+    graph, names = start(studio, bool(scene)), list(named) or [name for name in files if name != scene]
     method, place = WAYS[way]
     concepts = load(graph, files)
     width = SIDE * len(names)
@@ -243,6 +256,9 @@ def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: in
     if place == "couple":
         _attention_couple(graph, names, model, clip, width)
         graph.paint("row", ("couple", 0), ("couple", 1), ("negative", 0), count, seed, width)
+        return graph.nodes
+    if place == "phases":
+        _two_phases(graph, names, concepts, count, seed, width)
         return graph.nodes
     regions = None
     if place == "regions":
@@ -261,6 +277,57 @@ def row(studio: Studio, files: Mapping[str, str], way: str, count: int, seed: in
     )
     graph.paint("row", ("place", 0), ("place", 1), ("place", 2), count, seed, width)
     return graph.nodes
+
+
+def _two_phases(graph: Graph, names: Sequence[str], concepts: tuple, count: int, seed: int, width: int) -> None:
+    """A peer's way (FreeFuse's, arXiv 2510.23515) with our reading and our regions: a first part of a sampling finds
+    each picture's masks, and a whole one from the same noise keeps them as drawn regions, with these regions' texts."""
+    steps, latent = graph.studio.steps, ("row-latent", 0)
+    shared = {**BASE, "negative": "", "prompt": row_prompt(names, f", {BACKGROUND}"), "concepts": concepts}
+    how = {"steps": steps, "cfg": graph.studio.guidance, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
+    graph.add("row-latent", "EmptyLatentImage", width=width, height=SIDE, batch_size=count)
+    graph.add("looks", "MixOfShowPlace", **shared)
+    graph.add(
+        "first",
+        "KSamplerAdvanced",
+        model=("looks", 0),
+        positive=("looks", 1),
+        negative=("looks", 2),
+        latent_image=latent,
+        add_noise="enable",
+        noise_seed=seed,
+        start_at_step=0,
+        end_at_step=max(2, round(FIRST_PHASE * steps)),
+        return_with_leftover_noise="enable",
+        **how,
+    )
+    pictures = None
+    for n in range(count):
+        graph.add(f"found{n}", "MixOfShowFound", positive=("looks", 1), samples=("first", 0), picture=n)
+        text = (f"found{n}", 2)
+        for name in names:
+            empty = f'"name":"{name}","prompt":"'
+            said = f"{empty}a photo of {name}, {BACKGROUND}"
+            text = (graph.add(f"text{n}-{name}", "StringReplace", string=text, find=empty, replace=said), 0)
+        graph.add(f"regions{n}", "MixOfShowRegions", editor=text, width=width, height=SIDE)
+        place = graph.add(f"place{n}", "MixOfShowPlace", regions=(f"regions{n}", 0), **shared)
+        graph.add(f"latent{n}", "LatentFromBatch", samples=latent, batch_index=n, length=1)
+        graph.add(
+            f"sample{n}",
+            "KSampler",
+            model=(place, 0),
+            positive=(place, 1),
+            negative=(place, 2),
+            latent_image=(f"latent{n}", 0),
+            seed=seed,
+            **how,
+        )
+        graph.add(f"decode{n}", "VAEDecode", samples=(f"sample{n}", 0), vae=VAE)
+        picture = (f"decode{n}", 0)
+        if pictures is not None:
+            picture = (graph.add(f"batch{n}", "ImageBatch", image1=pictures, image2=picture), 0)
+        pictures = picture
+    graph.add("row", "SaveImage", images=pictures, filename_prefix="claims/picture")
 
 
 def _masks(graph: Graph, names: Sequence[str], width: int) -> None:

@@ -47,17 +47,27 @@ def scenes_of(plan: Plan) -> tuple[tuple[tuple[str, ...], str], ...]:
     return tuple(((people[2 * i], things[i], people[2 * i + 1]), roster("scene")[i]) for i in range(count))
 
 
-def _build(studio: graphs.Studio, files: Mapping[str, str], way: str, count: int, seed: int, scene: str = "") -> dict:
-    return graphs.row(studio, files, way, count, seed, scene)
+def _build(
+    studio: graphs.Studio,
+    files: Mapping[str, str],
+    way: str,
+    count: int,
+    seed: int,
+    scene: str = "",
+    named: Sequence[str] = (),
+) -> dict:
+    return graphs.row(studio, files, way, count, seed, scene, named)
 
 
-def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "") -> Cell:
-    """The seed follows the group, so that all ways start from the same noise."""
+def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "", known: Sequence[str] = ()) -> Cell:
+    """The seed follows the group, so that all ways start from the same noise. known: others that are loaded, too."""
     build = partial(_build, way=way, count=plan.pictures, seed=SEED + sum(map(ord, group[0])), scene=scene)
-    names = (*group, scene) if scene else group
-    passes = 1.5 if graphs.WAYS[way][1] in ("masks", "hooks", "couple") else 1.1
+    if known:
+        build = partial(build, named=tuple(group))
+    names = (*group, *known, scene) if scene else (*group, *known)
+    passes = 1.5 if graphs.WAYS[way][1] in ("masks", "hooks", "couple", "phases") else 1.1
     return Cell(
-        (*group, scene, way),
+        (*group, scene, way, *((f"of {len(names)}",) if known else ())),
         tuple(plan.concept(name) for name in names),
         build,
         round(plan.pictures * len(group) * passes),
@@ -89,9 +99,10 @@ def score(
     way: str,
     scene: str,
     scores: dict[str, dict[str, list[float]]],
+    known: Sequence[str] = (),
 ) -> bool:
     """Add one group's columns, each to its concept; whether the cell is there."""
-    found = lab.look(cell_of(plan, group, way, scene))
+    found = lab.look(cell_of(plan, group, way, scene, known))
     if found is None:
         return False
     painted = found[0]["row"]

@@ -3,8 +3,11 @@
 First the reading: things in drawn columns, fitted on half of the scenes and read on the other half, where columns come
 in the order of the words and where they do not; `--keep` writes what was fitted on all of them to assets/places. Then
 the two LoRAs that come with the pack, side by side from the same noise: added up, by words, by drawn regions; who is
-the nearest of twelve known identities in each half; and how much of its half each one's found place covers and fills.
-Small base A paints whoever is named first on the left, whatever the words say, so these are places by order.
+the nearest of twelve known identities in each half; and, step by step, how much of its half each one's found place
+covers and fills. *Two phases* is a peer's way (FreeFuse, arXiv 2510.23515) with our reading and our regions: a first
+part of a sampling finds each picture's masks, a whole one from the same noise keeps them as drawn ones.
+`--base B` reads scenes on the other small base; the LoRAs that come with the pack are base A's, so its pictures want
+`--loras`. K known concepts of ours: `python dev.py bench --claims known`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +28,8 @@ from world.judges import scoring
 
 WHO = {"anna": "mara", "ben": "finn"}  # LoRA -> whose pictures it was trained on
 SIDE, STEPS, CFG = 64, 20, 3.0
-BY_WORDS = "by words"
+BY_WORDS, TWO_PHASES = "by words", "two phases"
+FIRST_PHASE = 6  # of the steps, after which masks are taken
 PROMPT = "anna on the left and ben on the right, green background"
 
 
@@ -70,6 +76,27 @@ def told(reading, parts: list) -> dict[int, list[float]]:
     return {count: np.mean(rows, 0).round(2).tolist() for count, rows in sorted(found.items())}
 
 
+def overlaps(reading, parts: list) -> dict[int, list[float]]:
+    """Number of things -> by step the intersection over union of each thing's found place with its drawn one."""
+    who, anybody = (
+        torch.cat([weights[..., part].flatten() for _, weights in sorted(reading.weights.items())]) for part in (0, 1)
+    )
+    found: dict[int, list] = {}
+    for count, steps in parts:
+        rows = []
+        for features, truth in steps:
+            general = features.mean(2, keepdim=True)
+            there = (general @ anybody + reading.offset > 0.5).expand(-1, -1, count)  # [B, P, K]
+            best = torch.nn.functional.one_hot(((features - general) @ who).argmax(2), count).bool()
+            rows.append(float(iou(best & there, (truth > 0.5).expand_as(best), 1).mean()))
+        found.setdefault(count, []).append(rows)
+    return {count: np.mean(rows, 0).round(2).tolist() for count, rows in sorted(found.items())}
+
+
+def iou(found: torch.Tensor, truth: torch.Tensor, dim) -> torch.Tensor:
+    return (found & truth).sum(dim) / (found | truth).sum(dim).clamp(min=1)
+
+
 def load_cast(model, clip, folder) -> tuple:
     """Both LoRAs, each called by the trigger that lies beside its file."""
     from mos_pack.mixofshow_core.concept import ConceptUse
@@ -80,10 +107,21 @@ def load_cast(model, clip, folder) -> tuple:
     return tuple(ConceptUse(read_with_host(folder / f"{name}.safetensors", name, weights).concept) for name in WHO)
 
 
-def ways(model, clip, cast) -> dict:
-    """Title -> (model, positive, negative)."""
+def two_halves():
+    """Each one's half as a drawn region."""
     from mos_pack.mixofshow_core.regional.raster import make_map
     from mos_pack.mixofshow_core.regional.schema import parse_regions
+
+    regions = [
+        {"id": name, "concept": name, "prompt": f"a photo of {name}, green background"}
+        | {"shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1}}
+        for n, name in enumerate(WHO)
+    ]
+    return make_map(parse_regions(json.dumps({"version": 1, "regions": regions}), 2 * SIDE, SIDE))
+
+
+def ways(model, clip, cast) -> dict:
+    """Title -> (model, positive, negative)."""
     from mos_pack.nodes.bridge.host.model import apply_deltas
     from mos_pack.nodes.bridge.host.text import register_concepts
     from mos_pack.nodes.bridge.placing.place import place
@@ -91,50 +129,91 @@ def ways(model, clip, cast) -> dict:
     summed, known = model, register_concepts(clip, cast)
     for use in cast:
         summed, known = apply_deltas(summed, known, use.concept.deltas)
-    regions = [
-        {"id": name, "concept": name, "prompt": f"a photo of {name}, green background"}
-        | {"shape": {"type": "rect", "x": n / 2, "y": 0, "width": 0.5, "height": 1}}
-        for n, name in enumerate(WHO)
-    ]
-    drawn = make_map(parse_regions(json.dumps({"version": 1, "regions": regions}), 2 * SIDE, SIDE))
     return {
         "prompt only, sum": place(summed, known, PROMPT, ""),
-        "regions, routed": place(model, clip, PROMPT, "", drawn, cast),
+        "regions, routed": place(model, clip, PROMPT, "", two_halves(), cast),
         BY_WORDS: place(model, clip, PROMPT, "", None, cast),
     }
 
 
-def paint(base, way: tuple, count: int, seed: int):
-    """(pictures uint8 [N, 64, 128, 3], processor seconds a step and picture, latents)."""
+def sampled(way: tuple, noise: torch.Tensor, seed: int, last: int | None = None):
+    """(latents, processor seconds); last: only so many of the steps."""
     import comfy.sample
 
     model, positive, negative = way
-    latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, 4, SIDE // 8, 2 * SIDE // 8))
-    noise = comfy.sample.prepare_noise(latent, seed)
+    how = STEPS, CFG, "dpmpp_2m", "normal", positive, negative
     begin = time.process_time()
     with torch.inference_mode():
-        samples = comfy.sample.sample(
-            model, noise, STEPS, CFG, "dpmpp_2m", "normal", positive, negative, latent, seed=seed, disable_pbar=True
-        )
-        seconds = (time.process_time() - begin) / STEPS / count
+        latent = torch.zeros_like(noise)
+        samples = comfy.sample.sample(model, noise, *how, latent, seed=seed, last_step=last, disable_pbar=True)
+    return samples, time.process_time() - begin
+
+
+def start_noise(model, count: int, seed: int) -> torch.Tensor:
+    import comfy.sample
+
+    latent = comfy.sample.fix_empty_latent_channels(model, torch.zeros(count, 4, SIDE // 8, 2 * SIDE // 8))
+    return comfy.sample.prepare_noise(latent, seed)
+
+
+def decoded(base, samples: torch.Tensor) -> np.ndarray:
+    """uint8 [N, 64, 128, 3]"""
+    with torch.inference_mode():
         pixels = base[2].decode(samples)
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(), seconds, samples
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def overlap(positive, samples, count: int) -> list[float]:
-    """Intersection over union of each found place with the half that the words name, mean over pictures."""
+def paint(base, way: tuple, count: int, seed: int):
+    """(pictures uint8 [N, 64, 128, 3], processor seconds a step and picture)."""
+    samples, seconds = sampled(way, start_noise(way[0], count, seed), seed)
+    return decoded(base, samples), seconds / STEPS / count
+
+
+def paint_twice(base, way: tuple, cast, count: int, seed: int):
+    """The same by the two-phase method; ``way`` is by words. Seconds: of both phases, a step and picture."""
+    from mos_pack.mixofshow_core.regional.raster import RegionMap
     from mos_pack.nodes.bridge.placing.found import found_in
+    from mos_pack.nodes.bridge.placing.place import place
 
+    noise, drawn = start_noise(way[0], count, seed), two_halves()
+    first, spent = sampled(way, noise, seed, FIRST_PHASE)
+    finished = []
+    for picture in range(count):
+        masks = (found_in(way[1], first, picture).masks() * 255).round().to(torch.uint8)
+        kept = place(base[0], base[1], PROMPT, "", RegionMap(drawn.regions, masks), cast)
+        samples, seconds = sampled(kept, noise[picture : picture + 1], seed)
+        finished.append(samples)
+        spent += seconds
+    return decoded(base, torch.cat(finished)), spent / STEPS / count
+
+
+@contextmanager
+def watched_gates() -> Iterator[list[torch.Tensor]]:
+    """While open, the gates [B, K, h, w] of every call of the model are kept."""
+    from mos_pack.nodes.bridge.placing import finding
+
+    seen, opening = [], finding.open_gates
+
+    def keep(*given):
+        seen.append(opening(*given))
+        return seen[-1]
+
+    finding.open_gates = keep
+    try:
+        yield seen
+    finally:
+        finding.open_gates = opening
+
+
+def half_overlaps(seen: list[torch.Tensor]) -> list[list[float]]:
+    """By step, intersection over union of each found place with the half that the words name, mean over pictures."""
     half = torch.zeros(2, SIDE // 8, 2 * SIDE // 8, dtype=torch.bool)
     half[0, :, : SIDE // 8], half[1, :, SIDE // 8 :] = True, True
-    shares = []
-    for picture in range(count):
-        gates = found_in(positive, samples, picture).gates >= 0.5
-        shares.append(((gates & half).sum((1, 2)) / (gates | half).sum((1, 2))).tolist())
-    return np.mean(shares, 0).round(2).tolist()
+    found = [iou(gates >= 0.5, half.expand_as(gates), (2, 3)).mean(0) for gates in seen]
+    return torch.stack(found).double().numpy().round(2).tolist()
 
 
-def read_scenes(model, clip, options, lines: list[str]) -> None:
+def read_scenes(model, clip, options) -> None:
     from mos_pack.nodes.bridge.host.model import describe_base
     from mos_pack.nodes.bridge.placing.readings import write_reading
 
@@ -143,10 +222,11 @@ def read_scenes(model, clip, options, lines: list[str]) -> None:
         parts, heads = watched(model, clip, options.scenes, 5, ordered)
         found = told(fitted(heads, parts[:half]), parts[half:])
         what = "in the order of the words" if ordered else "in any order"
-        for count, shares in found.items():
-            lines.append(f"| {what} | {count} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
-            say(lines[-1])
-        if ordered and options.keep:
+        drawn = overlaps(fitted(heads, parts[:half]), parts[half:])
+        for title, figures in (("given to the right one", found), ("IoU", drawn)):
+            for count, shares in figures.items():
+                say(f"| {title}, {what} | {count} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
+        if ordered and options.keep and options.base == "A":
             facts = {"fitted": f"{options.scenes} scenes of two and three things, columns in the order of the words"}
             path = ROOT / "assets" / "places" / "small_base.json"
             path.parent.mkdir(exist_ok=True)
@@ -159,28 +239,38 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=24, help="0: no reading is fitted")
     parser.add_argument("--pictures", type=int, default=32, help="a way; 0: nothing is painted")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--base", choices=("A", "B"), default="A", help="the small base: SD1.5's or SDXL's kind")
     parser.add_argument("--loras", type=Path, default=ROOT / "assets" / "demo" / "loras", help="folder of anna and ben")
-    parser.add_argument("--keep", action="store_true", help="write the reading that ships")
+    parser.add_argument("--keep", action="store_true", help="write the reading that ships (base A)")
     options = parser.parse_args()
+    if options.base == "B" and options.pictures and options.loras == parser.get_default("loras"):
+        parser.error("--base B: anna and ben are LoRAs of base A. Give --pictures 0, or --loras with such for base B.")
     torch.set_num_threads(1)
     start()
     from mos_pack.nodes.bridge.demo.small_base import load_small_base
+    from mos_pack.nodes.bridge.demo.small_base_xl import load_small_base_xl
 
-    base, lines = load_small_base(), []
+    base = load_small_base() if options.base == "A" else load_small_base_xl()
     if options.scenes:
         with torch.inference_mode():
-            read_scenes(base[0], base[1], options, lines)
-    if options.pictures:
-        cast = load_cast(base[0], base[1], options.loras)
-        judge, names = scoring.load_judge(), tuple(WHO.values())
-        for title, way in ways(base[0], base[1], cast).items():
-            pictures, seconds, samples = paint(base, way, options.pictures, options.seed)
-            found = scoring.score(judge, scoring.halves(pictures, names))
-            line = f"| {title} | {found.nearest:.0%} [{found.low:.0%}, {found.high:.0%}] | {found.swapped:.0%} | "
-            line += f"{found.nobody:.0%} | {seconds:.3f} |"
-            say(line)
-            if title == BY_WORDS:
-                say(f"found places over the named halves, IoU: {overlap(way[1], samples, options.pictures)}")
+            read_scenes(base[0], base[1], options)
+    if not options.pictures:
+        return 0
+    cast = load_cast(base[0], base[1], options.loras)
+    judge, names = scoring.load_judge(), tuple(WHO.values())
+
+    def score(title: str, pictures: np.ndarray, seconds: float) -> None:
+        found = scoring.score(judge, scoring.halves(pictures, names))
+        line = f"| {title} | {found.nearest:.0%} [{found.low:.0%}, {found.high:.0%}] | {found.swapped:.0%} | "
+        say(f"{line}{found.nobody:.0%} | {seconds:.3f} |")
+
+    for title, way in ways(base[0], base[1], cast).items():
+        with watched_gates() as seen:
+            score(title, *paint(base, way, options.pictures, options.seed))
+        if title == BY_WORDS:
+            score(TWO_PHASES, *paint_twice(base, way, cast, options.pictures, options.seed))
+            for step, shares in enumerate(half_overlaps(seen), 1):
+                say(f"step {step}, found places over the named halves, IoU: {shares}")
     return 0
 
 

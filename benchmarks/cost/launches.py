@@ -4,7 +4,7 @@
 
 On a fast GPU a step is bound by these, not by arithmetic. They are counted with a dispatch mode on tiny random nets of
 the real structure (the count does not depend on widths), CFG batch of two, 77 tokens, rank 16 on attention and where it
-says so on the feed-forward layers, in the second step of a sampling, when what is constant over it has been made, with
+says so on the feed-forward layers, in the third step of a sampling, when what is constant over it has been made, with
 attention as one operation as on GPUs. What launches nothing (views; reshape, to and dropout that do nothing; whatever
 makes a tensor without a number, from which CUDA's functions return at once) is counted apart. No GPU and no clock is
 needed: the ratios are held by tests/host/placing/test_launches.py.
@@ -79,11 +79,11 @@ def counting(net, found: list):
 
 
 def launches(scene: Scene, variant) -> tuple[Counter, int]:
-    """Operations by name and the number of views of the second UNet call of a sampling."""
+    """Operations by name and number of views of the third UNet call: by words, the second opens the first places."""
     found: list = []
     with counting(scene.model.model.diffusion_model, found):
-        scene.step(*variant, 2)
-    return found[1]
+        scene.step(*variant, 3)
+    return found[2]
 
 
 def as_one_operation(function, *args, **kwargs):

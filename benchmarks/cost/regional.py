@@ -90,7 +90,7 @@ class Scene:
         return self.model, [[self.text(), dict(self.extras)]]
 
     def regions(self, count: int, layered: bool = False, routed: bool = False, feed_forward: bool = False):
-        from mos_pack.nodes.bridge.placing.attention import Payload
+        from mos_pack.nodes.bridge.placing.payload import Payload
         from mos_pack.nodes.bridge.placing.wrappers import with_payload
 
         texts = tuple(self.text(self.layers if layered else 1) for _ in range(count))
@@ -131,8 +131,8 @@ class Scene:
         import torch
         from mos_pack.mixofshow_core.families.nets import cross_attention_layers
         from mos_pack.mixofshow_core.regional.finding import picker, plain_reading
-        from mos_pack.nodes.bridge.placing.attention import Payload
         from mos_pack.nodes.bridge.placing.finding import Search
+        from mos_pack.nodes.bridge.placing.payload import Payload
         from mos_pack.nodes.bridge.placing.readings import decoder_heads
         from mos_pack.nodes.bridge.placing.wrappers import with_payload
 
@@ -144,7 +144,8 @@ class Scene:
         search = Search(numbers, tuple(map(str, numbers)), plain_reading(decoder_heads(heads)))
         routes = replace(self.routes(count, False), owners=(), search=search)
         words = torch.tensor(owners)
-        payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers))
+        found = tuple(self.text() for _ in numbers)
+        payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers), found=found)
         return self.patched, with_payload(self.text(), self.extras, payload)
 
     def couple(self, count: int):

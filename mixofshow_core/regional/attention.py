@@ -64,7 +64,8 @@ def blend_weights(covered: Tensor, strength: Tensor, weight: Tensor, overlap: st
 class RegionCall:
     """One attention call: ``regions`` [R'] read at ``tokens`` [R', M], each answer with its ``weight`` [B, R' M, 1].
 
-    The tokens of smaller regions are filled up with weight 0.
+    The tokens of smaller regions are filled up with weight 0. Where every row has its own, ``tokens`` are [B, R', M]
+    and count on from row to row.
     """
 
     regions: tuple[int, ...]
@@ -76,14 +77,16 @@ class RegionCall:
 class TokenPlan:
     """Which tokens a layer has to compute again, and how they are blended; made once for all layers of a size.
 
-    ``total`` [B, N]: S(p), ``keep`` [B, N, 1] = 1 - S(p). ``union`` [U]: tokens that any region covers in any row.
+    ``total`` [B, N]: S(p), ``keep`` [B, N, 1] = 1 - S(p), or None where that is 0 at every token. ``union`` [U]: tokens
+    that any region covers in any row, or a slice of all.
     ``calls``: attention of all regions, in one call where their sizes allow. ``order`` [N]: where every token has
-    exactly one region, at full weight, the place of its answer among those of the only call; else None.
+    exactly one region, at full weight, the place of its answer among those of the only call; else None. [B N] where
+    every row has tokens of its own.
     """
 
     total: Tensor
-    keep: Tensor
-    union: Tensor
+    keep: Tensor | None
+    union: Tensor | slice
     calls: tuple[RegionCall, ...]
     order: Tensor | None
 
@@ -113,6 +116,38 @@ def plan_tokens(weights: Tensor, dtype: torch.dtype = torch.float32) -> TokenPla
     return TokenPlan(total, (1 - total).clamp(min=0)[..., None].to(dtype), union, tuple(calls), order)
 
 
+def plan_rows(weights: Tensor, dtype: torch.dtype = torch.float32) -> TokenPlan | None:
+    """As `plan_tokens` for weights [B, R, N] that differ from row to row and from step to step, as found places do.
+
+    A row reads a region's text at its own tokens alone, and the device is asked once, not once a region.
+    """
+    rows, count, places = weights.shape
+    present, total = weights > 0, weights.sum(1)
+    *counts, full = torch.cat([present.sum(2).flatten(), (total == 1).all()[None]]).tolist()
+    alone = bool(full) and sum(counts) == rows * places  # as many as tokens, and none without: each has one
+    longest = [max(counts[region::count]) for region in range(count)]
+    regions = [region for region, length in enumerate(longest) if length]
+    if not regions:
+        return None
+    most = max(longest)
+    together = most * len(regions) * rows <= MAX_PADDING * sum(counts)
+    members = (~present).to(torch.int8).argsort(dim=2, stable=True)  # a region's tokens first
+    start = torch.arange(rows, device=weights.device).view(-1, 1, 1)
+    calls = []
+    for chosen in [regions] if together else [[region] for region in regions]:
+        whole = len(chosen) == count
+        own = (members if whole else members[:, chosen])[..., : max(longest[region] for region in chosen)]
+        weight = (weights if whole else weights[:, chosen]).gather(2, own).flatten(1)[..., None]
+        calls.append(RegionCall(tuple(chosen), (own + start * places).contiguous(), weight.to(dtype)))
+    if together and alone:
+        there = present if len(regions) == count else present[:, regions]
+        which = there.to(torch.int8).argmax(1, keepdim=True)
+        within = there.cumsum(2).gather(1, which)
+        order = (which * most + within + (start * (len(regions) * most) - 1)).flatten()
+        return TokenPlan(total, None, slice(None), tuple(calls), order)
+    return TokenPlan(total, (1 - total).clamp(min=0)[..., None].to(dtype), slice(None), tuple(calls), None)
+
+
 def repeat_tokens(text: Tensor, length: int) -> Tensor:
     """Repeat a text [..., T, C] as a whole to ``length`` tokens; attention over it does not change."""
     times, rest = divmod(length, text.shape[-2])
@@ -139,21 +174,27 @@ def blend(
     """Write (1 - S) A_c + sum over r of w_r softmax(Q K_r^T s) V_r into ``out`` = A_c, [B, N, C], before projection.
 
     query [B, N, C]; keys and values [B, R, T, C] with R counting all regions. Tokens outside all regions keep their
-    bits. base [B, U, C]: what the base text alone gives at the union; with it S base is taken away and not S A_c, so
-    that what others added to `out` stays whole.
+    bits. ``out`` is contiguous. base [B, U, C]: what the base text alone gives at the union; with it S base is taken
+    away and not S A_c, so that what others added to `out` stays whole.
     """
     if base is None and plan.order is not None:
         found = _attend_call(plan.calls[0], query, keys, values, attend)
+        dim, into = 1, out
+        if plan.order.numel() == out.shape[0] * out.shape[1]:  # of every row its own, or there is but one
+            dim, found, into = 0, found.flatten(0, 1), out.view(-1, out.shape[-1])
         if out.dtype == found.dtype:
-            torch.index_select(found, 1, plan.order, out=out)
+            torch.index_select(found, dim, plan.order, out=into)
         else:
-            out.copy_(found[:, plan.order])
+            into.copy_(found.index_select(dim, plan.order))
         return
     if base is None:
         out.mul_(plan.keep)
     for call in plan.calls:
-        found = _attend_call(call, query, keys, values, attend)
-        out.index_add_(1, call.tokens.view(-1), (found * call.weight).to(out))
+        found = (_attend_call(call, query, keys, values, attend) * call.weight).to(out)
+        if call.tokens.dim() == 3:
+            out.view(-1, out.shape[-1]).index_add_(0, call.tokens.view(-1), found.flatten(0, 1))
+        else:
+            out.index_add_(1, call.tokens.view(-1), found)
     if base is not None:
         out[:, plan.union] -= base * plan.total[:, plan.union, None].to(base)
 
@@ -166,6 +207,8 @@ def _attend_call(call: RegionCall, query: Tensor, keys: Tensor, values: Tensor, 
 
 def queries_of(call: RegionCall, query: Tensor) -> Tensor:
     """The queries [B, N, C] of a call's regions, [B R', M, C]."""
+    if call.tokens.dim() == 3:
+        return query.flatten(0, 1)[call.tokens].flatten(0, 1)
     if len(call.regions) == 1:
         whole = call.tokens.shape[1] == query.shape[1]
         return query if whole else query[:, call.tokens[0]]
@@ -181,5 +224,7 @@ def texts_of(call: RegionCall, side: Tensor) -> Tensor:
 
 def in_order(plan: TokenPlan, found: Tensor, batch: int) -> Tensor:
     """The answers [B R', M, C] of a plan's only call as tokens [B, N, C], where every token has exactly one region."""
+    if plan.calls[0].tokens.dim() == 3:
+        return found.flatten(0, 1).index_select(0, plan.order).unflatten(0, (batch, -1))
     found = found.reshape(batch, -1, found.shape[-1])
     return found if len(plan.calls[0].regions) == 1 else found.index_select(1, plan.order)

@@ -15,9 +15,18 @@ over pictures, steps, p and c, where y^c(p) is 1 if the calibration picture was 
 is fitted knows no concept and no order of them: it is the same for any K. Over the steps of a sampling both are
 averaged (d <- e d + (1 - e) d_now), then, with sigma the logistic function,
 
-    M^c(p) = sigma((z - 1/2) / T)  if c has the largest 3 x 3 mean of softmax over c of (d / T), else 0
+    M^c(p) = s(sigma((z - 1/2) / T))  if c has the largest 3 x 3 mean of softmax over c of (d / T), else 0
+    s(m) = (m - E) / (1 - 2 E), held in 0..1; E = 0.02
 
-so that two people never share a place.
+so that two people never share a place, and a place that is surely nobody's is the base's to the bit.
+
+Text: a word of concept c is read with c's changes everywhere. What is nobody's (other words, start, end, padding) is
+read with c where c was found, because a LoRA without learned words has learned its person in the keys and values of
+every token of a caption. With A_c the attention to the text that is so read, A_0 that with the base for nobody's words:
+
+    out(p) = (1 - sum over c of M^c(p)) A_0(p) + sum over c of M^c(p) A_c(p)
+
+which is a drawn region's blend (regional/attention.py) with the whole prompt as every region's text.
 
 Where to look is learned because layers differ: on the small base A one layer of seven shows places, four are at chance,
 one points the other way. Attention as a map of words: Prompt-to-Prompt (arXiv 2208.01626), DAAM (arXiv 2210.04885).
@@ -41,6 +50,7 @@ PARTS = 2  # of a weight: for who it is, for whether anybody is there
 MOST_PLACES = 1024  # of a grid; finer attention is pooled
 MOST_LAYERS = 8  # that a reading looks at: each costs some operations at every step
 RIDGE = 0.05  # of the rows
+SURE = 0.02  # E: so near to 0 or 1 a gate is shut, or open, altogether
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +147,19 @@ def open_gates(scores: Tensor, temperature: float) -> Tensor:
     """Gates M [B, K, h, w] of d and z [B, K + 1, h, w]."""
     who, anybody = scores[:, :-1], scores[:, -1:]
     shares = F.avg_pool2d(torch.softmax(who / temperature, 1), 3, 1, 1, count_include_pad=False)
-    return winner(shares / shares.sum(1, keepdim=True)) * torch.sigmoid((anybody - 0.5) / temperature)
+    there = (torch.sigmoid((anybody - 0.5) / temperature) - SURE) / (1 - 2 * SURE)
+    return torch.zeros_like(who).scatter_(1, shares.argmax(1, keepdim=True), there.clamp(0, 1))
 
 
 def winner(gates: Tensor) -> Tensor:
     """[B, K, ...]: the largest of the K has the sum of all, the others nothing."""
     best = gates.argmax(1, keepdim=True)
     return torch.zeros_like(gates).scatter_(1, best, gates.sum(1, keepdim=True))
+
+
+def in_what_is_left(found: Tensor, drawn: Tensor) -> Tensor:
+    """Gates [B, K, N] of concepts that were found, where drawn regions [B, R, N] leave room for them."""
+    return found * (1 - drawn.sum(1, keepdim=True)).clamp(min=0)
 
 
 class Fit:

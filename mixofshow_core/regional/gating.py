@@ -147,6 +147,8 @@ def _stack(parts: Sequence[tuple[int, Delta]], shift: Tensor | None) -> Factors:
 
 def concept_gates(weights: Tensor, owners: Sequence[int | None], background: int | None, count: int) -> Tensor:
     """Gates [B, N, K] from region weights [B, R, N]: a concept acts where its regions do, or in the background."""
+    if background is None and tuple(owners) == tuple(range(count)):
+        return weights.transpose(1, 2)
     gates = weights.new_zeros(weights.shape[0], weights.shape[2], count)
     for region, owner in enumerate(owners):
         if owner is not None:

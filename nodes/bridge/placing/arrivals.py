@@ -13,7 +13,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from ....mixofshow_core.families.family import CELL
-from .attention import Payload, Sampling, payload_of
+from .attention import Sampling
+from .payload import Payload, payload_of
 
 SAME, JOINED, ZEROED, CHANGED = "same", "joined", "zeroed", "changed"
 TOLERANCE = 2e-2  # of the largest value: a text in half precision is still the same text
@@ -91,18 +92,19 @@ def _counts(sampling: Sampling, cond: dict) -> Payload | None:
         )
     if not payload.texts and payload.routes is None:
         return None
-    plain = replace(payload, layers=None, words=None, chosen=None)
+    found = (text[:1],) * len(payload.found)
+    plain = replace(payload, layers=None, words=None, chosen=None, found=found)
     return sampling.made.setdefault((id(payload), id(text)), plain)
 
 
 def _only_routes(sampling: Sampling, payload: Payload, text: Tensor) -> Payload | None:
-    """The text that arrived counts everywhere, in regions too; where concepts act does not depend on it."""
+    """The text that arrived counts everywhere, in every place too; where concepts act does not depend on it."""
     if payload.routes is None:
         return None
     key = id(payload.routes), id(text)
     if key not in sampling.made:
-        made = Payload(text.shape[1], None, (text[:1],) * len(payload.texts), payload.placed, payload.routes)
-        sampling.made[key] = made
+        texts, found = ((text[:1],) * len(own) for own in (payload.texts, payload.found))
+        sampling.made[key] = Payload(text.shape[1], None, texts, payload.placed, payload.routes, found=found)
     return sampling.made[key]
 
 
@@ -138,8 +140,9 @@ def _with_routes(sampling: Sampling, payload: Payload | None, cond: dict, lender
         return payload
     key = id(payload), id(lender.routes)
     if key not in sampling.made:
-        texts = (payload.layers if payload.layers is not None else text[:1],) * len(lender.texts)
-        sampling.made[key] = replace(payload, texts=texts, placed=lender.placed, routes=lender.routes)
+        own = payload.layers if payload.layers is not None else text[:1]
+        texts, found = ((own,) * len(theirs) for theirs in (lender.texts, lender.found))
+        sampling.made[key] = replace(payload, texts=texts, placed=lender.placed, routes=lender.routes, found=found)
     return sampling.made[key]
 
 

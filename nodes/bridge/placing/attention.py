@@ -9,64 +9,24 @@ from __future__ import annotations
 import logging
 import operator
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.regional import attention as regional
-from ....mixofshow_core.regional.finding import resized, winner
+from ....mixofshow_core.regional.finding import in_what_is_left, resized, winner
 from ....mixofshow_core.regional.gating import Gates, concept_gates, gate_ranks
-from ....mixofshow_core.regional.raster import RegionMap
 from ..host.show import leave_words, show_on_node
 from .finding import Places
+from .payload import Payload, word_gates
 from .routing import Routes, SharedDown
-from .words import NOBODY
 
 log = logging.getLogger("mixofshow")
-
-KEY = "mixofshow_regions"
-
-
-@dataclass(frozen=True, eq=False)
-class Payload:
-    """What one conditioning entry adds to plain cross-attention.
-
-    ``tokens``: length of the plain context it belongs to, ``text`` a copy of that, by which a change is noticed
-    (None: the length only). ``layers``: [L, T, C], one context per cross-attention layer
-    for the whole picture, or None. ``texts``: per region a context [L or 1, T, C]. ``placed``: the regions, or None.
-    ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
-    wrong while sampling; None outside the host's executor. ``words`` [T]: whose each token of the plain text is, where
-    concepts are read word by word; ``chosen`` [T, K x 2]: the words by which they are looked for, of a positive.
-    ``extras``: what the encoder gave with the base's text and with every region's, where the net works on texts before
-    it reads them; none once it has.
-    """
-
-    tokens: int
-    layers: Tensor | None = None
-    texts: tuple[Tensor, ...] = ()
-    placed: RegionMap | None = None
-    routes: Routes | None = None
-    text: Tensor | None = None
-    node: str | None = None
-    words: Tensor | None = None
-    chosen: Tensor | None = None
-    extras: tuple[Mapping[str, object], ...] = ()
-
-    def __post_init__(self) -> None:
-        regions = len(self.placed.regions.regions) if self.placed is not None else 0
-        if len(self.texts) != regions:
-            raise MixOfShowError(f"A payload has {len(self.texts)} region texts for {regions} regions.")
-
-
-def payload_of(cond: dict) -> Payload | None:
-    found = cond.get("model_conds", {}).get(KEY)
-    return found.cond if found is not None else None
 
 
 @dataclass(eq=False)
@@ -136,6 +96,13 @@ class Sampling:
         if size <= self.room:
             self.room -= size
             self.projections[key] = projected
+
+    def reading(self, payload: Payload, length: int) -> Gates:
+        """Whose K, V each token of a payload's other texts has, made once for all layers."""
+        key = "reading", id(payload), length
+        if key not in self.made:
+            self.made[key] = payload.read_with(length), payload  # kept, so that its id stays its own
+        return self.made[key][0]
 
     def factors_like(self, key: tuple, factors, like: Tensor):
         """Factors in the type and place of `like`, kept for the whole sampling."""
@@ -230,19 +197,24 @@ class Batch:
             self.steady = context, self.sampling.steady_text(self.payloads, self.ids, context)
         return self.steady[1]
 
-    def groups(self) -> dict[int, list[int]]:
-        """Rows that share the same placed regions, by id of those."""
-        found: dict[int, list[int]] = {}
+    def groups(self) -> dict[tuple, list[int]]:
+        """Rows that read other texts at the same places: by id of their drawn regions, and of the Routes that look."""
+        found: dict[tuple, list[int]] = {}
         for row, number in enumerate(self.ids):
-            if number and self.payloads[number - 1].placed is not None:
-                found.setdefault(id(self.payloads[number - 1].placed), []).append(row)
+            payload = self.payloads[number - 1] if number else None
+            if payload is not None and (payload.placed is not None or payload.found):
+                key = id(payload.placed), id(payload.routes) if payload.found else None
+                found.setdefault(key, []).append(row)
         return found
 
     def weights(self, rows: list[int], size: tuple[int, int]) -> Tensor:
-        """Region weights [rows, R, N] at one layer size; the rows share their placed regions."""
+        """Weights [rows, R, N] of drawn regions at one layer size; the rows share theirs, which may be none."""
         key = ("weights", tuple(rows), size)
         if key not in self.kept:
-            spec = self.payloads[self.ids[rows[0]] - 1].placed.regions
+            placed = self.payloads[self.ids[rows[0]] - 1].placed
+            if placed is None:
+                return self.masks.new_zeros(len(rows), 0, size[0] * size[1])
+            spec = placed.regions
             covered = regional.cover(self.masks[rows, : len(spec.regions)], size, spec.edges)
             strength = torch.tensor([region.strength for region in spec.regions])
             weight = torch.tensor([region.weight for region in spec.regions])
@@ -252,7 +224,10 @@ class Batch:
     def plan(self, rows: list[int], size: tuple[int, int], like: Tensor) -> regional.TokenPlan | None:
         key = ("plan", tuple(rows), size, like.dtype)
         if key not in self.kept:
-            self.kept[key] = regional.plan_tokens(self.weights(rows, size), like.dtype)
+            payload = self.payloads[self.ids[rows[0]] - 1]
+            weights = self.with_found(rows, size)[:, : len(payload.texts) + len(payload.found)]
+            plan = regional.plan_rows if payload.found else regional.plan_tokens
+            self.kept[key] = plan(weights, like.dtype)
         return self.kept[key]
 
     def routes(self) -> list[Routes]:
@@ -263,27 +238,44 @@ class Batch:
         """Gates [B, N, K] of every row and token; rows of other conditionings stay closed."""
         key = ("gates", id(routes), size)
         if key not in self.kept:
-            gates = self.masks.new_zeros(len(self.ids), size[0] * size[1], routes.count)
-            for number in set(self.ids) - {0}:
-                payload = self.payloads[number - 1]
-                if payload.routes is not routes:
-                    continue
-                rows = [row for row, found in enumerate(self.ids) if found == number]
-                empty = gates.new_zeros(len(rows), 0, gates.shape[1])
-                weights = empty if payload.placed is None else self.weights(rows, size)
-                own = concept_gates(weights, routes.owners, routes.background, routes.count)
-                if routes.search is not None:
-                    free = (1 - weights.sum(1)).clamp(min=0)[..., None]
-                    own[..., list(routes.search.concepts)] += self.found(routes, payload, rows, size) * free
-                gates[rows] = own
+            owners = routes.owners + (() if routes.search is None else routes.search.concepts)
+            parts = [
+                (rows, concept_gates(self.with_found(rows, size), owners, routes.background, routes.count))
+                for rows in self._rows_of(routes)
+            ]
+            gates = parts[0][1]
+            if len(gates) < len(self.ids):
+                gates = self.masks.new_zeros(len(self.ids), size[0] * size[1], routes.count)
+                for rows, own in parts:
+                    gates[rows] = own
             self.kept[key] = Gates(gates)
         return self.kept[key]
 
-    def found(self, routes: Routes, payload: Payload, rows: list[int], size: tuple[int, int]) -> Tensor:
-        """Gates [rows, N, K] of the concepts that are looked for, of which one at most is open at a token."""
+    def _rows_of(self, routes: Routes) -> list[list[int]]:
+        """Rows of these Routes that share their drawn regions, if any."""
+        found: dict[int, list[int]] = {}
+        for row, number in enumerate(self.ids):
+            payload = self.payloads[number - 1] if number else None
+            if payload is not None and payload.routes is routes:
+                found.setdefault(id(payload.placed), []).append(row)
+        return list(found.values())
+
+    def with_found(self, rows: list[int], size: tuple[int, int]) -> Tensor:
+        """Weights [rows, R + K, N] of drawn regions, then of the concepts that are looked for; the rows share both.
+
+        Of the latter one at most is open at a token, where regions leave room.
+        """
+        payload = self.payloads[self.ids[rows[0]] - 1]
+        if payload.routes is None or payload.routes.search is None:
+            return self.weights(rows, size)
         start = len(payload.texts)
-        maps = self.masks[rows, start : start + len(routes.search.concepts)]
-        return winner(resized(maps, size)).flatten(2).transpose(1, 2)
+        key = ("with found", tuple(rows), size)
+        if key not in self.kept:
+            maps = self.masks[rows, start : start + len(payload.routes.search.concepts)]
+            found = winner(resized(maps, size)).flatten(2)
+            drawn = self.weights(rows, size) if start else None
+            self.kept[key] = found if drawn is None else torch.cat([drawn, in_what_is_left(found, drawn)], 1)
+        return self.kept[key]
 
     def whole(self, size: tuple[int, int]) -> bool:
         """Whether this call works on whole pictures, not on tiles of them: every payload has a row per picture."""
@@ -297,7 +289,8 @@ class Batch:
             own = [self.payloads[number - 1] if number else None for number in self.ids]
             own = [payload if payload is not None and payload.routes is routes else None for payload in own]
             if any(payload is not None and payload.words is not None for payload in own):
-                self.kept[key] = _word_gates(routes, own, length)
+                rows = [word_gates(routes, p and p.words, p and routes.background, length) for p in own]
+                self.kept[key] = Gates(torch.stack(rows))
             elif routes.background is not None:
                 self.kept[key] = routes.one_hot([payload and routes.background for payload in own])
             else:
@@ -334,7 +327,9 @@ class Batch:
     def begin(self, reading: PendingAttention | None) -> None:
         """Note which cross-attention runs from here on; the last one must have been blended by now."""
         if self.reading is not None and self.groups():
-            self.sampling.warn("Another node computes cross-attention by itself; regions are left out there.")
+            self.sampling.warn(
+                "Another node computes cross-attention by itself; regions and places are left out there."
+            )
         self.reading = reading
 
     def enter(self, x: Tensor) -> None:
@@ -349,13 +344,3 @@ class Batch:
             yield
         finally:
             self.focus = before
-
-
-def _word_gates(routes: Routes, payloads: Sequence[Payload | None], length: int) -> Gates:
-    """Gates [B, length, K] of one-hot rows, a text repeated to `length` as the host repeats it."""
-    gates = torch.zeros(len(payloads), length, routes.count)
-    for row, payload in enumerate(payloads):
-        if payload is not None and payload.words is not None:
-            owners = [None if owner == NOBODY else owner for owner in payload.words.tolist()]
-            gates[row] = regional.repeat_tokens(routes.one_hot(owners).values[:, 0], length)
-    return Gates(gates)

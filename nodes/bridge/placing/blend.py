@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from comfy.ldm.modules import attention as host_attention
 from torch import Tensor, nn
 
@@ -93,12 +94,14 @@ def _add_regions(batch: Batch, layer: CrossAttention):
 
 
 def blend_regions(batch: Batch, reading: PendingAttention, out: Tensor) -> Tensor:
-    """Attention's result [B, N, C] before its output projection, with every region's text at the region's tokens."""
+    """Attention's result [B, N, C] before its output projection, with each region's text at the region's tokens, and
+    that of each concept that is looked for where it was found."""
     expected = len(batch.ids), reading.size[0] * reading.size[1]
     if out.shape[:2] != expected or reading.query.shape[:2] != expected:
         batch.sampling.warn("Another node changed the size of the attention output; regions are left out.")
         return out
-    out = out.clone() if out.requires_grad else out  # else it is the layer's own, and nobody else's
+    if out.requires_grad or not out.is_contiguous():  # else it is the layer's own, and nobody else's
+        out = out.clone(memory_format=torch.contiguous_format)
     for rows in batch.groups().values():
         plan = batch.plan(rows, reading.size, out)
         if plan is None:

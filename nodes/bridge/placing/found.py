@@ -12,8 +12,8 @@ from ....mixofshow_core.families.family import CELL
 from ....mixofshow_core.regional.finding import resized
 from ....mixofshow_core.regional.outline import OPEN, found_regions
 from ....mixofshow_core.regional.schema import RegionSet
-from .attention import KEY
 from .finding import mark_of
+from .payload import KEY
 
 
 @dataclass(frozen=True, eq=False)

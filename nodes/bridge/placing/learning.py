@@ -22,8 +22,8 @@ from ....mixofshow_core.regional.schema import Rectangle, Region, RegionSet
 from ..host.model import describe_base, native_size, net_of
 from ..host.progress import Progress
 from ..host.text import encode_layered
-from .attention import Payload
 from .finding import Search
+from .payload import Payload
 from .readings import kept_path, write_reading
 from .routing import Routes
 from .words import NOBODY, tokens_of

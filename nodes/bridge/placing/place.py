@@ -24,8 +24,8 @@ from ..host.fitting import check_fit, check_pair
 from ..host.model import apply_deltas, family, net_of
 from ..host.show import WARNING, node_here
 from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
-from .attention import Payload
 from .notes import is_called, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
+from .payload import Payload
 from .readings import make_search
 from .routing import Routes, make_routes
 from .words import NOBODY, owners_of_tokens, read_by_words
@@ -72,7 +72,14 @@ class Encoder:
             return self(text, where, owner), None
         owners = owners_of_tokens(self.clips[None], text, self.by_words)
         owners = torch.tensor([found if found in self.clips else NOBODY for found in owners.tolist()])
-        return read_by_words(lambda number: self(text, where, number), owners), owners
+        return self.found(text, where, owners, owner), owners
+
+    def found(self, text: str, where: str, owners: Tensor, concept: int | None) -> LayeredText:
+        """The text of the whole picture as it is read where this concept was found: nobody's tokens with it, too.
+
+        A LoRA without learned words has learned its person in every token of a caption, padding included.
+        """
+        return read_by_words(lambda number: self(text, where, concept if number is None else number), owners)
 
 
 def place(
@@ -190,11 +197,11 @@ def _conditioning(
             encode(text, f"{what} of region {region.name!r}", owner)
             for text, region, owner in zip(prompts.regions, placed.regions.regions, owners, strict=True)
         ]
-        texts = tuple(text.context if text.layers is None else text.layers for text in found)
+        texts = tuple(map(_as_read, found))
         extras += tuple(text.extras for text in found)
-    payload = None
+    payload, search = None, routes.search if routes else None
     if texts or base.layers is not None or routes:
-        chosen = picker(words.tolist(), routes.search.concepts) if looks and routes and routes.search else None
+        concepts = search.concepts if search else ()
         payload = Payload(
             base.context.shape[1],
             base.layers,
@@ -203,10 +210,15 @@ def _conditioning(
             routes,
             node=node_here(),
             words=words,
-            chosen=chosen,
+            chosen=picker(words.tolist(), concepts) if looks and search else None,
             extras=extras if kind_of(encode.net).rewrites_text else (),
+            found=tuple(_as_read(encode.found(prompts.base, what, words, concept)) for concept in concepts),
         )
     return with_payload(base.context, base.extras, payload), payload
+
+
+def _as_read(text: LayeredText) -> Tensor:
+    return text.context if text.layers is None else text.layers
 
 
 def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):

@@ -70,11 +70,8 @@ class Routes:
 
     def one_hot(self, owners: Sequence[int | None]) -> Gates:
         """Gates [len(owners), 1, K] for whole texts: a region's text is read with its concept at full weight."""
-        gates = torch.zeros(len(owners), 1, self.count)
-        for row, owner in enumerate(owners):
-            if owner is not None:
-                gates[row, 0, owner] = 1
-        return Gates(gates)
+        rows = [[float(owner == number) for number in range(self.count)] for owner in owners]
+        return Gates(torch.tensor(rows).view(len(rows), 1, self.count))
 
 
 def make_routes(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import CrossAttention
 from ....mixofshow_core.regional import attention as regional
-from .attention import KEY, Batch, Payload, PendingAttention
+from .attention import Batch, PendingAttention
+from .payload import KEY, Payload
 
 
 def choose_texts(n: Tensor, context: Tensor, value: Tensor, options: dict):
@@ -124,9 +125,8 @@ def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
 
 
 def _project(batch: Batch, payload: Payload, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V [R, T, C] of all region texts of one payload at one layer."""
-    count = len(batch.layers)
-    text = regional.stack_texts([at_layer(text, layer.index, count) for text in payload.texts]).to(like)
-    routes = payload.routes
-    with batch.focused({} if routes is None else {id(routes): routes.one_hot(routes.owners)}):
+    """K and V [R + K, T, C] of the texts of all regions and found concepts of one payload at one layer."""
+    texts = [at_layer(text, layer.index, len(batch.layers)) for text in (*payload.texts, *payload.found)]
+    text, routes = regional.stack_texts(texts).to(like), payload.routes
+    with batch.focused({} if routes is None else {id(routes): batch.sampling.reading(payload, text.shape[1])}):
         return layer.keys(text), layer.values(text)

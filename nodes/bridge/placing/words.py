@@ -1,7 +1,8 @@
 """Whose each token of a prompt is, and a text in which every concept's words are read by its own text encoder.
 
 A prompt is encoded once by the base's CLIP and once by that of each concept it names; rows of a concept's words come
-from its own encoding, all others from the base's. Nothing is fused, so nothing is lost, whatever the number.
+from its own encoding, all others from the base's, and where a concept was found from that concept's. Nothing is fused,
+so nothing is lost, whatever the number.
 """
 
 from __future__ import annotations
@@ -62,8 +63,13 @@ def _phrases(clip, cast: Sequence[ConceptUse]) -> list[tuple[list, int, bool]]:
     return sorted(found, key=lambda item: -len(item[0]))
 
 
+def read_by(owners: Tensor, nobody: int | None) -> list[int | None]:
+    """Whose changes each token is read with: its owner's, where it has none those of `nobody` (None: the base's)."""
+    return [nobody if owner == NOBODY else owner for owner in owners.tolist()]
+
+
 def read_by_words(encode: Callable[[int | None], LayeredText], owners: Tensor) -> LayeredText:
-    """The text whose row t comes from ``encode(owner of t)``; ``encode(None)`` is the base's, as are pooled texts."""
+    """The text whose row t comes from ``encode(owner of t)``; ``encode(None)`` has nobody's, and the pooled texts."""
     base = encode(None)
     context, layers = base.context, base.layers
     for number in sorted(set(owners.tolist()) - {NOBODY}):

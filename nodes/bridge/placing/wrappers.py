@@ -23,9 +23,10 @@ from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ..host.model import net_of, options_in, text_dtype, with_options
 from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
-from .attention import KEY, Batch, Payload, Sampling, payload_of
+from .attention import Batch, Sampling
 from .blend import blended
 from .finding import looked_at, remember
+from .payload import KEY, Payload, payload_of
 from .routing import routed
 from .texts import choose_texts
 

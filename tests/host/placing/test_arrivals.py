@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy_execution.utils import CurrentNodeContext
 from mos_pack.nodes.bridge.host.model import apply_deltas
-from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.bridge.placing.wrappers import PayloadCond
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.placing.test_place import place_graph

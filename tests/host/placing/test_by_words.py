@@ -11,6 +11,7 @@ from mos_pack.nodes.bridge.demo import small_base
 from mos_pack.nodes.bridge.host.model import apply_deltas, describe_base
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
 from mos_pack.nodes.bridge.placing import attention, finding, learning, readings
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.bridge.placing.words import NOBODY, owners_of_tokens
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.region_tools import MixOfShowFound, MixOfShowLearnPlaces
@@ -64,7 +65,7 @@ def test_nobody_named_is_the_base_to_the_bit(base, uses):
 
 
 def payload_of(conditioning):
-    return conditioning[0][1].get("model_conds", {}).get(attention.KEY)
+    return conditioning[0][1].get("model_conds", {}).get(KEY)
 
 
 def test_every_word_is_read_by_its_own_text_encoder(base, uses):

@@ -8,7 +8,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.peek import names_in_file
 from mos_pack.nodes.bridge.host.model import named_linears
 from mos_pack.nodes.bridge.host.text import encode_layered
-from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.bridge.placing.place import place
 from mos_pack.nodes.region_tools import MixOfShowPickRegion
 from mos_tests.host.placing.test_routing import box, gap, regions, sample

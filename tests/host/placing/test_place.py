@@ -8,7 +8,7 @@ import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.host import text
-from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import NO_REGIONS, MixOfShowRegions
 from mos_tests.host.model.test_text import widths_of

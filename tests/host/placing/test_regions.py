@@ -9,7 +9,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.regional.raster import make_map
 from mos_pack.mixofshow_core.regional.schema import parse_regions
 from mos_pack.nodes.bridge.host.model import context_width
-from mos_pack.nodes.bridge.placing.attention import KEY, Payload
+from mos_pack.nodes.bridge.placing.payload import KEY, Payload
 from mos_pack.nodes.bridge.placing.wrappers import patch_model, with_payload
 
 FAMILIES = ("sd15", "sdxl", "cosmos", "anima")

@@ -14,7 +14,8 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import has_places
 from mos_pack.nodes.bridge.host.model import apply_deltas, family, named_linears
 from mos_pack.nodes.bridge.host.text import register_concepts
-from mos_pack.nodes.bridge.placing.attention import KEY, Batch
+from mos_pack.nodes.bridge.placing.attention import Batch
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_pack.nodes.regions import MixOfShowRegions
 from mos_tests.host.model.test_text import widths_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.placing import blend, texts
-from mos_pack.nodes.bridge.placing.attention import KEY
+from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.bridge.placing.routing import Routes
 from mos_tests.host.placing.test_regions import Case, rect
 

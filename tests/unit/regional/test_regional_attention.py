@@ -107,6 +107,43 @@ def test_regions_that_share_out_the_picture_are_put_into_order(left):
     assert regional.plan_tokens(weights).order is None
 
 
+@pytest.mark.parametrize("kind", ["one everywhere", "soft and nobody", "one is small", "one is nowhere"])
+def test_rows_with_places_of_their_own(kind):
+    """The formula row by row; a row is asked at its own tokens and at no other's."""
+    draw = torch.Generator().manual_seed(7)
+    rows, regions, tokens, channels = 3, 3, 40, 8
+    who = torch.randint(0, 2 if kind == "one is nowhere" else regions, (rows, tokens), generator=draw)
+    if kind == "one is small":
+        who = torch.where(torch.rand(rows, tokens, generator=draw) < 0.9, 0, who)
+    weights = F.one_hot(who, regions).float().transpose(1, 2)
+    if kind == "soft and nobody":
+        weights *= (torch.rand(rows, 1, tokens, generator=draw) * 2 - 0.5).clamp(0, 1)
+    query, out = (torch.randn(rows, tokens, channels, generator=draw) for _ in range(2))
+    keys, values = (torch.randn(rows, regions, 5, channels, generator=draw) for _ in range(2))
+    asked = []
+
+    def count(q, k, v):
+        asked.append(q.shape[0] * q.shape[1])
+        return attend(q, k, v)
+
+    wanted = out * (1 - weights.sum(1))[..., None]
+    for region in range(regions):
+        wanted += weights[:, region, :, None] * attend(query, keys[:, region], values[:, region])
+    plan, found = regional.plan_rows(weights), out.clone()
+    regional.blend(found, query, keys, values, plan, count)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert (plan.order is not None) == (kind in ("one everywhere", "one is nowhere"))
+    assert sum(asked) <= 2 * (weights > 0).sum()
+    base = attend(query, keys[:, 0], values[:, 0])
+    shared = base + 1
+    regional.blend(shared, query, keys, values, plan, attend, base[:, plan.union])
+    keep = (1 - weights.sum(1))[..., None]
+    assert torch.allclose(shared, wanted - out * keep + base * keep + 1, atol=1e-5)
+    nobody = weights.sum(1) == 0
+    assert torch.equal(found[nobody], out[nobody])
+    assert regional.plan_rows(weights * 0) is None
+
+
 def test_average_weights():
     covered = torch.tensor([[[1.0, 1.0, 0.5, 0.0], [0.0, 1.0, 0.5, 0.0]]])
     ones = torch.ones(2)

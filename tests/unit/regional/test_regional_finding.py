@@ -8,6 +8,7 @@ from mos_pack.mixofshow_core.regional.finding import (
     Fit,
     attention_features,
     grid_of,
+    in_what_is_left,
     mentions,
     open_gates,
     picker,
@@ -110,7 +111,10 @@ def test_one_at_most_is_open_and_nobody_keeps_it_shut():
     scores[0, -1], scores[1, -1] = 5.0, -5.0
     gates = open_gates(scores, 0.1)
     assert gates.shape == (2, 3, 6, 7) and ((gates > 0).sum(1) <= 1).all()
-    assert torch.allclose(gates[0].sum(0), torch.ones(6, 7)) and gates[1].max() < 1e-3
+    assert torch.equal(gates[0].sum(0), torch.ones(6, 7)), "surely somebody: his alone"
+    assert not gates[1].any(), "surely nobody: the base's to the bit"
+    scores[:, -1] = 0.5
+    assert torch.allclose(open_gates(scores, 0.1).sum(1), torch.full((2, 6, 7), 0.5))
 
 
 def test_the_winner_keeps_what_all_have():
@@ -118,6 +122,15 @@ def test_the_winner_keeps_what_all_have():
     found = winner(gates)
     assert ((found > 0).sum(1) == 1).all() and torch.allclose(found.sum(1), gates.sum(1))
     assert torch.equal(found.argmax(1), gates.argmax(1))
+
+
+def test_whom_regions_hide_is_not_found_there():
+    found, drawn = torch.rand(2, 3, 5, generator=generator(6)), torch.zeros(2, 2, 5)
+    assert torch.equal(in_what_is_left(found, drawn[:, :0]), found)
+    drawn[:, 0, :2], drawn[:, :, 2], drawn[:, 1, 3] = 1, 0.75, 0.25
+    left = in_what_is_left(found, drawn)
+    assert not left[..., :3].any() and torch.allclose(left[..., 3], 0.75 * found[..., 3])
+    assert torch.equal(left[..., 4], found[..., 4])
 
 
 def test_sizes():
