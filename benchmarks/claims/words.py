@@ -226,9 +226,9 @@ def read_scenes(model, clip, options) -> None:
         for title, figures in (("given to the right one", found), ("IoU", drawn)):
             for count, shares in figures.items():
                 say(f"| {title}, {what} | {count} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
-        if ordered and options.keep and options.base == "A":
-            facts = {"fitted": f"{options.scenes} scenes of two and three things, columns in the order of the words"}
-            path = ROOT / "assets" / "places" / "small_base.json"
+        if options.keep and not ordered:
+            facts = {"fitted": f"{options.scenes} scenes of two and three things, columns in any order"}
+            path = ROOT / "assets" / "places" / f"{'small_base' if options.base == 'A' else 'small_base_xl'}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(write_reading(fitted(heads, parts), describe_base(model), facts))
             say(f"written: {path.name}")
@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base", choices=("A", "B"), default="A", help="the small base: SD1.5's or SDXL's kind")
     parser.add_argument("--loras", type=Path, default=ROOT / "assets" / "demo" / "loras", help="folder of anna and ben")
-    parser.add_argument("--keep", action="store_true", help="write the reading that ships (base A)")
+    parser.add_argument("--keep", action="store_true", help="write the reading that ships")
     options = parser.parse_args()
     if options.base == "B" and options.pictures and options.loras == parser.get_default("loras"):
         parser.error("--base B: anna and ben are LoRAs of base A. Give --pictures 0, or --loras with such for base B.")
