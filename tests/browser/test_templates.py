@@ -95,8 +95,7 @@ def run(desk, server, seconds: float) -> tuple[str, dict, dict]:
 
 
 def test_thumbnails_are_of_one_shape():
-    pictures = [path.with_suffix(".jpg") for path in FILES if path.stem[:2] != "05"]  # which nobody made yet
-    assert {Image.open(picture).size for picture in pictures} == {(512, 512)}
+    assert {Image.open(path.with_suffix(".jpg")).size for path in FILES} == {(512, 512)}
 
 
 @pytest.mark.parametrize(("path", "desk"), CASES, indirect=["desk"])
@@ -112,7 +111,8 @@ def test_a_template_is_opened_run_and_run_again(desk, server, object_info, film,
         if name.startswith("05"):
             desk.run_js(SMALL_BASE)
         for change in () if FILM else SHORT:
-            set_widget(desk.page, *change)
+            if name[:2] != "13" or "batch_size" not in change:  # Compare's sheet is to be as tall as it ships
+                set_widget(desk.page, *change)
         first, graph, outputs = run(desk, server, 7200 if FILM else 120)
         assert silent_nodes(executed_nodes(server, first), outputs) == []
         check_outputs(server, name, graph, outputs)

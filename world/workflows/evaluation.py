@@ -39,7 +39,7 @@ def compared(key: str, widgets: Mapping, links: Mapping, latent: Step) -> dict[s
             "MixOfShowCompare", SAMPLING | widgets, LINKS | {"latent_image": (f"{key}_latent", 0)} | links
         ),
         f"{key}_save": Step(
-            "SaveImage", {"filename_prefix": f"mixofshow/13_{key}"}, {"images": (f"{key}_compare", 0)}, size=(700, 600)
+            "SaveImage", {"filename_prefix": f"mixofshow/13_{key}"}, {"images": (f"{key}_compare", 0)}, size=(700, 780)
         ),
     }
 

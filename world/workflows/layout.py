@@ -28,7 +28,7 @@ SIZES = {
     "VAEDecode": (220, 60),
     "VAEEncode": (300, 60),
     "MixOfShowCast": (460, 620),
-    "MixOfShowCompare": (700, 1160),
+    "MixOfShowCompare": (700, 1300),
     "MixOfShowControlImage": (300, 120),
     "MixOfShowCoverage": (420, 420),
     "MixOfShowDataset": (330, 560),
