@@ -62,6 +62,14 @@ def fitted(heads: dict, parts: list):
     return fit.solve()
 
 
+def looked_at(reading, heads: dict, parts: list) -> list:
+    """The same parts with the features of the layers that ``reading`` keeps, in its order."""
+    from mos_pack.mixofshow_core.regional.finding import WORDS
+
+    kept = torch.cat([torch.full((count * WORDS,), layer in reading.weights) for layer, count in heads.items()])
+    return [(count, [(features[..., kept], truth) for features, truth in steps]) for count, steps in parts]
+
+
 def told(reading, parts: list) -> dict[int, list[float]]:
     """Number of things -> by step the share of places that belong to one and are given to the right one."""
     who = torch.cat([weights[..., 0].flatten() for _, weights in sorted(reading.weights.items())])
@@ -220,9 +228,10 @@ def read_scenes(model, clip, options) -> None:
     half = options.scenes // 2
     for ordered in (True, False):
         parts, heads = watched(model, clip, options.scenes, 5, ordered)
-        found = told(fitted(heads, parts[:half]), parts[half:])
+        reading = fitted(heads, parts[:half])
+        unseen = looked_at(reading, heads, parts[half:])
         what = "in the order of the words" if ordered else "in any order"
-        drawn = overlaps(fitted(heads, parts[:half]), parts[half:])
+        found, drawn = told(reading, unseen), overlaps(reading, unseen)
         for title, figures in (("given to the right one", found), ("IoU", drawn)):
             for count, shares in figures.items():
                 say(f"| {title}, {what} | {count} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
