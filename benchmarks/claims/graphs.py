@@ -242,7 +242,7 @@ def row(
 
     named: only these, while all of `files` are known.
     """
-    graph, names = start(studio, bool(scene)), list(named) or [name for name in files if name != scene]
+    graph, names = start(studio), list(named) or [name for name in files if name != scene]
     method, place = WAYS[way]
     concepts = load(graph, files)
     width = SIDE * len(names)
