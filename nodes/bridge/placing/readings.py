@@ -1,7 +1,7 @@
 """Which reading finds places on a base: the one learned on it, the one that comes with it, or a plain mean.
 
-A reading is a small JSON file: learned by Learn Places it lies in the user's cache, safe to delete; the small bases' are
-made by `python -m benchmarks.claims.words --keep` (assets/places).
+A reading is a small JSON file: learned by Learn Places it lies in the user's cache, safe to delete; those of the small
+bases are made by `python -m benchmarks.claims.words --keep` (assets/places).
 """
 
 from __future__ import annotations
