@@ -8,7 +8,7 @@ from mos_pack.mixofshow_core.families import nets as kinds
 from mos_pack.mixofshow_core.families import text
 from mos_pack.mixofshow_core.families import unet as unets
 from mos_pack.mixofshow_core.families.known import SD15, SDXL
-from mos_pack.nodes.bridge.demo.small_base import build_clip, build_unet
+from mos_pack.nodes.bridge.demo.small_base import LATENT_CHANNELS, build_clip, build_unet
 from mos_pack.nodes.bridge.host import model as bridge
 from mos_tests.host import tiny
 
@@ -38,8 +38,8 @@ DIFFUSERS = {
         up_block_types=(CROSS_UP,) * 2,
         layers_per_block=1,
         cross_attention_dim=128,
-        in_channels=16,
-        out_channels=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
     ),
 }
 LAYERS = {"sd15": 16, "sdxl": 70, "lean": 7}
