@@ -132,7 +132,6 @@ def training(
 ) -> dict:
     """Train the concepts of all datasets in one run; the file's path comes out as text. after: concepts, name -> file,
     that the base has learned before."""
-    changes = dict(changes)
     graph = start(studio)
     base = dict(BASE)
     if after:

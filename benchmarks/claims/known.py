@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from . import graphs as graphs
 from .judge import Judge, interval, ratio
 from .lab import Job, Lab
 from .page import Row, Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -47,21 +47,9 @@ def scenes_of(plan: Plan) -> tuple[tuple[tuple[str, ...], str], ...]:
     return tuple(((people[2 * i], things[i], people[2 * i + 1]), roster("scene")[i]) for i in range(count))
 
 
-def _build(
-    studio: graphs.Studio,
-    files: Mapping[str, str],
-    way: str,
-    count: int,
-    seed: int,
-    scene: str = "",
-    named: Sequence[str] = (),
-) -> dict:
-    return graphs.row(studio, files, way, count, seed, scene, named)
-
-
 def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "", known: Sequence[str] = ()) -> Cell:
     """The seed follows the group, so that all ways start from the same noise. known: others that are loaded, too."""
-    build = partial(_build, way=way, count=plan.pictures, seed=SEED + sum(map(ord, group[0])), scene=scene)
+    build = partial(graphs.row, way=way, count=plan.pictures, seed=SEED + sum(map(ord, group[0])), scene=scene)
     if known:
         build = partial(build, named=tuple(group))
     names = (*group, *known, scene) if scene else (*group, *known)
@@ -174,9 +162,8 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
             made,
             len(scenes) * len(graphs.SCENE_WAYS),
             (
-                "Ellipses of a third each, prompts 'in a background'. Nearest: the judge knows "
-                "people and objects on flat colours only. Scene: nearest of all "
-                "known scenes to the mean features of the three columns.",
+                "Ellipses of a third each, prompts 'in a background'. Nearest: the judge knows people and objects on "
+                "flat colours only. Scene: nearest of all known scenes to the mean features of the three columns.",
             ),
         ),
     ]

@@ -1,9 +1,9 @@
 """`python -m benchmarks.claims.words`: two LoRAs in one prompt, told apart by their words, nothing drawn.
 
 First the reading: things in drawn columns, fitted on half of the scenes and read on the other half, where columns come
-in the order of the words and where they do not; `--keep` writes what was fitted on all of them to assets/places. Then
-the two LoRAs that come with the pack, side by side from the same noise: added up, by words, by drawn regions; who is
-the nearest of twelve known identities in each half; and, step by step, how much of its half each one's found place
+in the order of the words and where they do not; `--keep` writes what was fitted on all of the latter to assets/places.
+Then the two LoRAs that come with the pack, side by side from the same noise: added up, by words, by drawn regions; who
+is the nearest of twelve known identities in each half; and, step by step, how much of its half each one's found place
 covers and fills. *Two phases* is a peer's way (FreeFuse, arXiv 2510.23515) with our reading and our regions: a first
 part of a sampling finds each picture's masks, a whole one from the same noise keeps them as drawn ones.
 `--base B` reads scenes on the other small base; the LoRAs that come with the pack are base A's, so its pictures want

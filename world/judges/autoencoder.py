@@ -26,6 +26,7 @@ from PIL import Image
 from torch import nn
 
 from .. import autoencoders
+from ..autoencoders import to_float
 from ..drawing import build
 from ..drawing.captions import Scene
 from ..drawing.people import HELD_OUT, NEIGHBOURS, dress
@@ -64,11 +65,6 @@ def draw_portraits() -> Portraits:
     places = [choose_place(rng) for _ in people]
     pixels = to_float(pixels_of([place.paste(sprite) for place, sprite in zip(places * 3, sprites, strict=True)]))
     return Portraits(tuple(drawings), tuple(name for name, _ in people), *pixels.split(len(people)))
-
-
-def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, H, W, 3] -> [N, 3, H, W] in -1..1."""
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def shown(pixels: torch.Tensor) -> torch.Tensor:

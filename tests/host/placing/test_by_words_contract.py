@@ -144,25 +144,25 @@ def test_a_drawn_region_beside_two_that_are_looked_for(base, twins, everywhere):
     assert gap(found, sample(wanted)) < NEAR
 
 
-def test_a_scene_behind_two_that_are_looked_for(base, twins, monkeypatch):
-    """Found nowhere, they leave everything to the background's concept, which reads what is nobody's."""
-    monkeypatch.setattr(finding, "open_gates", lambda scores, _: torch.zeros_like(scores[:, :-1]))
+def with_a_scene_behind(base, twins):
+    """(found, wanted): two that are looked for before a scene of the same change; that change on the whole picture."""
     scene = make_use(base, "lagun", 3)
     scene = replace(scene, concept=replace(scene.concept, deltas=twins[0].concept.deltas))
     behind = regions({"prompt": "x", "strength": 0}, background={"concept": "lagun"})
     found = sample(placed(base, [*twins, scene], BOTH, spec=behind))
     model, clip = apply_deltas(base.model, register_concepts(base.clip, [*twins, scene]), scene.concept.deltas)
-    assert gap(found, sample(MixOfShowPlace.one(model, clip, f"lagun, {BOTH}", "bad").result)) < NEAR
+    return found, sample(MixOfShowPlace.one(model, clip, f"lagun, {BOTH}", "bad").result)
+
+
+def test_a_scene_behind_two_that_are_looked_for(base, twins, monkeypatch):
+    """Found nowhere, they leave everything to the background's concept, which reads what is nobody's."""
+    monkeypatch.setattr(finding, "open_gates", lambda scores, _: torch.zeros_like(scores[:, :-1]))
+    assert gap(*with_a_scene_behind(base, twins)) < NEAR
 
 
 def test_the_background_leaves_the_places_that_were_found(base, twins, everywhere):
     """Twice the change would act where the scene's and a person's meet."""
-    scene = make_use(base, "lagun", 3)
-    scene = replace(scene, concept=replace(scene.concept, deltas=twins[0].concept.deltas))
-    behind = regions({"prompt": "x", "strength": 0}, background={"concept": "lagun"})
-    found = sample(placed(base, [*twins, scene], BOTH, spec=behind))
-    model, clip = apply_deltas(base.model, register_concepts(base.clip, [*twins, scene]), scene.concept.deltas)
-    assert gap(found, sample(MixOfShowPlace.one(model, clip, f"lagun, {BOTH}", "bad").result)) < NEAR
+    assert gap(*with_a_scene_behind(base, twins)) < NEAR
 
 
 def test_whose_text_and_keys_each_token_has(base):

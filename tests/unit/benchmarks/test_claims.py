@@ -201,3 +201,19 @@ def test_seeds_are_spent_on_the_methods_that_need_them(load):
     trained = {t for job in methods.jobs(plan) for cell in job.cells for t in cell.trainings if not t.at}
     assert sorted(t.seed for t in trained if t.preset == "ED-LoRA") == [0, 1, 2]
     assert [t.seed for t in trained if t.preset == "DreamBooth"] == [0]
+
+
+def test_every_way_of_a_row_links_to_what_is_there(load, monkeypatch):
+    module = load("graphs")
+
+    def add(graph, key, class_type, **inputs):
+        graph.nodes[key] = {"inputs": inputs}
+        return key
+
+    monkeypatch.setattr(module.Graph, "add", add)
+    files = {"mara": "a.safetensors", "finn": "b.safetensors", "lagun": "c.safetensors"}
+    for way in module.WAYS:
+        for scene in ("", "lagun"):
+            nodes = module.row(module.Studio({}), files, way, 2, 1, scene)
+            links = [value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, tuple)]
+            assert "row" in nodes and {key for key, _ in links} <= set(nodes), (way, scene)
