@@ -386,8 +386,9 @@ def last_lines(text: str, count: int) -> str:
 
 
 def run_module(name: str, rest: list[str]) -> int:
-    if not (ROOT / (name.replace(".", "/") + ".py")).is_file():
-        raise Stop(f"{name.replace('.', '/')}.py is not in this checkout")
+    path = ROOT / name.replace(".", "/")
+    if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
+        raise Stop(f"{path.relative_to(ROOT)}.py is not in this checkout")
     return run([str(PYTHON), "-m", name, *rest])
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -205,3 +206,26 @@ def test_missing_javascript_tools_are_named(dev, tmp_path, monkeypatch):
         (tmp_path / "node_modules" / ".bin").mkdir(parents=True, exist_ok=True)
         (tmp_path / "node_modules" / ".bin" / tool).touch()
     assert dev.find_javascript_tools() == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["bench", "--claims"], ["bench", "--quick"], ["bench"], ["demo"], ["gpu"], ["world"]]
+)
+def test_every_command_finds_what_it_runs(dev, monkeypatch, words):
+    """A package moved (``benchmarks.claims``) and the command that runs it said it was not in the checkout."""
+    ran = []
+    monkeypatch.setattr(dev, "prepare", lambda: None)
+    monkeypatch.setattr(dev, "run", lambda command: ran.append(command[2]) or 0)
+    monkeypatch.setattr(sys, "argv", ["dev.py", *words])
+    assert dev.main() == 0 and ran
+
+
+QUOTED = re.compile(r"python -m ((?:benchmarks|world)[\w.]*\w)")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "world/README.md", "docs"])
+def test_every_module_that_a_page_names_can_be_run(page):
+    pages = [ROOT / page] if page.endswith(".md") else sorted((ROOT / page).rglob("*.md"))
+    names = {name for path in pages for name in QUOTED.findall(path.read_text(encoding="utf-8"))}
+    files = {name: ROOT / name.replace(".", "/") for name in names}
+    assert not [n for n, p in files.items() if not (p.with_suffix(".py").is_file() or (p / "__main__.py").is_file())]
