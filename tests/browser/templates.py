@@ -41,6 +41,7 @@ PICTURES = {
     "classic": "(window.app.graph.getNodeById(Number(key)).imgs ?? [])",
     "nodes2": "[...document.querySelectorAll(`[data-node-id='${key}'] img`)]",
 }
+CLICKS = 3  # on a template's card, before it counts as one that does not open
 SLACK = 2.0  # pixels of the canvas: rounding of the screen at a small zoom
 
 
@@ -53,10 +54,25 @@ def open_template(desk, name: str, film=None) -> None:
     if film is not None:
         film.take_cards(desk, dialog)
     before = desk.run_js("() => window.app.graph.id")
-    dialog.locator(f"[data-testid='template-workflow-{name}']").click()
-    dialog.wait_for(state="hidden", timeout=60_000)
+    choose(dialog, name)
     page.wait_for_function("(old) => window.app.graph.id !== old && window.app.graph.nodes.length", arg=before)
     settle(desk)
+
+
+def choose(dialog, name: str) -> None:
+    """Clicks a card until its dialog goes, as a person would. The front end makes all cards anew when its filters
+    change; a card that is replaced between the mouse's press and its release hears no click."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+    card = dialog.locator(f"[data-testid='template-workflow-{name}']")
+    for _ in range(CLICKS):
+        card.click()
+        try:
+            return dialog.wait_for(state="hidden", timeout=5_000)
+        except PlaywrightTimeout:
+            if card.locator("[role=progressbar], .animate-spin").count():  # it heard us and is fetching the file
+                break
+    dialog.wait_for(state="hidden", timeout=60_000)
 
 
 def close_workflow(desk) -> None:
