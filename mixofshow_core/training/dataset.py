@@ -18,6 +18,7 @@ from .captions import STYLES, as_tags, check_names, looks_like_tags, with_name
 
 MIN_SIDE = 64
 INVERTED_RIM, INVERTED_MIDDLE = 0.75, 0.35  # shares of white beyond which a mask looks inverted
+DARK = 128  # a mask that is nowhere brighter shows no object
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +118,13 @@ def upright(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
 
 
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+
+
 def flatten_alpha(image: Image.Image) -> Image.Image:
     """RGB with transparent parts composited on white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if has_alpha(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
@@ -138,17 +143,24 @@ def read_image(path: Path) -> np.ndarray:
         ) from error
 
 
-def frames(path: Path) -> int:
-    """How many pictures a picture file holds."""
+def notes_on_file(path: Path) -> list[str]:
+    """What of a picture file is not trained as it is."""
     with Image.open(path) as image:
-        return getattr(image, "n_frames", 1)
+        notes = [f"{path.name} moves: only its first frame is used"] if getattr(image, "n_frames", 1) > 1 else []
+        if has_alpha(image) and image.convert("RGBA").getextrema()[3][0] < 255:
+            notes.append(f"{path.name} is transparent in places: they are trained as white")
+    return notes
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """[H, W] uint8."""
+    """[H, W] uint8: how bright it is, and nothing where it is transparent."""
     try:
         with Image.open(path) as image:
-            return np.asarray(upright(image).convert("L")).copy()
+            found = upright(image)
+            if has_alpha(found):
+                rgba = found.convert("RGBA")
+                found = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+            return np.asarray(found.convert("L")).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MixOfShowError(f"Mask {path.name} cannot be read ({error}). Save it again as a PNG.") from error
 
@@ -207,4 +219,15 @@ def inverted_note(pictures: Sequence[Picture]) -> tuple[str, ...]:
     return (
         f"{wrong} of {len(masks)} masks look inverted: they are white at the rim and black in the middle, and white is "
         f"the object. Load Image gives the alpha of a cut-out that way: put Invert Mask between",
+    )
+
+
+def dark_note(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    """A line where masks show no object: 0 and 1 of a labelling program, or nothing at all."""
+    dark = [p.source for p in pictures if p.mask is not None and p.mask.max() < DARK]
+    if not dark:
+        return ()
+    listed = ", ".join(dark[:3]) + (", ..." if len(dark) > 3 else "")
+    return (
+        f"{len(dark)} masks show no object, nothing in them is brighter than {DARK} of 255 ({listed}): white is it",
     )

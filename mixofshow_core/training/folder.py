@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,53 +17,16 @@ from typing import TypeVar
 from ..bounds import meaning
 from ..errors import MixOfShowError
 from .captions import with_name
-from .dataset import Picture, frames, read_image, read_mask
+from .dataset import Picture, notes_on_file, read_image, read_mask
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp")
 CAPTION_ENDINGS = (".txt", ".caption")
 # Pictures that we do not open, and films: they are somebody's training pictures as well.
-FOREIGN = (
-    ".heic",
-    ".heif",
-    ".hif",
-    ".avif",
-    ".avifs",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".apng",
-    ".jxl",
-    ".jp2",
-    ".j2k",
-    ".jpf",
-    ".tga",
-    ".psd",
-    ".psb",
-    ".xcf",
-    ".kra",
-    ".svg",
-    ".ico",
-    ".ppm",
-    ".pgm",
-    ".pnm",
-    ".exr",
-    ".hdr",
-    ".dds",
-    ".raw",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".dng",
-    ".orf",
-    ".rw2",
-    ".raf",
-    ".mp4",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-)
+PICTURES_AND_FILMS = """
+    .heic .heif .hif .avif .avifs .tif .tiff .gif .apng .jxl .jp2 .j2k .jpf .tga .psd .psb .xcf .kra .svg .ico .ppm
+    .pgm .pnm .exr .hdr .dds .raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .mp4 .mov .mkv .webm .avi
+"""
+FOREIGN = tuple(PICTURES_AND_FILMS.split())
 FOREIGN_CAPTIONS = (".json", ".jsonl", ".csv", ".tags", ".cap", ".tag")
 MASK_NAME = re.compile(r"(.+)[._-]mask", re.IGNORECASE)
 MASK_FOLDERS = ("mask", "masks")
@@ -116,19 +80,24 @@ def list_folder(folder: Path) -> Listing:
         )
     # Hidden files are the system's: macOS leaves `._x.png` beside x.png, which is no picture.
     files = [path for path in _visible(folder) if path.is_file()]
-    foreign = [path.name for path in files if path.suffix.lower() in FOREIGN]
+    inside = [path for path in _visible(folder) if path.is_dir() and path.name.lower() in MASK_FOLDERS]
+    in_masks = [path for place in inside for path in _visible(place)]
+    foreign = [path.relative_to(folder).as_posix() for path in (*files, *in_masks) if path.suffix.lower() in FOREIGN]
     problems = [f"{some(foreign)}: save such files as PNG or JPEG first, or take them out."] if foreign else []
+    lost = [path.name for path in _visible(folder) if path.is_symlink() and not path.exists()]
+    problems += (
+        [f"{some(lost)}: a link to a file that is not there; copy the file, or take the link out."] if lost else []
+    )
     shown = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    stems = {path.stem.lower() for path in shown}
+    stems = {_alike(path.stem) for path in shown}
     marked = {path: found[1] for path in shown if (found := MASK_NAME.fullmatch(path.stem))}
     masks = {
-        path: stem for path, stem in marked.items() if stem.lower() in stems or path.stem.lower().endswith(".mask")
+        path: stem for path, stem in marked.items() if _alike(stem) in stems or path.stem.lower().endswith(".mask")
     }  # a picture called `face_mask` alone is a picture
     pictures = tuple(path for path in shown if path not in masks)
     if not pictures and not problems:
         raise MixOfShowError(_nothing_in(folder))
-    for inner in (path for path in _visible(folder) if path.is_dir() and path.name.lower() in MASK_FOLDERS):
-        masks |= {path: path.stem for path in _visible(inner) if path.suffix.lower() in EXTENSIONS}
+    masks |= {path: path.stem for path in in_masks if path.suffix.lower() in EXTENSIONS}
     used = _by_picture(pictures, masks)
     notes = _left("masks without a picture of their name, or a second one", masks, used.values(), folder)
     texts = {path: path.stem for path in files if path.suffix.lower() in CAPTION_ENDINGS}
@@ -146,19 +115,24 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _by_picture(pictures: Sequence[Path], stems: Mapping[Path, str]) -> dict[Path, Path]:
-    """Picture -> the first file of its name; in another case only where no picture has that name exactly."""
+    """Picture -> the first file of its name; in another spelling (`_alike`) only where no picture has it exactly."""
     exact: dict[str, Path] = {}
     folded: dict[str, Path] = {}
     for path, stem in stems.items():
         exact.setdefault(stem, path)
-        folded.setdefault(stem.lower(), path)
+        folded.setdefault(_alike(stem), path)
     found = {picture: exact[picture.stem] for picture in pictures if picture.stem in exact}
     taken = set(found.values())
     for picture in pictures:
-        other = folded.get(picture.stem.lower())
+        other = folded.get(_alike(picture.stem))
         if picture not in found and other is not None and other not in taken:
             found[picture] = other
     return found
+
+
+def _alike(stem: str) -> str:
+    """A file's name without case, and with accents as one character: archives of macOS take them apart."""
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _left(what: str, files: Iterable[Path], used: Iterable[Path], folder: Path) -> list[str]:
@@ -209,16 +183,18 @@ def folder_fingerprint(folder: Path) -> str:
         return "missing"
     inner = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() in MASK_FOLDERS]
     files = [path for place in (folder, *inner) for path in place.iterdir()]
-    facts = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
+    facts = [(path.relative_to(folder).as_posix(), path.stat()) for path in files if path.exists()]
     listed = sorted((name, found.st_size, found.st_mtime_ns) for name, found in facts)
     return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a caption file that are not empty."""
+    """The lines of a caption file that are not empty; MixOfShowError for what is no text in UTF-8."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        if odd := next((char for char in text if char < " " and char not in "\t\n\r\f\v"), None):
+            raise ValueError(f"it holds the character {odd!r}, as UTF-16 does")
+    except (OSError, ValueError) as error:
         raise MixOfShowError(f"Caption {path.name} cannot be read ({error}). Save it as UTF-8.") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -236,6 +212,7 @@ def read_caption(picture: Path, text_file: Path | None, name: str, mode: str) ->
     written = lines[0] if lines else ""
     caption = with_name(written, name)
     notes = ["name put in front"] if written and caption != " ".join(written.split()) else []
+    notes += [] if lines else [f"{text_file.name} is empty, so the name alone is its caption"]
     if len(lines) > 1:
         notes.append(f"only the first line of {text_file.name} is used")
     return caption, f"{picture.name}: {', '.join(notes)}" if notes else ""
@@ -247,6 +224,9 @@ def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[
     listing = list_folder(folder)
     pictures, problems = [], list(listing.problems)
     notes = [note for note in listing.notes if reads or "captions" not in note]
+    bare = [path.name for path in listing.pictures if path not in listing.captions]
+    if reads and listing.captions and bare:
+        notes.append(f"the name alone is the caption of pictures without a caption file: {some(bare)}")
     seen: dict[bytes, str] = {}
 
     def tried(read: Callable[..., Result], *given: object) -> Result | None:
@@ -271,9 +251,7 @@ def read_folder(folder: Path, name: str, captions: str = "auto") -> tuple[tuple[
         if content in seen:
             notes.append(f"{path.name} is the same picture as {seen[content]}: it counts twice")
         seen.setdefault(content, path.name)
-        if frames(path) > 1:
-            notes.append(f"{path.name} moves: only its first frame is used")
-        notes.extend([note] if note else [])
+        notes.extend([*([note] if note else []), *notes_on_file(path)])
         pictures.append(picture)
     fail(folder, problems)
     return tuple(pictures), tuple(notes)
@@ -291,6 +269,7 @@ def read_class_folder(folder: Path, prompt: str) -> tuple[tuple[Picture, ...], t
         try:
             lines = read_lines(listing.captions[path]) if path in listing.captions else []
             pictures.append(Picture(path.name, read_image(path), lines[0] if lines else prompt))
+            notes += notes_on_file(path)
         except MixOfShowError as error:
             problems.append(str(error))
     fail(folder, problems)

@@ -16,6 +16,7 @@ from ....mixofshow_core.training.dataset import (
     ConceptPictures,
     TrainingSet,
     caption_style,
+    dark_note,
     from_batches,
     in_style,
     inverted_note,
@@ -89,7 +90,7 @@ def build(
     style = caption_style(pictures, captions)
     pictures = in_style(pictures, name, style)
     data = TrainingSet((ConceptPictures(name, class_word, kind, pictures, style),))
-    warnings = [*notes, *inverted_note(pictures)]
+    warnings = [*notes, *inverted_note(pictures), *dark_note(pictures)]
     if is_vocabulary_word(name) and not (not images and folder.strip().startswith(DEMO)):
         warnings.append(
             f"'{name}' is a word that the model knows already; it will mean your concept in every prompt. "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.training.captions import MODES
-from mos_pack.mixofshow_core.training.dataset import looks_inverted, read_image, read_mask
+from mos_pack.mixofshow_core.training.dataset import dark_note, looks_inverted, read_image, read_mask
 from mos_pack.mixofshow_core.training.folder import (
     FOREIGN,
     READS,
@@ -112,7 +112,7 @@ def test_what_is_not_used_is_named(tmp_path):
     told = "\n".join(notes)
     for name in ("a.caption", "typo.txt", "b.json", "gone.mask.png", "more (1)"):
         assert name in told, name
-    assert len(notes) == 4
+    assert len(notes) == 5 and "without a caption file: b.png, face_mask.png" in told
     quiet = read_folder(tmp_path, "mara", "templates")[1]
     assert not any("caption" in note for note in quiet) and any("gone.mask.png" in note for note in quiet)
     assert "a.caption" in "\n".join(read_class_folder(tmp_path, "a person")[1])
@@ -184,3 +184,72 @@ def test_masks_that_look_inverted_are_told_from_those_that_do_not():
 
 def test_every_way_of_captions_is_wired():
     assert set(READS) == set(MODES)
+
+
+def test_a_link_to_nothing_is_named_and_does_not_freeze_the_folder(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(MixOfShowError, match=r"b\.png: a link to a file that is not there"):
+        read_folder(tmp_path, "mara")
+    before = folder_fingerprint(tmp_path)
+    picture(tmp_path / "c.png")
+    assert folder_fingerprint(tmp_path) != before
+
+
+def test_masks_that_are_not_opened_are_named(tmp_path):
+    picture(tmp_path / "a.png")
+    mask(tmp_path / "masks" / "a.tif")
+    with pytest.raises(MixOfShowError, match=r"masks/a\.tif: save such files as PNG"):
+        read_folder(tmp_path, "mara")
+
+
+@pytest.mark.parametrize("content", ["mara".encode("utf-16"), "mara".encode("utf-16-le"), "mara é".encode("latin-1")])
+def test_a_caption_that_is_no_utf8_is_refused(tmp_path, content):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(MixOfShowError, match=r"a\.txt cannot be read .*Save it as UTF-8"):
+        read_folder(tmp_path, "mara")
+
+
+def test_pictures_without_words_of_their_own_are_named(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / name, value=len(name))
+    (tmp_path / "a.txt").write_text("mara in a hat")
+    (tmp_path / "b.txt").write_text(" \n")
+    _, notes = read_folder(tmp_path, "mara")
+    assert any("b.txt is empty" in note for note in notes)
+    assert any("without a caption file: c.png" in note for note in notes)
+    assert not any("caption" in note for note in read_folder(tmp_path, "mara", "templates")[1])
+
+
+def test_a_name_with_an_accent_is_the_same_however_it_is_written(tmp_path):
+    picture(tmp_path / "rene\u0301.png")  # as archives of macOS write it
+    (tmp_path / "ren\u00e9.txt").write_text("mara in a hat")
+    mask(tmp_path / "ren\u00e9.mask.png")
+    (found,), notes = read_folder(tmp_path, "mara")
+    assert found.caption == "mara in a hat" and found.mask is not None and not notes
+
+
+def test_what_is_transparent_is_no_object_in_a_mask_and_white_in_a_picture(tmp_path):
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    pixels[:32, :, 3] = 0
+    for name in ("a.png", "a.mask.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    (found,), notes = read_folder(tmp_path, "mara")
+    assert not found.mask[:32].any() and (found.mask[32:] == 255).all()
+    assert any("a.png is transparent in places" in note for note in notes)
+
+
+def test_masks_without_an_object_are_named(tmp_path):
+    picture(tmp_path / "a.png")
+    Image.fromarray(np.ones((64, 64), np.uint8)).save(tmp_path / "a.mask.png")  # 0 and 1, as labelling programs write
+    pictures, _ = read_folder(tmp_path, "mara")
+    assert "1 masks show no object" in dark_note(pictures)[0]
+    mask(tmp_path / "a.mask.png")
+    assert not dark_note(read_folder(tmp_path, "mara")[0])
+
+
+def test_class_pictures_say_what_is_not_used_of_them(tmp_path):
+    stills = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    stills[0].save(tmp_path / "a.webp", save_all=True, append_images=stills[1:])
+    assert any("only its first frame" in note for note in read_class_folder(tmp_path, "a person")[1])
