@@ -29,7 +29,8 @@ def test_captions_get_the_name_in_front_and_keep_it_where_it_is(tmp_path):
     (tmp_path / "b.txt").write_text("a photo of Mara at sea")
     pictures, notes = folder.read_folder(tmp_path, "mara")
     assert [p.caption for p in pictures] == ["mara, smiling, blue background", "a photo of Mara at sea", "mara"]
-    assert len(notes) == 1 and "a.png" in notes[0]
+    assert len(notes) == 2 and "c.webp" in notes[0]
+    assert "a.png" in notes[1]
     ignored, _ = folder.read_folder(tmp_path, "mara", "templates")
     assert {p.caption for p in ignored} == {"mara"}
     with pytest.raises(MixOfShowError, match="c.webp.*c.txt"):
