@@ -24,9 +24,9 @@ from ....mixofshow_core.families.known import CLIP_G, FAMILIES, UNKNOWN, family_
 from ....mixofshow_core.families.layers import BIAS, UNET_PREFIX
 from ....mixofshow_core.families.nets import kind_of, kind_of_name
 from ....mixofshow_core.formats.diffusers_names import (
+    ANY_PEFT,
     PEFT_CONFIG,
     PEFT_PARTS,
-    PEFT_PREFIX,
     PEFT_WEIGHTS,
     UP_BIAS,
     biases_for_the_host,
@@ -34,6 +34,7 @@ from ....mixofshow_core.formats.diffusers_names import (
     peft_alphas,
     peft_parts,
     peft_ranks,
+    peft_scales,
     to_kohya_names,
 )
 from ....mixofshow_core.formats.native import check_finite
@@ -182,23 +183,27 @@ def _read_foreign(
 
 def _named_for_the_host(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> _Lora:
     """Names that diffusers and PEFT write today as kohya's, and the scale that they keep elsewhere."""
-    peft = [key for key in tensors if key.startswith(PEFT_PREFIX)]
+    peft = [key for key in tensors if ANY_PEFT.match(key)]
     second = bool(peft) and _is_second_encoder(path, tensors)
     named = to_kohya_names(tensors, second)
     ranks = peft_ranks(named, tensors)
     alphas: dict[str, Tensor] = {}
-    for part, config in configs_in(metadata).items():
-        own = {name: key for name, key in named.items() if key.startswith(f"{part}.")}
-        alphas |= peft_alphas(config, own, ranks)
+    scales: dict[str, float] = {}
     notes: list[str] = []
-    if peft and ranks:
-        config = _config_beside(path)
-        notes += [NO_CONFIG] if config is None else []
-        alphas |= peft_alphas(config or {}, named, ranks)
+    configs = [(f"{part}.", config) for part, config in configs_in(metadata).items()]
+    if peft and (ranks or any(name.endswith(".lokr_w2") for name in named)):
+        beside = _config_beside(path)
+        notes += [NO_CONFIG] if beside is None and not configs else []
+        configs.append(("", beside or {}))
+    for start, config in configs:
+        own = {name: key for name, key in named.items() if key.startswith(start)}
+        alphas |= peft_alphas(config, own, ranks)
+        scales |= peft_scales(config, own, ranks)
     if peft and path.parent.name in PEFT_PARTS and (others := set(peft_parts(path.parent.parent)) - {path}):
         names = ", ".join(sorted(f"{other.parent.name}/{other.name}" for other in others))
         notes.append(f"{OTHER_PARTS} {names}. Load it with a Load Concept node of its own.")
     found = {name: tensors[key] for name, key in named.items() if not name.endswith(UP_BIAS)}
+    found |= {name: found[name].float() * scale for name, scale in scales.items()}
     alphas |= {name: value for name, value in found.items() if name.endswith(".alpha")}
     keys, biases = biases_for_the_host(named, tensors, alphas)
     return _Lora(path, alphas | found | biases, named | keys, tuple(notes))

@@ -16,6 +16,8 @@ TEXT = "text_model_encoder_layers_3_self_attn_k_proj"
         (f"unet.{BLOCK}.to_out.0.lora_A.weight", f"{UNET}_to_out_0.lora_A.weight"),
         (f"base_model.model.{BLOCK}.to_k.lora_B.default.weight", f"{UNET}_to_k.lora_B.weight"),
         (f"base_model.model.{BLOCK}.to_k.lokr_w1", f"{UNET}_to_k.lokr_w1"),
+        (f"unet.base_model.model.{BLOCK}.to_k.lora_A.weight", f"{UNET}_to_k.lora_A.weight"),
+        (f"base_model.model.{BLOCK}.to_k.lora_A.my-adapter.weight", f"{UNET}_to_k.lora_A.weight"),
         (f"unet.{BLOCK}.to_k.alpha", f"{UNET}_to_k.alpha"),
         ("unet.mid_block.resnets.0.conv1.lora_A.weight", "lora_unet_mid_block_resnets_0_conv1.lora_A.weight"),
         ("text_encoder.encoder.layers.3.self_attn.k_proj.lora_A.weight", f"lora_te1_{TEXT}.lora_A.weight"),
