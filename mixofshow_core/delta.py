@@ -31,6 +31,10 @@ def times(tensor: Tensor, factor: float) -> Tensor:
     return (tensor.half() if tensor.element_size() == 1 else tensor) * factor
 
 
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.float().abs().max())
+
+
 @dataclass(frozen=True)
 class LowRank:
     """A low-rank change of one linear layer (or 1x1 convolution): ``delta = scale * up @ down``.
@@ -87,6 +91,10 @@ class LowRank:
         """|D|_F^2, without forming the product."""
         up, down = self.factors()
         return max(float(((up.mT @ up) * (down @ down.mT)).sum()), 0.0)
+
+    def bound(self) -> float:
+        """No value of the change is larger than this; 0 for a change of nothing."""
+        return abs(self.scale) * self.rank * _largest(self.up) * _largest(self.down)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """float64 u [out, k], s [k], v [k, in], largest first, k = min(r, out, in) or less; never made dense."""
@@ -157,6 +165,10 @@ class Dense:
 
     def squared_norm(self) -> float:
         return float(self.diff.double().square().sum())
+
+    def bound(self) -> float:
+        """The largest value."""
+        return _largest(self.diff)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """The same in float32: a large layer's whole matrix is where time goes."""

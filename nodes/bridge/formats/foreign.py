@@ -55,17 +55,24 @@ NO_CONFIG = (
     f"there is no {PEFT_CONFIG} to read beside this PEFT file, which would give its alpha, so alpha is taken to be the "
     "rank. Put it into the same folder, or correct the strength (alpha / rank)."
 )
+NOTHING = "every change in it is zero, so its layers do nothing: it was saved untrained, or is not the file you wanted."
+LARGEST = 65504.0  # where half precision ends; weights are a millionth of that
 OTHER_PARTS = "this is one part of a PEFT adapter; the others are"
 TEXT_KEY = re.compile(
     r"(?:lora_te|text_encoders?|clip_[lgh]\b|te\d?[._]|(?:base_model\.model\.)?(?:text_model|encoder\.layers)\b)"
 )
 LATER_WINS = {".w_norm": 1, ".b_norm": 1, ".diff": 2, ".diff_b": 2, ".set_weight": 3}  # the order of the host's parser
+EIGHT_BITS = (
+    "is the scale of a weight in 8 bits, which ComfyUI's parser does not multiply in. Save the file in 16 bits first."
+)
 REFUSED = {
     "lora_magnitude_vector": "belongs to a DoRA in PEFT's layout, which ComfyUI's parser passes over (the result would "
     "be another LoRA). Merge it in PEFT, or get it in kohya's layout (dora_scale).",
     ".ia3_l": "belongs to an IA3 adapter, which scales activations and is no change of weights. Train a LoRA instead.",
     ".oft_R": "belongs to an OFT in PEFT's layout, which ComfyUI does not know. Merge it in PEFT, or get it in the "
     "layout of LyCORIS (oft_blocks).",
+    ".scale_weight": EIGHT_BITS,
+    ".weight_scale": EIGHT_BITS,
     ".vera_lambda": "belongs to a VeRA adapter, whose matrices are not in the file. Merge it in PEFT.",
 }
 
@@ -110,6 +117,15 @@ def read_with_host(
     `step(done, total)` is called for every layer.
     """
     found = _read(path, base, step)
+    bounds = {layer: delta.bound() for layer, delta in found.concept.deltas.items()}
+    if huge := next((layer for layer, bound in bounds.items() if bound > LARGEST), None):
+        raise MixOfShowError(
+            f"{path.name}: the change of {huge} has values up to {bounds[huge]:.0e}, which no weight survives: its "
+            "training diverged, or the file is damaged. Take an earlier state of it, or download it again."
+        )
+    if bounds and not any(bounds.values()):
+        found = replace(found, notes=(*found.notes, NOTHING))
+        log.warning("%s: %s", path.name, NOTHING)
     return replace(found, concept=renamed(found.concept, name))
 
 
@@ -264,7 +280,10 @@ def _parse(
         is_there = not weight.endswith(BIAS) or _has_bias(layer, weight, chosen, base)
         if key in used and is_known and is_there and not is_turned(key):
             where = f"{lora.path.name}: {lora.key(used[key][0])!r} ({layer})"
-            delta = to_delta(patch, Target(layer, chosen.shapes.get(weight), base, where, part))
+            try:
+                delta = to_delta(patch, Target(layer, chosen.shapes.get(weight), base, where, part))
+            except MixOfShowError as error:  # of the factors themselves: what they lack, not where they lie
+                raise error if str(error).startswith(where) else MixOfShowError(f"{where}: {error}") from error
             deltas[layer] = joined(deltas[layer], delta) if layer in deltas else delta  # parts, and the whole beside
             done.append(key)
         step(number, len(patches))

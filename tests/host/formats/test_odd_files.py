@@ -1,0 +1,57 @@
+"""LoRA files that are whole and still not what they seem: nothing in them, too much, or numbers of another kind."""
+
+import pytest
+import torch
+from mos_pack.mixofshow_core.errors import MixOfShowError
+from mos_pack.nodes.bridge.formats.foreign import read_with_host
+from safetensors.torch import save_file
+
+BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+KEY, QUERY = f"{BLOCK}_attn2_to_k", f"{BLOCK}_attn1_to_q"
+
+
+def tensors(up=0.1, rank=4):
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    for name, width in ((KEY, 768), (QUERY, 320)):
+        found[f"{name}.lora_up.weight"] = torch.randn(320, rank, generator=generator) * up
+        found[f"{name}.lora_down.weight"] = torch.randn(rank, width, generator=generator)
+    return found
+
+
+def read(folder, found):
+    save_file(found, folder / "odd.safetensors")
+    return read_with_host(folder / "odd.safetensors")
+
+
+def test_a_file_that_changes_nothing_says_so(tmp_path):
+    assert "every change in it is zero" in read(tmp_path, tensors(up=0)).warning()
+    emptied = tensors() | {f"{name}.alpha": torch.tensor(0.0) for name in (KEY, QUERY)}
+    assert "every change in it is zero" in read(tmp_path, emptied).warning()
+    partly = tensors() | {f"{KEY}.alpha": torch.tensor(0.0)}  # block weights of 0 are somebody's choice
+    assert not read(tmp_path, partly).warning()
+
+
+def test_changes_that_no_weight_survives_are_refused(tmp_path):
+    with pytest.raises(MixOfShowError, match=r"odd\.safetensors: the change of diffusion_model\..*no weight survives"):
+        read(tmp_path, tensors(up=1e6))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({f"{KEY}.lora_up.weight": torch.ones(320, 4, dtype=torch.int8)}, "has dtype torch.int8"),
+        ({f"{KEY}.lora_up.weight": torch.ones(320, 0), f"{KEY}.lora_down.weight": torch.ones(0, 768)}, "empty sides"),
+    ],
+)
+def test_factors_that_are_none_are_named_with_file_and_layer(tmp_path, change, says):
+    with pytest.raises(MixOfShowError, match=rf"odd\.safetensors: '{KEY}.*attn2\.to_k\): .*{says}"):
+        read(tmp_path, tensors() | change)
+
+
+@pytest.mark.parametrize("scale", ["lora_up.scale_weight", "lora_up.weight_scale"])
+def test_the_scale_of_8_bits_is_not_passed_over(tmp_path, scale):
+    eight = {key: value.to(torch.float8_e4m3fn) for key, value in tensors().items()}
+    assert read(tmp_path, eight).concept.deltas
+    with pytest.raises(MixOfShowError, match=f"{KEY}.{scale}.*16 bits first"):
+        read(tmp_path, eight | {f"{KEY}.{scale}": torch.tensor(0.5)})
