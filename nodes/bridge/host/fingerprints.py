@@ -7,6 +7,7 @@ Names, addresses and places on a disk are not in it.
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import hashlib
@@ -42,6 +43,7 @@ PATCHER_PARTS = (
     "forced_hooks",
     "force_cast_weights",
 )
+NO_SETTINGS = ("training", "weight_function", "bias_function")  # of a module: how the host has it loaded
 VAE_PARTS = ("process_input", "process_output", "downscale_ratio", "upscale_ratio", "vae_dtype", "crop_input")
 
 
@@ -111,6 +113,7 @@ def _sum_of_bits(tensor: Tensor) -> int:
 
 
 def _bytes(tensor: Tensor) -> memoryview | bytes:
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
     try:
         return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
     except (RuntimeError, TypeError, NotImplementedError):  # a quantised kind that is no row of bytes
@@ -150,7 +153,9 @@ class Digests:
             return self._hash(type(value).__qualname__, value.name.encode())
         if isinstance(value, Mapping):
             return self._hash("mapping", *sorted(self.of(key) + self.of(item) for key, item in value.items()))
-        if isinstance(value, list | tuple):
+        if isinstance(value, bytearray | memoryview):
+            return self._hash("bytes", bytes(value))
+        if isinstance(value, list | tuple | collections.deque):
             return self._many("list", value)
         if isinstance(value, set | frozenset):
             return self._hash("set", *sorted(map(self.of, value)))
@@ -181,14 +186,14 @@ class Digests:
         if isinstance(value, OPAQUE):
             return self._hash("opaque", kind)
         if isinstance(value, nn.Module):
-            plain = {key: item for key, item in vars(value).items() if isinstance(item, SCALARS) and key != "training"}
-            inner = [type(child) for child in value.modules()]
-            return self._many("module", [kind, plain, inner, dict(value.state_dict())])
+            inner = [(name, type(child), _of_module(child)) for name, child in value.named_modules()]
+            return self._many("module", [kind, inner, dict(value.state_dict())])
         held = dict(getattr(value, "__dict__", {}))
         for slots in (vars(owner).get("__slots__", ()) for owner in type(value).__mro__):
             names: Collection[str] = (slots,) if isinstance(slots, str) else slots
             held |= {name: getattr(value, name, None) for name in names if not name.startswith("__")}
-        return self._hash("object", kind, self.of(held))
+        text = "" if held or " at 0x" in repr(value) else repr(value)  # slices, ranges, dates: nothing to look into
+        return self._hash("object", kind, self.of(held), text.encode())
 
     def _many(self, what: str, values: Iterable[object]) -> bytes:
         return self._hash(what, *map(self.of, values))
@@ -200,6 +205,18 @@ class Digests:
             digest.update(f"|{len(part)}|".encode())
             digest.update(part)
         return digest.digest()
+
+
+def _of_module(module: nn.Module) -> dict[str, object]:
+    """What one module holds beside the state dict: settings, buffers that are not saved, hooks."""
+    held = {
+        key: item
+        for key, item in vars(module).items()
+        if key not in NO_SETTINGS and not key.startswith(("_", "comfy_", "prev_comfy_"))
+    }
+    unsaved = {name: module._buffers.get(name) for name in sorted(module._non_persistent_buffers_set)}
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]  # their keys count up for ever
+    return held | {"": (unsaved, hooks)}
 
 
 def _inside(cell) -> object:

@@ -42,6 +42,29 @@ def nested(base, value):
     base.model.add_patches({key: ([(weight, lambda w, **_: w), (value, ("diff", (weight,)), 1.0, None, None)],)})
 
 
+class Inner(torch.nn.Module):
+    """A module inside of a swapped one, with what no state dict tells."""
+
+    def __init__(self, factor=1.0, sides=(1, 2), unsaved=0.0, hook=None):
+        super().__init__()
+        self.factor, self.sides, self.drop = factor, list(sides), torch.nn.Dropout(0.1)
+        self.register_buffer("unsaved", torch.tensor(unsaved), persistent=False)
+        if hook:
+            self.register_forward_hook(hook)
+
+    def forward(self, x):
+        return x
+
+
+def swapped(**settings):
+    """A layer of MODEL that another node replaced."""
+
+    def change(base):
+        base.model.add_object_patch("diffusion_model.time_embed.1", torch.nn.Sequential(Inner(**settings)))
+
+    return change
+
+
 class Scale:
     def __init__(self, factor):
         self.factor = factor
@@ -129,6 +152,13 @@ def by_hand(base):
         "a constant": lambda b: b.model.set_model_attn2_patch(lambda n, c, v, o: (n * 2, c, v)),
         "another one": lambda b: b.model.set_model_attn2_patch(lambda n, c, v, o: (n * 3, c, v)),
         "a weight wrapper": lambda b: b.model.add_weight_wrapper(key, Scale(1).apply),
+        "a swapped layer": swapped(),
+        "its factor": swapped(factor=2.0),
+        "its list": swapped(sides=(1, 3)),
+        "its unsaved buffer": swapped(unsaved=1.0),
+        "its hook": swapped(hook=Scale(5).apply),
+        "a slice": lambda b: b.model.set_additional_models("y", [slice(0, 4)]),
+        "another slice": lambda b: b.model.set_additional_models("y", [slice(0, 5)]),
         "a compute type": lambda b: b.model.set_model_compute_dtype(torch.bfloat16),
         "an injection": lambda b: b.model.set_injections("x", [Scale(3)]),
         "a model beside it": lambda b: b.model.set_additional_models("x", [base.vae.patcher]),
