@@ -147,12 +147,13 @@ class Concept:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over entries, base family and every tensor's bytes; training facts do not count."""
-        digest = hashlib.sha256()
-        digest.update(json.dumps([self.base.family, *map(describe_entry, self.entries)], sort_keys=True).encode())
-        for key, tensor in sorted(concept_tensors(self).items()):
-            digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        about = json.dumps([self.base.family, *map(describe_entry, self.entries)], sort_keys=True)
+        return hash_of_tensors(concept_tensors(self), about)
+
+    @cached_property
+    def changes_hash(self) -> str:
+        """SHA-256 over the changes of layers alone, whatever the concept is called; empty where it has none."""
+        return hash_of_tensors(concept_tensors(Concept((), self.deltas, self.base))) if self.deltas else ""
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,15 @@ def describe_entry(entry: ConceptEntry) -> dict:
     if entry.trigger:
         described["trigger"] = entry.trigger
     return described
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """SHA-256 over some text and every tensor's key, type, shape and bytes."""
+    digest = hashlib.sha256(about.encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def layer_tensors(prefix: str, layer: str, delta: Delta) -> dict[str, Tensor]:

@@ -45,6 +45,17 @@ def check_list(uses: Sequence[ConceptUse]) -> None:
             )
 
 
+def check_once(uses: Sequence[ConceptUse], where: str) -> None:
+    """Refuse the same changes under two names, which would act twice; concepts that keep to places may be such."""
+    seen: dict[str, ConceptUse] = {}
+    for use in uses:
+        if use.concept.changes_hash and (first := seen.setdefault(use.concept.changes_hash, use)) is not use:
+            raise MixOfShowError(
+                f"{where}: {place_of(first)} ({first.label}) and {place_of(use)} ({use.label}) hold the very same "
+                "changes, which would act twice. Remove one of them, or give each a region and leave them unfused."
+            )
+
+
 def check_base(base: BaseInfo, uses: Iterable[ConceptUse], knows_prediction: bool = True) -> list[str]:
     """Refuse concepts that were made for another kind of base; a line for each that was made for another base of it.
 

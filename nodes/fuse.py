@@ -18,7 +18,7 @@ from ..mixofshow_core.fusion.plot import draw_report
 from ..mixofshow_core.fusion.report import format_report
 from ..mixofshow_core.fusion.settings import FusionSettings, parse_weights
 from .bridge.fusing.fusion import fuse_uses, save_fused
-from .bridge.host.applied import mark_applied
+from .bridge.host.applied import mark_applied, marks_of
 from .bridge.host.files import work_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.model import apply_deltas
@@ -259,7 +259,8 @@ class MixOfShowFuse(io.ComfyNode):
         summary = result.summary
         report = format_report(summary, notes) if summary.get("concepts") else "\n".join(notes)
         log.info(report)
-        patched, words = apply_deltas(model, clip, result.concept.deltas)
+        marks = marks_of([result.concept, *(use.concept for use in concepts)])
+        patched, words = apply_deltas(model, clip, result.concept.deltas, marks=marks)
         mark_applied(patched, words, [result.concept])
         # Where words are their own, CLIP has nothing of the concepts: Place then refuses a whole one.
         mark_applied(patched, None if result.words else words, [use.concept for use in concepts])

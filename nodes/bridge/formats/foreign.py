@@ -291,9 +291,11 @@ def _parse(
     skipped = sorted({lora.key(key) for key in lora.tensors if key not in counted and not key.endswith(".alpha")})
     _check_networks(lora, counted, skipped)
     facts, plain = side_facts(lora.path, metadata), name_of_file(_stem(lora.path))
-    entries = (ConceptEntry(f"lora-{plain.lower()}", plain, trigger=facts.trigger),)
     about = {"source": COMMUNITY, "named_by": "file"}
-    concept = Concept(entries, dict(sorted(deltas.items())), BaseInfo(_family(deltas, base)), about)
+    concept = Concept((), dict(sorted(deltas.items())), BaseInfo(_family(deltas, base)), about)
+    # Two files of one name, in two folders, are two concepts.
+    entry = ConceptEntry(f"lora-{concept.changes_hash[:16]}", plain, trigger=facts.trigger)
+    concept = replace(concept, entries=(entry,))
     everything = _norm(lora.tensors.values()) or 1.0
     left_out = _norm(value for key, value in lora.tensors.items() if lora.key(key) in set(skipped))
     found = ReadFile(

@@ -17,7 +17,7 @@ from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import ROLE_SPATIAL, LayerGroup
 from ....mixofshow_core.families.nets import layer_groups
 from ....mixofshow_core.families.text import layer_groups_text
-from ....mixofshow_core.fitting import with_unique_words
+from ....mixofshow_core.fitting import check_once, with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
 from ....mixofshow_core.fusion.apart import FUSED, OWN, reads_words, words_of
 from ....mixofshow_core.fusion.fuse import Spread, choose_groups, hash_of
@@ -80,6 +80,7 @@ def fuse_uses(
     if not uses:
         raise MixOfShowError("`concepts` is empty: connect Load Concept, Cast or Train.")
     fits = check_fit(model, clip, uses)
+    check_once(uses, "Fuse")
     check_unapplied(model, clip, uses, "Fuse")
     uses = sorted(uses, key=use_identity)  # add-ons are summed too, and the order of wires must not change a byte
     if settings.concept_rank:

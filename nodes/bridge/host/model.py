@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import comfy.lora
 import comfy.model_base
@@ -27,6 +27,7 @@ from ....mixofshow_core.families.nets import kind_of
 from .ggml import plain
 
 FINGERPRINT_VALUES = 256
+MARKS = "mixofshow"  # beside the host's own options of a difference
 
 
 def net_of(model) -> nn.Module:
@@ -154,16 +155,32 @@ def layer_name_of(key: str) -> str:
     return (key if key.startswith(UNET_PREFIX) else TEXT_PREFIX + key).removesuffix(".weight")
 
 
-def _as_patch(delta: Delta, shape: tuple[int, ...]):
-    if isinstance(delta, Dense):
-        return ("diff", (delta.diff.reshape(shape),))  # of another shape the host would drop it in silence
-    return comfy.weight_adapter.LoRAAdapter(set(), (delta.up, delta.down, delta.alpha, None, None, None))
+def _as_patch(delta: Delta, shape: tuple[int, ...], marks: frozenset[str]):
+    if isinstance(delta, Dense):  # of another shape the host would drop it in silence
+        return ("diff", (delta.diff.reshape(shape), *([{MARKS: marks}] if marks else [])))
+    return comfy.weight_adapter.LoRAAdapter(set(marks), (delta.up, delta.down, delta.alpha, None, None, None))
 
 
-def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0, text_strength: float | None = None):
+def marks_on(patch: object) -> Collection[str]:
+    """What `apply_deltas` noted on a patch; nothing on those of other nodes."""
+    if isinstance(patch, tuple):
+        options = patch[1][-1] if len(patch) > 1 and isinstance(patch[1], tuple) and patch[1] else None
+        return options.get(MARKS, ()) if isinstance(options, dict) else ()
+    return getattr(patch, "loaded_keys", None) or ()
+
+
+def apply_deltas(
+    model,
+    clip,
+    deltas: Mapping[str, Delta],
+    strength: float = 1.0,
+    text_strength: float | None = None,
+    marks: frozenset[str] = frozenset(),
+):
     """Clones of MODEL and CLIP with ``deltas`` patched in at ``strength``; either may be None and stays None.
 
-    text_strength: for the text encoders, where it is another one.
+    text_strength: for the text encoders, where it is another one. marks: noted on every patch, where the host has room
+    for what its own loader notes (the names of keys, options of a difference).
 
     Raises MixOfShowError when a layer does not exist or has another shape: the host would drop it in silence.
     """
@@ -175,7 +192,7 @@ def apply_deltas(model, clip, deltas: Mapping[str, Delta], strength: float = 1.0
         patcher = target.patcher if is_text else target
         shapes = _check_layers(patcher, chosen)
         own = text_strength if is_text and text_strength is not None else strength
-        target.add_patches({key: _as_patch(delta, shapes[key]) for key, delta in chosen.items()}, own)
+        target.add_patches({key: _as_patch(delta, shapes[key], marks) for key, delta in chosen.items()}, own)
     return patched
 
 

@@ -184,14 +184,19 @@ def concept_names(clip) -> tuple[str, ...]:
 def register_entries(clip, entries: Iterable[ConceptEntry]):
     """A clone of CLIP that also knows ``entries``; an entry it knows already is not added twice."""
     known = vocabulary_of(clip).entries
-    ids = {(entry.id, fold(entry.name)) for entry in known}  # a renamed copy is another concept
-    vocabulary = Vocabulary((*known, *(entry for entry in entries if (entry.id, fold(entry.name)) not in ids)))
+    ids = set(map(_identity, known))
+    vocabulary = Vocabulary((*known, *(entry for entry in entries if _identity(entry) not in ids)))
     clip = clip.clone()
     clip.tokenizer = copy.copy(clip.tokenizer)
     for name, tokenizer in list(vars(clip.tokenizer).items()):
         if hasattr(tokenizer, "_try_get_embedding"):
             setattr(clip.tokenizer, name, _with_vocabulary(tokenizer, vocabulary, encoder=name))
     return clip
+
+
+def _identity(entry: ConceptEntry) -> tuple[str, str, str]:
+    """A renamed copy is another concept, and so is one that another text calls up."""
+    return entry.id, fold(entry.name), entry.trigger
 
 
 def register_concepts(clip, uses: Iterable[ConceptUse]):

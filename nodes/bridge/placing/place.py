@@ -14,7 +14,7 @@ from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import TEXT_PREFIX
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
-from ....mixofshow_core.fitting import title_of
+from ....mixofshow_core.fitting import check_once, title_of
 from ....mixofshow_core.names import fold
 from ....mixofshow_core.regional.finding import picker
 from ....mixofshow_core.regional.raster import RegionMap
@@ -109,7 +109,11 @@ def place(
         known = vocabulary_of(clip)
         routed = [use for use in concepts if meaning("A role", role_in(use, prompt, placed, known), acts_in_regions)]
         cast = tuple(use for use in sorted(routed, key=by_label) if not carries(model, use.concept))
-        for use in (use for use in concepts if not any(use is chosen for chosen in cast)):
+        everywhere = [use for use in concepts if not any(use is chosen for chosen in cast)]
+        for use in cast:
+            check_once([use, *everywhere], "Place")
+        check_once(everywhere, "Place")
+        for use in everywhere:
             if carries(model, use.concept):
                 notes.append(_describe_carried(clip, use, any(use is chosen for chosen in routed)))
             else:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.formats.foreign import read_with_host
+from mos_pack.nodes.bridge.host.text import register_concepts, vocabulary_of
 from safetensors.torch import save_file
 
 BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
@@ -55,3 +57,20 @@ def test_the_scale_of_8_bits_is_not_passed_over(tmp_path, scale):
     assert read(tmp_path, eight).concept.deltas
     with pytest.raises(MixOfShowError, match=f"{KEY}.{scale}.*16 bits first"):
         read(tmp_path, eight | {f"{KEY}.{scale}": torch.tensor(0.5)})
+
+
+def test_two_files_of_one_name_are_two_concepts(tmp_path, tiny_sd15):
+    found = []
+    for folder, trigger in (("a", "abc woman"), ("b", "xyz woman")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mara.txt").write_text(trigger)
+        save_file(tensors(up=0.1 * (1 + len(found))), tmp_path / folder / "mara.safetensors")
+        found.append(ConceptUse(read_with_host(tmp_path / folder / "mara.safetensors").concept))
+    one, other = found
+    assert one.concept.entries[0].id != other.concept.entries[0].id
+    clip = register_concepts(tiny_sd15.clip, [one])  # as Fuse does with the first
+    with pytest.raises(MixOfShowError, match=r"knows a concept 'mara' already.*another name in its `name` field"):
+        register_concepts(clip, [other])
+    named = ConceptUse(read_with_host(tmp_path / "b" / "mara.safetensors", "anna").concept)
+    known = vocabulary_of(register_concepts(clip, [named]))  # the advice
+    assert "xyz woman" in known.rewrite("anna") and "abc woman" in known.rewrite("mara")

@@ -1,7 +1,10 @@
 """No concept acts twice, whatever the order of Fuse, Place and a stock LoRA loader; and the tooltips agree with it."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import folder_paths
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import Concept, ConceptUse
@@ -12,7 +15,7 @@ from mos_pack.nodes.bridge.host.applied import apply_once, carries, check_unappl
 from mos_pack.nodes.bridge.host.text import register_concepts
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_tests.host.placing.test_routing import make_use, regions, sample
+from mos_tests.host.placing.test_routing import box, make_use, regions, sample
 
 PROMPTS = "a street", "bad"
 
@@ -100,6 +103,49 @@ def test_a_stock_loader_of_the_same_file_counts(base, uses, tmp_path):
     found, said = place(model, register_concepts(clip, uses[:1]), uses[:1])
     assert "part of MODEL already" in said
     assert torch.equal(sample(found), sample(place(model, register_concepts(clip, uses[:1]))[0]))
+
+
+def called(use, name, **more):
+    """The same file under another name."""
+    (entry,) = use.concept.entries
+    return ConceptUse(replace(use.concept, entries=(replace(entry, name=name, id=name),)), use.strength, **more)
+
+
+def test_one_file_under_two_names_is_not_added_twice(base, uses):
+    twin = called(uses[0], "anna")
+    with pytest.raises(MixOfShowError, match=r"Fuse: .*\(mara\) and .*\(anna\) hold the very same changes.*Remove one"):
+        fuse(base, (uses[0], twin))
+    for role in ("concept", "add-on"):  # in one place, and everywhere: twice there
+        with pytest.raises(MixOfShowError, match="Place: .*very same changes"):
+            place(
+                base.model, base.clip, [ConceptUse(uses[0].concept, 1.0, role), called(uses[0], "anna", role="add-on")]
+            )
+    both = regions({"prompt": "mara", "shape": box(0, 0.5)}, {"prompt": "anna", "shape": box(0.5, 1)})
+    assert "region 'r1'" in place(base.model, base.clip, [uses[0], twin], both)[1], "the remedy: each in a place"
+
+
+def test_a_renamed_copy_of_what_is_fused_counts(base, uses):
+    model, clip, *_ = fuse(base, uses)
+    assert "part of MODEL already" in place(model, clip, [called(uses[0], "anna")], regions({"prompt": "a hat"}))[1]
+    with pytest.raises(MixOfShowError, match="would act twice"):
+        fuse(base, (called(uses[0], "anna"),), model, clip)
+
+
+def test_what_a_merge_of_models_brings_along_counts(base, uses):
+    from comfy_extras.nodes_model_merging import CLIPMergeSimple, ModelMergeSimple
+
+    import nodes as stock
+
+    write_concept(Path(folder_paths.get_folder_paths("loras")[0]) / "merged.safetensors", uses[0].concept)
+    by_loader = stock.LoraLoader().load_lora(base.model, base.clip, "merged.safetensors", 0.8, 0.8)
+    for model, clip in (fuse(base, uses)[:2], by_loader):
+        half = ModelMergeSimple().merge(base.model, model, 0.5)[0], CLIPMergeSimple().merge(base.clip, clip, 0.5)[0]
+        with pytest.raises(MixOfShowError, match="part of MODEL and CLIP already"):
+            check_unapplied(*half, uses[:1], "Fuse")
+        check_unapplied(*half, [make_use(base, "new", 3)], "Fuse")
+        check_unapplied(
+            ModelMergeSimple().merge(base.model, model, 1.0)[0], base.clip, uses[:1], "Fuse"
+        )  # nothing of it
 
 
 def test_words_alone_are_never_applied(base, uses):
