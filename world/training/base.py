@@ -29,7 +29,7 @@ from ..host import small_base
 from .carry import read_shipped
 from .keep import keep
 from .latents import Data, alphas, load_data
-from .sheets import draw_sheet
+from .sheets import draw_sheet, sample
 
 SNAPSHOT = CACHE / "base.pt"
 PEAK = 1e-3
@@ -155,6 +155,7 @@ class Recipe:
     build: Callable[[torch.Tensor, int], nn.Module]  # vocabulary ids, latent channels -> fresh net
     loss: Callable[..., torch.Tensor] = loss_of  # net, latents, caption rows, schedule
     start: Callable[[nn.Module, torch.Tensor, Path], None] = start_from
+    sample: Callable[..., torch.Tensor] = sample  # what a sheet shows: net, data, prompts, width, seed
 
 
 BASE_A = Recipe(SNAPSHOT, CACHE / "sheets", Net)
@@ -171,6 +172,11 @@ class Run:
     device: str
     bfloat16: bool
     batch: int
+    sheets: float  # seconds between sample sheets
+
+
+def trained(net: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
 
 
 def exchange(parameters: list[nn.Parameter], shared: torch.Tensor, rank: int, barrier: mp.Barrier, now: float) -> float:
@@ -199,7 +205,7 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, run: Run) -> None
     if run.start and not recipe.snapshot.exists():
         recipe.start(net, data.ids, Path(run.start))
     net, schedule, near = net.to(run.device), alphas().to(run.device), data.to(run.device)
-    parameters = list(net.parameters())
+    parameters = trained(net)
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     step, elapsed, seen = 0, 0.0, 0
@@ -211,7 +217,7 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, run: Run) -> None
         # Half-finished work of another snapshot may sit in the buffer.
         barrier.wait()
     torch.manual_seed(1000 * step + rank)
-    clock, saved_at, shown_at, sheet_at = time.time(), time.time(), time.time(), time.time() - 120
+    clock, saved_at, shown_at, sheet_at = time.time(), time.time(), time.time(), time.time() - run.sheets / 3
     losses: list[torch.Tensor] = []
     start_step, start_time = step, time.time()
     kinds = torch.Generator().manual_seed(step)
@@ -260,13 +266,13 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, run: Run) -> None
                 },
                 recipe.snapshot,
             )
-        if time.time() - sheet_at > 330:
+        if time.time() - sheet_at > run.sheets:
             sheet_at = time.time()
-            draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png")
+            draw_sheet(net, data, recipe.sheets / f"{step:06d}-raw.png", recipe.sample)
             if done > 0.15:
                 weights = {k: v.clone() for k, v in net.state_dict().items()}
                 net.load_state_dict(average)
-                draw_sheet(net, data, recipe.sheets / f"{step:06d}-ema.png")
+                draw_sheet(net, data, recipe.sheets / f"{step:06d}-ema.png", recipe.sample)
                 net.load_state_dict(weights)
 
 
@@ -279,16 +285,19 @@ def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: s
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: one process in bfloat16")
     parser.add_argument("--bfloat16", action="store_true", help="on a CPU, too")
     parser.add_argument("--batch", type=int, default=16, help="fields per process and step")
+    parser.add_argument("--sheets", type=float, default=330, help="seconds between sample sheets")
     options = parser.parse_args()
     recipe.sheets.mkdir(parents=True, exist_ok=True)
     data = load_data()
-    size = sum(p.numel() for p in recipe.build(data.ids, data.channels).parameters())
+    size = sum(p.numel() for p in trained(recipe.build(data.ids, data.channels)))
     print(f"{size / 1e6:.2f} M parameters", flush=True)
     context = mp.get_context("spawn")
     workers = 1 if options.device != "cpu" else options.workers
     shared = torch.zeros(workers, size + 1, dtype=torch.float32).share_memory_()
     half = options.bfloat16 or options.device != "cpu"
-    run = Run(recipe, options.hours * 3600, options.peak, options.start, options.device, half, options.batch)
+    run = Run(
+        recipe, options.hours * 3600, options.peak, options.start, options.device, half, options.batch, options.sheets
+    )
     mp.spawn(work, (context.Barrier(workers), shared, run), nprocs=workers)
 
 

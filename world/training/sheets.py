@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -64,7 +65,13 @@ def sample(
 
 
 @torch.inference_mode()
-def draw_sheet(net: torch.nn.Module, data, path: Path, seeds: tuple[int, ...] = (1, 2)) -> None:
+def draw_sheet(
+    net: torch.nn.Module,
+    data,
+    path: Path,
+    sample: Callable[..., torch.Tensor] = sample,
+    seeds: tuple[int, ...] = (1, 2),
+) -> None:
     """Two rows of singles, then doubles, per seed."""
     cache = torch.load(CACHE / "latents.pt", mmap=True)
     autoencoder = autoencoders.load()
