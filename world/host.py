@@ -51,3 +51,9 @@ def small_base_xl() -> types.ModuleType:
     """The module nodes/bridge/demo/small_base_xl.py, likewise."""
     small_base()
     return importlib.import_module("mos_pack.nodes.bridge.demo.small_base_xl")
+
+
+def small_base_dit() -> types.ModuleType:
+    """The module nodes/bridge/demo/small_base_dit.py, likewise."""
+    small_base()
+    return importlib.import_module("mos_pack.nodes.bridge.demo.small_base_dit")

@@ -25,7 +25,7 @@ from . import bridge_score, composites, evaluator, probes
 
 STEPS, GUIDANCE, SAMPLER, SCHEDULER = 20, 5.0, "dpmpp_2m", "normal"
 BATCH = 24
-SUFFIX = {"A": "small_base", "B": "small_base_xl"}
+SUFFIX = {"A": "small_base", "B": "small_base_xl", "C": "small_base_dit"}
 HAIR = ("long {} hair", "short {} hair", "curly {} hair", "a {} bob")
 
 
@@ -125,13 +125,13 @@ def name_half(subject: Subject) -> str:
     return f"a person with a {colour} {noun}" if first in ("a", "an") else f"a person with {first} {colour} {noun}"
 
 
-def load_base(which: str) -> tuple:
-    """MODEL, CLIP and VAE of the shipped file, in the host."""
+def load_base(which: str, weights: Path | None = None) -> tuple:
+    """MODEL, CLIP and VAE of the shipped file or of ``weights``, in the host."""
     import importlib
 
     small_base()
     module = importlib.import_module(f"mos_pack.nodes.bridge.demo.{SUFFIX[which]}")
-    return getattr(module, f"load_{SUFFIX[which]}")()
+    return getattr(module, f"load_{SUFFIX[which]}")(weights or module.WEIGHTS)
 
 
 @torch.inference_mode()
@@ -170,7 +170,8 @@ def paint(base: tuple, prompts: list[str], width: int, seed: int, height: int = 
             disable_pbar=True,
             seed=seed + start,
         )
-        pictures = (vae.decode(latent).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        pictures = vae.decode(latent).flatten(0, -4)  # of films, their frames
+        pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         out += [Image.fromarray(picture) for picture in pictures]
     return out
 
@@ -269,13 +270,15 @@ def save_sheet(pictures: list[Image.Image], path: Path, columns: int = 21) -> No
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--base", choices=sorted(SUFFIX), default="A")
+    parser.add_argument("--weights", type=Path, help="another file of that base, on trial")
     parser.add_argument("--count", type=int, default=3, help="pictures per class and per hair colour with glasses")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file; the table goes beside it as .md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
-    base, sets, net = load_base(options.base), composites.load_composites(), evaluator.load_evaluator()
+    base = load_base(options.base, options.weights)
+    sets, net = composites.load_composites(), evaluator.load_evaluator()
     fitted = probes.load_probes(sets)
     things, people, doubles = plan_things(options.count), plan_people(options.count), plan_doubles(16 * options.count)
     painted = [

@@ -148,8 +148,8 @@ def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
     vae.first_stage_model = autoencoder.eval()
     vae.latent_channels = autoencoder.channels
     vae.working_dtypes = [torch.float32]
-    vae.memory_used_encode = lambda shape, dtype: 600 * shape[2] * shape[3]
-    vae.memory_used_decode = lambda shape, dtype: 600 * shape[2] * shape[3] * 64
+    vae.memory_used_encode = lambda shape, dtype: 600 * shape[-2] * shape[-1]
+    vae.memory_used_decode = lambda shape, dtype: 600 * shape[-2] * shape[-1] * 64
     vae.patcher = comfy.model_patcher.ModelPatcher(
         autoencoder, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
     )
@@ -212,24 +212,30 @@ def assemble(
     build: Callable[[int], comfy.model_base.BaseModel],
     clip: comfy.sd.CLIP,
     towers: dict[str, torch.nn.Module],
+    beside: Path | None = None,
+    wrap: Callable[[SmallAutoencoder], comfy.sd.VAE] = build_vae,
 ) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """A model, its text towers (by their prefix in the file) and an autoencoder from ``path``, which says how many
-    channels its latents have."""
+    channels its latents have. The net itself is in the file ``beside``, where there is one."""
     tensors, metadata = _read(path)
+    if beside:
+        own, metadata = _read(beside)
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("unet.")} | own
     try:
         autoencoder = from_weights(_part(tensors, "vae."))
         model = build(autoencoder.channels)
         model.diffusion_model.load_state_dict(_part(tensors, "unet."))
     except RuntimeError as error:
         raise MixOfShowError(
-            f"The small base model's file {path} does not fit this version of the pack: {error}. Reinstall the pack."
+            f"The small base model's file {beside or path} does not fit this version of the pack: {error}. "
+            "Reinstall the pack."
         ) from error
     trained = [load_text(transformer, _part(tensors, prefix)) for prefix, transformer in towers.items()]
     first = next(iter(towers.values()))  # one tower is enough to notice a word that none of them knows
     first.get_input_embeddings().register_forward_pre_hook(_RowWatch(trained[0]))
     latent = model.latent_format
-    latent.mean = tensors["latent.mean"].reshape(1, -1, 1, 1)
-    latent.std = tensors["latent.std"].reshape(1, -1, 1, 1)
+    latent.mean = tensors["latent.mean"].reshape(latent.mean.shape)
+    latent.std = tensors["latent.std"].reshape(latent.std.shape)
     latent.latent_rgb_factors = tensors["latent.rgb"].tolist()
     latent.latent_rgb_factors_bias = tensors["latent.rgb_bias"].tolist()
     model.requires_grad_(False)
@@ -239,4 +245,4 @@ def assemble(
     patcher = comfy.model_patcher.ModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
-    return patcher, clip, build_vae(autoencoder)
+    return patcher, clip, wrap(autoencoder)

@@ -1,15 +1,21 @@
 """The small base of Cosmos-Predict2's and Anima's kind: the host's own transformer, lean, with patches of one latent
-cell, that reads base A's text tower and paints in base A's latents. It draws what base A draws; see `world/README.md`.
+cell, that reads base A's text tower and paints in base A's latents. Its weights are on trial and do not ship: see
+`world/README.md`.
 """
 
 from __future__ import annotations
 
-import comfy.latent_formats
+from collections.abc import Callable
+from pathlib import Path
+
 import comfy.model_base
+import comfy.model_patcher
+import comfy.sd
 import comfy.supported_models
 import torch
 
 from . import small_base
+from .small_autoencoder import SmallAutoencoder
 
 WEIGHTS = small_base.WEIGHTS.parent / "small_base_dit.safetensors"
 NET = {
@@ -67,3 +73,39 @@ def build_net(channels: int = small_base.LATENT_CHANNELS) -> comfy.model_base.Co
     model = comfy.model_base.CosmosPredict2(own, device="cpu")
     model.native_size = small_base.NATIVE_SIZE
     return model
+
+
+class Film(torch.nn.Module):
+    """Base A's autoencoder for pictures that are films of one frame: [B, 3, T, H, W] <-> [B, C, T, H/8, W/8]."""
+
+    def __init__(self, pictures: SmallAutoencoder) -> None:
+        super().__init__()
+        self.pictures, self.channels = pictures, pictures.channels
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return _by_frames(self.pictures.encode, pixels)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return _by_frames(self.pictures.decode, latents)
+
+
+def _by_frames(change: Callable[[torch.Tensor], torch.Tensor], film: torch.Tensor) -> torch.Tensor:
+    return change(film.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(film), -1)).transpose(1, 2)
+
+
+def build_vae(autoencoder: SmallAutoencoder) -> comfy.sd.VAE:
+    """A host VAE whose latents have frames, every one by itself."""
+    vae = small_base.build_vae(Film(autoencoder))
+    vae.latent_dim = 3
+    vae.upscale_ratio = vae.downscale_ratio = (lambda frames: frames, 8, 8)
+    vae.upscale_index_formula = vae.downscale_index_formula = (1, 8, 8)
+    return vae
+
+
+def load_small_base_dit(
+    path: Path | str = WEIGHTS, shared: Path | str = small_base.WEIGHTS
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL from ``path``; CLIP and VAE from base A's file ``shared``. Raises MixOfShowError on a bad file."""
+    clip = small_base.build_clip()
+    towers = {"text.": clip.cond_stage_model.clip_l.transformer}
+    return small_base.assemble(Path(shared), build_net, clip, towers, Path(path), build_vae)
