@@ -35,3 +35,19 @@ def test_fields_are_cut_along_the_longer_side():
         fields = places.cut(picture)
         assert [f.size for f in fields] == [(64, 64)] * 2
         assert [f.getpixel((5, 5))[0] for f in fields] == [255, 0]
+
+
+def test_sentences_of_one_pair_are_counted_together():
+    """Four sentences of two pairs, in the order of the plan: intervals are over pairs."""
+    assert places.shares(["right", "other", "right", "other", "right", "other", "right", "right"], "right", 2) == [
+        1,
+        0.25,
+    ]
+
+
+def test_a_page_keeps_the_rows_of_the_other_base(tmp_path):
+    page, head = tmp_path / "world.md", ["| Sentence | Right |", "|---|---|"]
+    page.write_text(f"Before\n{places.BEGIN}\nold\n| base A: x | 1 % |\n| base B: x | 2 % |\n{places.END}\nAfter\n")
+    places.write_page(page, "A", [*head, "| base A: x | 3 % |", "| base A: y | 4 % |"])
+    rows = "\n".join(["", *head, "| base A: x | 3 % |", "| base A: y | 4 % |", "| base B: x | 2 % |", ""])
+    assert page.read_text() == f"Before\n{places.BEGIN}{rows}\n{places.END}\nAfter\n"
