@@ -1,17 +1,19 @@
 """`python -m benchmarks.claims.cast`: two community LoRAs in Cast against two concepts of our own, in the same places.
 
-Paints workflows 14 and 15 as they ship, and 02 and 01 (fused, no regions) with our own trainings of the same pictures,
-with the same noise and prompts of the same form; and each by itself in a picture of its own, which is all that placing
-can keep. Writes cast.md, cast.json and a picture into docs/evidence.
+Paints workflows 14 and 15 as they ship, and 02 and 01 with our own trainings of the same pictures, with the same
+noise and prompts of the same form; fused whole and with *words: own* (only layers with places are fused, Place reads
+every word by its own concept), with and without regions; and each by itself in a picture of its own, which is all
+that placing can keep. Writes cast.md, cast.json and a picture into docs/evidence.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,15 @@ from .quick import ROOT, machine, percent
 
 WHO = ("mara", "finn")  # whose pictures both kinds were trained on, from left to right
 FILES = ("anna", "ben")
-FORMS = ("each alone", "routed, two regions", "fused, two regions", "fused, names in the prompt")
-ALONE, ROUTED, PLACED, FUSED = FORMS
+FORMS = (
+    "each alone",
+    "routed, two regions",
+    "fused, two regions",
+    "fused, names in the prompt",
+    "fused, words own, two regions",
+    "fused, words own, names in the prompt",
+)
+ALONE, ROUTED, PLACED, FUSED, PLACED_OWN, FUSED_OWN = FORMS
 OWN, OTHERS = "our concepts", "community LoRAs"
 
 
@@ -63,17 +72,36 @@ def graphs(server: Server, seed: int, count: int) -> dict[tuple[str, str], list[
         graph[find(graph, "MixOfShowPlace")[0]]["inputs"]["regions"] = ["regions", 0]
         return graph
 
+    def words(how: str, parts: list[Graph]) -> Iterator[Graph]:
+        """words: own in Fusion Settings, with what reads text to Place; or fused, with everything in CLIP."""
+        spec = known["MixOfShowFusionSettings"]["input"]["required"]
+        values = {key: part[1]["default"] for key, part in spec.items()} | {"words": how}
+        for graph in map(copy.deepcopy, parts):
+            graph["words"] = {"class_type": "MixOfShowFusionSettings", "inputs": values}
+            fuse, place = find(graph, "MixOfShowFuse")[0], find(graph, "MixOfShowPlace")[0]
+            graph[fuse]["inputs"] |= {"settings": ["words", 0], "save_as": ""}
+            graph[place]["inputs"] = {k: v for k, v in graph[place]["inputs"].items() if k != "concepts"}
+            if how == "own":
+                graph[place]["inputs"]["concepts"] = [fuse, 2]
+            yield graph
+
     first = shipped("01_train_fuse_place")
-    return {
+    fused = {
+        (True, OWN): both("01_train_fuse_place"),
+        (True, OTHERS): [sampling_graph(placed(), "cast/picture", seed, count)],
+        (False, OWN): both("01_train_fuse_place", MixOfShowPlace={"regions": None}),
+        (False, OTHERS): both("15_two_loras_fused"),
+    }
+    found = {
         (ALONE, OWN): [alone(first, name, ALONE_PROMPT.format(name=name), "cast/picture", seed, count) for name in WHO],
         (ALONE, OTHERS): [one(file) for file in FILES],
         (ROUTED, OWN): both("02_two_people_routed"),
         (ROUTED, OTHERS): both("14_two_loras_routed"),
-        (PLACED, OWN): both("01_train_fuse_place"),
-        (PLACED, OTHERS): [sampling_graph(placed(), "cast/picture", seed, count)],
-        (FUSED, OWN): both("01_train_fuse_place", MixOfShowPlace={"regions": None}),
-        (FUSED, OTHERS): both("15_two_loras_fused"),
     }
+    for how, forms in (("fused", (PLACED, FUSED)), ("own", (PLACED_OWN, FUSED_OWN))):
+        for (regions, whose), parts in fused.items():
+            found[forms[0] if regions else forms[1], whose] = list(words(how, parts))
+    return found
 
 
 def paint(server: Server, parts: list[Graph]) -> np.ndarray:

@@ -6,6 +6,7 @@ shortest there, so that is where many concepts lose most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..concept import ConceptUse
@@ -26,3 +27,16 @@ def words_of(use: ConceptUse) -> ConceptUse:
     concept = use.concept
     deltas = {name: delta for name, delta in concept.deltas.items() if reads_words(name)}
     return replace(use, concept=replace(concept, deltas=deltas, training={**concept.training, "part": "words"}))
+
+
+def better_apart(uses: Sequence[ConceptUse]) -> list[str]:
+    """Labels of plain LoRAs that change how text is read without a word of their own, if there are two or more.
+
+    Each has learned its subject in ordinary words (*person*), which one set of weights cannot read in two ways.
+    """
+    plain = [
+        use.label
+        for use in uses
+        if not any(entry.words for entry in use.concept.entries) and any(map(reads_words, use.concept.deltas))
+    ]
+    return plain if len(plain) > 1 else []

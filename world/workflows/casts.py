@@ -21,13 +21,13 @@ The two LoRAs come with the pack (kohya's dialect, trained on the small base). P
 place; the wires from the base to Cast are not needed then (the small base has other levels than SD1.5).
 """
 
-FUSED_STORY = """## The same two, as one file
+FUSED_STORY = """## The same two, fused
 
-**Fuse** computes one set of weights for both and saves it (`save_as`). The prompt alone names them; no regions.
+**Fuse** computes one set of weights for both, for every layer that sees places. What reads text is left apart (*words:
+own* in Fusion Settings): Place, with `CONCEPTS`, reads each name by its own LoRA. The prompt alone names them.
 
-Fuse calibrates a LoRA on its trigger, which Cast has found beside the file. Its report says what each keeps. Plain
-LoRAs that change what *person* means get into each other's way: with regions route them (workflow 14), or train
-concepts.
+Two plain LoRAs both change what *person* means, and one text encoder cannot hold both: with *words: fused* each stands
+where it should about half as often. For concepts with learned words, *fused* does as well and is one file (`save_as`).
 """
 
 FACES_STORY = """## Twice as sharp: hires fix, then each face
@@ -79,22 +79,23 @@ def two_loras_fused() -> dict[str, Step]:
     steps = {
         "story": Step("MarkdownNote", {"text": FUSED_STORY}),
         **cast_of_two(),
+        "settings": Step("MixOfShowFusionSettings", {"words": "own"}),
         "fuse": Step(
             "MixOfShowFuse",
             {"save_as": "anna_and_ben"},
-            {"model": ("base", 0), "clip": ("base", 1), "concepts": ("cast", 0)},
+            {"model": ("base", 0), "clip": ("base", 1), "concepts": ("cast", 0), "settings": ("settings", 0)},
         ),
         "place": Step(
             "MixOfShowPlace",
             {"prompt": "anna on the left and ben on the right, green background", "negative": ""},
-            {"model": ("fuse", 0), "clip": ("fuse", 1)},
+            {"model": ("fuse", 0), "clip": ("fuse", 1), "concepts": ("fuse", 2)},
         ),
         "latent": Step("EmptyLatentImage", {"width": 2 * SIDE, "height": SIDE, "batch_size": 4}),
         "sample": sampler("place", ("latent", 0)),
         "decode": Step("VAEDecode", {}, {"samples": ("sample", 0), "vae": ("base", 2)}),
         "save": saved("15", ("decode", 0)),
     }
-    return arrange(steps, ("story base", "cast", "fuse"), ("place", "latent decode", "sample", "save"))
+    return arrange(steps, ("story base", "cast", "settings", "fuse"), ("place", "latent decode", "sample", "save"))
 
 
 def face(name: str, picture: tuple[str, int]) -> dict[str, Step]:

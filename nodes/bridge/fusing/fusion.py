@@ -15,11 +15,11 @@ from ....mixofshow_core.concept import Concept, ConceptUse, concept_tensors
 from ....mixofshow_core.digests import digest_of_file
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import ROLE_SPATIAL, LayerGroup
-from ....mixofshow_core.families.nets import layer_groups
+from ....mixofshow_core.families.nets import kind_of, layer_groups
 from ....mixofshow_core.families.text import layer_groups_text
 from ....mixofshow_core.fitting import check_once, with_unique_words
 from ....mixofshow_core.formats.native import read_concept, write_concept
-from ....mixofshow_core.fusion.apart import FUSED, OWN, reads_words, words_of
+from ....mixofshow_core.fusion.apart import FUSED, OWN, better_apart, reads_words, words_of
 from ....mixofshow_core.fusion.fuse import Spread, choose_groups, hash_of
 from ....mixofshow_core.fusion.merges import merge_sum, shorten
 from ....mixofshow_core.fusion.plan import CalibrationPlan
@@ -45,6 +45,10 @@ log = logging.getLogger("mixofshow")
 
 RESULT_LIMIT = 20  # finished fusions that are kept
 FUSION_VERSION = 5
+SHARED_WORDS = (
+    "have no learned words: each changes what ordinary words mean, and one text encoder cannot read them in two ways. "
+    "Fusion Settings' words: own, with CONCEPTS of Fuse wired to Place, keeps them further apart."
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def fuse_uses(
         groups = tuple(group for group in groups if group.role == ROLE_SPATIAL)
         unsolved = tuple(name for name in unsolved if not reads_words(name))
         apart = tuple(sorted(map(words_of, solved), key=lambda use: use.label))
+    elif kind_of(net_of(model)).finds_words and (plain := better_apart(solved)):
+        fits = (*fits, f"{', '.join(plain)} {SHARED_WORDS}")
     base_model, base_clip = apply_deltas(model, clip, added)
     base = models_key(base_model, base_clip)  # add-ons are patches on them
     plan = plan.sized(native_size(model))

@@ -1,7 +1,10 @@
 """Fusing and routing together: layers with places fused, every word read by its own concept in Place."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from mos_pack.mixofshow_core.concept import ConceptEntry
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import role_of
 from mos_pack.mixofshow_core.fusion.apart import reads_words
@@ -12,7 +15,7 @@ from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.evaluating.test_evaluate import compare
 from mos_tests.host.placing.test_routing import gap, make_use, payload, sample
 
-OWN = FusionSettings(words="own", size="exact")
+OWN, FUSED = (FusionSettings(words=words, size="exact") for words in ("own", "fused"))
 
 
 @pytest.fixture
@@ -38,6 +41,25 @@ def test_only_layers_with_places_are_fused_and_the_rest_is_handed_on(base, uses)
         wanted = {name: delta for name, delta in whole.concept.deltas.items() if reads_words(name)}
         assert use.concept.deltas == wanted and any(name.startswith("text_encoders.") for name in wanted)
     assert "connect CONCEPTS" in report
+
+
+def without_words(use):
+    """As a LoRA of others: called by a trigger, no word of its own."""
+    plain = ConceptEntry(use.label, use.label, trigger="a person")
+    return replace(use, concept=replace(use.concept, entries=(plain,)))
+
+
+def test_plain_loras_that_share_their_words_are_told_what_keeps_them_apart(base, uses):
+    """Two of them, fused whole: not one beside a learned word, and not where it is done already."""
+    plain, told = tuple(map(without_words, uses)), "mara, tom have no learned words"
+    for settings, chosen, says in (
+        (FUSED, plain, True),
+        (FUSED, uses, False),
+        (FUSED, (plain[0], uses[1]), False),
+        (OWN, plain, False),
+    ):
+        report = fuse(base, chosen, settings)[3]
+        assert (told in report) == says and ("no learned words" in report) == says
 
 
 def test_place_reads_every_word_by_its_own_and_looks_for_nobody(base, uses):
