@@ -53,8 +53,12 @@ def read_textual_inversion(tree: Mapping, file_name: str) -> ReadResult:
         table = tree["string_to_param"] if isinstance(tree["string_to_param"], Mapping) else {}
         given = tree.get("name")
         token = given if isinstance(given, str) and given else stem
-        found = {token: {"": table.get("*", next(iter(table.values()), None))}}
+        chosen = "*" if "*" in table else next(iter(table), "*")
+        found = {token: {"": table.get(chosen)}}
         reading.used.append("string_to_param")
+        for key in table:
+            if key != chosen:
+                reading.skip(f"string_to_param.{key}", "a second embedding in one file", table[key])
         for key in tree:
             if key not in ("string_to_param", "name"):
                 reading.skip(key, "a note of the program that wrote the file")

@@ -31,7 +31,7 @@ class Payload:
     ``found``: per concept that is looked for a text [L or 1, T, C] that is read where it is found: the plain one with
     nobody's tokens read by this concept.
     ``extras``: what the encoder gave with the base's text and with every region's, where the net works on texts before
-    it reads them; none once it has.
+    it reads them; none once it has. ``made_for``: the family and the cross-attention layers of the MODEL at Place.
     """
 
     tokens: int
@@ -45,6 +45,7 @@ class Payload:
     chosen: Tensor | None = None
     extras: tuple[Mapping[str, object], ...] = ()
     found: tuple[Tensor, ...] = ()
+    made_for: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         regions = len(self.placed.regions.regions) if self.placed is not None else 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.known import plain_name
 from ....mixofshow_core.families.layers import TEXT_PREFIX
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.fitting import check_once, title_of
@@ -57,6 +58,7 @@ class Encoder:
     net: nn.Module
     layers: int
     by_words: Sequence[ConceptUse] = ()
+    made_for: tuple[str, int] | None = None
     done: dict = field(default_factory=dict)
 
     def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
@@ -152,7 +154,8 @@ def place(
         if note.startswith(WARNING):
             log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
     net = net_of(model)
-    encode = Encoder(clips, net, len(cross_attention_layers(net)), by_words)
+    layers = len(cross_attention_layers(net))
+    encode = Encoder(clips, net, layers, by_words, (plain_name(family(model)), layers))
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
         _conditioning(encode, positives, for_positive, routes, "prompt", looks=True),
@@ -217,6 +220,7 @@ def _conditioning(
             chosen=picker(words.tolist(), concepts) if looks and search else None,
             extras=extras if kind_of(encode.net).rewrites_text else (),
             found=tuple(_as_read(encode.found(prompts.base, what, words, concept)) for concept in concepts),
+            made_for=encode.made_for,
         )
     return with_payload(base.context, base.extras, payload), payload
 

@@ -19,8 +19,10 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.families.known import plain_name
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
-from ..host.model import net_of, options_in, text_dtype, with_options
+from ....mixofshow_core.fitting import title_of
+from ..host.model import family, net_of, options_in, text_dtype, with_options
 from ..host.show import running_node, show_on_node
 from .arrivals import arriving, note_tiles
 from .attention import Batch, Sampling
@@ -109,6 +111,8 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
         log.warning(UNPLACED)
         show_on_node([UNPLACED])
         return executor(noise, latent_image, *args, **kwargs)
+    for carrier in carriers:
+        check_made_for(guider.model_patcher, carrier.cond)
     hooked = any(cond.get("hooks") is not None for cond in entries)
     options = guider.model_options.setdefault("transformer_options", {})
     room = 0 if hooked else room_for_projections(guider.model_patcher, noise.shape)
@@ -127,6 +131,17 @@ def open_sampling(executor, noise, latent_image=None, *args, **kwargs):
         for carrier in (one for one in carriers if one.cond.routes is routes):
             remember(places, carrier.memory, samples)
     return samples
+
+
+def check_made_for(model, payload: Payload) -> None:
+    """Refuse a conditioning of a Place on another kind of MODEL: its layers and widths are not these."""
+    here = plain_name(family(model)), len(cross_attention_layers(net_of(model)))
+    if payload.made_for not in (None, here):
+        (theirs, layers), (mine, count) = payload.made_for, here
+        raise MixOfShowError(
+            f"This conditioning comes from a Place whose MODEL is {title_of(theirs)} ({layers} cross-attention "
+            f"layers); the MODEL here is {title_of(mine)} ({count}). Wire that Place's own model output to this sampler."
+        )
 
 
 def uncompiled(patcher, sampling: Sampling) -> AbstractContextManager:

@@ -8,7 +8,9 @@ import comfy.sample
 import pytest
 import torch
 from comfy_execution.utils import CurrentNodeContext
+from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.host.model import apply_deltas
+from mos_pack.nodes.bridge.placing.arrivals import change_of
 from mos_pack.nodes.bridge.placing.payload import KEY
 from mos_pack.nodes.bridge.placing.wrappers import PayloadCond
 from mos_pack.nodes.place import MixOfShowPlace
@@ -56,6 +58,16 @@ def test_a_zeroed_positive_is_a_negative_without_any_text(sd15, warned):
     assert not warned(), "it is what was meant"
 
 
+def test_a_small_share_of_another_text_is_a_change(sd15, warned):
+    """Also beside the single values of CLIP's texts that are thirty times as large as all others."""
+    sd15.a[0, 0, 0] = 30.0
+    layered = sd15.cond(sd15.a, layers=sd15.b.repeat(16, 1, 1))
+    mixed = nodes.ConditioningAverage().addWeighted(layered, [[sd15.c, {}]], 0.97)[0]
+    sd15.sample(sd15.patched, mixed)
+    assert any("was changed by another node" in line for line in warned())
+    assert change_of(sd15.a, sd15.a.half()) == change_of(sd15.a, sd15.a.bfloat16().float()) == "same"
+
+
 def test_a_zeroed_text_of_another_place_is_no_text_either(sd15, warned):
     zero = zeroed(sd15.cond(sd15.c, layers=sd15.b.repeat(16, 1, 1), texts=[sd15.b], placed=sd15.map(rect(width=0.5))))
     found = sd15.sample(sd15.patched, halves(sd15), zero)
@@ -75,6 +87,17 @@ def test_routed_concepts_act_on_a_zeroed_and_on_a_stock_negative(tiny_sd15, warn
         assert gap(found, sample((model, wanted, without_payload(negative)))) < 5e-5
         said.append(len(warned()))
     assert said == [0, 1] and "does not come from Place" in warned()[0]
+
+
+def test_a_conditioning_of_another_kind_of_model_is_refused_by_name(tiny_sd15, tiny_sdxl):
+    """Else the host stops at two shapes that do not fit, or, where they do, samples what nobody meant."""
+    spec = regions({"prompt": "mara in a hat"})
+    uses = [make_use(tiny_sd15, "mara", 1)]
+    one = MixOfShowPlace.one(tiny_sd15.model, tiny_sd15.clip, "a street", "bad", spec, uses).result
+    two = MixOfShowPlace.one(tiny_sdxl.model, tiny_sdxl.clip, "a street", "bad", spec).result
+    for model, placed, says in ((two, one, "the MODEL here is SDXL"), (one, two, "a Place whose MODEL is SDXL")):
+        with pytest.raises(MixOfShowError, match=rf"{says}.*Wire that Place's own model"):
+            sample((model[0], *placed[1:]))
 
 
 def test_one_side_alone_is_gated_as_both_are(tiny_sd15):
