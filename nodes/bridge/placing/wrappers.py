@@ -140,7 +140,8 @@ def check_made_for(model, payload: Payload) -> None:
         (theirs, layers), (mine, count) = payload.made_for, here
         raise MixOfShowError(
             f"This conditioning comes from a Place whose MODEL is {title_of(theirs)} ({layers} cross-attention "
-            f"layers); the MODEL here is {title_of(mine)} ({count}). Wire that Place's own model output to this sampler."
+            f"layers); the MODEL here is {title_of(mine)} ({count}). Wire that Place's own model output to this "
+            "sampler."
         )
 
 
