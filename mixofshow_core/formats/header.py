@@ -17,6 +17,15 @@ MAX_TENSORS = 20_000  # an SDXL checkpoint has about 2,500
 MAX_BRACKETS = 200_000  # JSON lists and objects cost far more memory than their text
 MAX_KEY = 512  # characters
 MAX_DIMENSIONS = 6
+OTHERS = {  # what comes under a model's name when a download went wrong
+    b"<!doc": "a web page, not a model: its site asked for a login or an agreement. Download it in a browser.",
+    b"<html": "a web page, not a model: its site asked for a login or an agreement. Download it in a browser.",
+    b"version ": "the pointer of a file in Git LFS, not the file. Run git lfs pull there, and copy it again.",
+    b"gguf": "a GGUF file, which ComfyUI-GGUF loads as MODEL. As a concept take the LoRA's safetensors file.",
+    b"\x1f\x8b": "an archive (gzip). Unpack it first.",
+    b"7z\xbc\xaf": "an archive (7-Zip). Unpack it first.",
+    b"rar!": "an archive (RAR). Unpack it first.",
+}
 ITEM_SIZE = {
     "F64": 8,
     "F32": 4,
@@ -50,7 +59,10 @@ def check_header(path: Path) -> None:
     path = Path(path)
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if other := next((what for sign, what in OTHERS.items() if start.lower().startswith(sign)), None):
+            raise MixOfShowError(f"{path.name} is {other}")
         if size < 10 or length > size - 8:
             raise MixOfShowError(
                 f"{path.name} is not a complete safetensors file (its header claims {length} bytes of {size}). "

@@ -22,6 +22,7 @@ from ....mixofshow_core.names import find_names, fold, is_word, normal, replace_
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
 EMBEDDING_SCOPE = "mos/"
 BRACKETED = re.compile(r"[<\uff1c]([^\s<>\uff1c\uff1e]+)[>\uff1e]")  # the full-width signs too
+NAMELESS = re.compile(r"embedding:(?:\s|$)")  # the host stops at it
 MAX_PROMPT_CHARACTERS = 20_000
 
 
@@ -220,9 +221,15 @@ def _with_vocabulary(tokenizer, vocabulary: Vocabulary, encoder: str):
 
 
 def check_prompt(clip, prompt: str, where: str = "prompt") -> None:
-    """Raise MixOfShowError for a ``<name>`` that this CLIP does not know, and for an absurdly long text."""
+    """Raise MixOfShowError for a ``<name>`` that this CLIP does not know, and for what the host cannot read."""
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise MixOfShowError(f"The {where} has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted.")
+    if odd := next((char for char in prompt if "\ud800" <= char <= "\udfff"), None):
+        raise MixOfShowError(f"The {where} holds half a character ({odd!r}), as cut emoji leave it; delete it.")
+    if NAMELESS.search(prompt):
+        raise MixOfShowError(
+            f"The {where} has `embedding:` without a file's name right behind it; write embedding:name, or delete it."
+        )
     vocabulary = vocabulary_of(clip)
     called, shared = {fold(entry.name) for entry in vocabulary.entries}, vocabulary.shared_words()
     known = called | {fold(word.text.strip("<>")) for entry in vocabulary.entries for word in entry.words}

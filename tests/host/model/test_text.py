@@ -131,3 +131,12 @@ def test_a_concept_without_rows_for_an_encoder_is_an_error(tiny_sdxl):
     clip = text.register_concepts(tiny_sdxl.clip, [wrong])
     with pytest.raises(MixOfShowError, match="for clip_l only, and CLIP reads texts with clip_g"):
         text.encode_layered(clip, "mara", 70)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"), [("mara, embedding: hat", "without a file's name"), ("mara, a \ud83d hat", "half a character")]
+)
+def test_what_the_host_would_stop_at_is_said_in_words(tiny_sd15, prompt, says):
+    for clip in (tiny_sd15.clip, text.register_concepts(tiny_sd15.clip, [use(tiny_sd15.clip)])):
+        with pytest.raises(MixOfShowError, match=f"The prompt h.*{says}"):
+            text.encode_layered(clip, prompt, 16)

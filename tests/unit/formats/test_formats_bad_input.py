@@ -206,3 +206,20 @@ def test_reading_takes_at_most_twice_the_file(suffix, tmp_path):
     size = os.path.getsize(paths[1])
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) <= 2.0 * size, f"{int(done.stdout) / size:.2f} times the file's {size / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"<html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"GGUF\3\0\0\0", "a GGUF file"),
+        (b"\x1f\x8b\x08\0", "Unpack it first"),
+    ],
+)
+def test_what_a_failed_download_left_is_called_by_its_name(tmp_path, start, says):
+    path = tmp_path / "mara.safetensors"
+    path.write_bytes(start + b" " * 200)
+    with pytest.raises(MixOfShowError, match=rf"mara\.safetensors is .*{says}"):
+        read_any(path)
