@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..mixofshow_core.atomic import replacing
+from ..mixofshow_core.concept import Concept
 from ..mixofshow_core.digests import digest_of_file
 from ..mixofshow_core.errors import MixOfShowError, short
+from ..mixofshow_core.formats.dialect import check_concept
 from ..mixofshow_core.formats.native import read_concept
 from ..mixofshow_core.names import fold
 
@@ -25,6 +29,7 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST = 100_000
 ACCEPTED = "accepted"
 KINDS = ("concept", "statistics", "compressed")
+CONCEPT, STATISTICS = ".safetensors", ".statistics"  # how the names of the two files end
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,19 @@ class Manifest:
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > 200:
                 raise MixOfShowError(f"{name} is {short(value)}; a short text is needed")
-        if isinstance(self.loss, bool) or not isinstance(self.loss, (int, float)):
-            raise MixOfShowError(f"loss is {short(self.loss)}; a number is needed")
+        if isinstance(self.loss, bool) or not isinstance(self.loss, (int, float)) or not 0 <= self.loss <= 1:
+            raise MixOfShowError(f"loss is {short(self.loss)}; a number is needed, 0 to 1")
+        said = self.versions.items() if isinstance(self.versions, dict) else [("", None)]
+        if len(said) > 20 or not all(isinstance(text, str) and len(text) <= 200 for pair in said for text in pair):
+            raise MixOfShowError(f"versions is {short(self.versions)}; short texts by name are needed")
         if self.version != VERSION:
             raise MixOfShowError(f"version is {short(self.version)}; this pack reads {VERSION}")
         if self.kind not in KINDS:
             raise MixOfShowError(f"kind is {short(self.kind)}; use one of {', '.join(KINDS)}")
         if not isinstance(self.files, dict) or not 1 <= len(self.files) <= 2:
             raise MixOfShowError(f"files is {short(self.files)}; it names a concept and perhaps statistics")
-        if bad := [name for name in self.files if Path(str(name)).name != name or str(name).startswith(".")]:
-            raise MixOfShowError(f"files names {short(bad[0])}, which is no plain file name")
+        if bad := [name for name in self.files if not _is_plain(str(name))]:
+            raise MixOfShowError(f"files names {short(bad[0])}, which is no plain file name of a concept or statistics")
 
     def text(self) -> str:
         """As it is written."""
@@ -83,9 +91,7 @@ class Submission:
     def manifest(self) -> Manifest:
         path = self.folder / MANIFEST
         try:
-            if path.stat().st_size > MAX_MANIFEST:
-                raise ValueError(f"{path.stat().st_size} bytes")
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(_read_small(path))
             if not isinstance(found, dict) or set(found) - {part.name for part in fields(Manifest)}:
                 raise ValueError(f"it holds {short(found)}")
             manifest = Manifest(**found)
@@ -108,22 +114,45 @@ class Submission:
         return path
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a file of this name lies in the folder itself, is seen there, and is of a kind that is asked for."""
+    stem, dot, suffix = name.rpartition(".")
+    plain = name.isprintable() and len(name) <= 200 and not set(name) & set("/\\:") and name[:1] != "."
+    return plain and bool(stem) and dot + suffix in (CONCEPT, STATISTICS)
+
+
+def _read_small(path: Path) -> str:
+    """The text of a manifest. A link or a pipe may never end, or begin."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError("it is no plain file")
+    with open(path, "rb") as file:
+        text = file.read(MAX_MANIFEST + 1)
+    if len(text) > MAX_MANIFEST:
+        raise ValueError(f"it has more than {MAX_MANIFEST} bytes")
+    return text.decode("utf-8")
+
+
 def submissions(folder: Path) -> list[Submission]:
     """All finished ones below EXCHANGE, by client and concept; or the one that `folder` itself is."""
     if not folder.is_dir():
         raise MixOfShowError(f"{folder} is no folder: name the exchange folder, or one submission in it.")
     if (folder / MANIFEST).is_file():
-        return [Submission(folder, folder.resolve().parent.name)]
+        folder = folder.resolve()  # its own name and its client's, also where it was called "."
+        return [Submission(folder, folder.parent.name)]
     return [Submission(path.parent, path.parent.parent.name) for path in sorted(folder.glob(f"*/*/{MANIFEST}"))]
 
 
 def publish(folder: Path, manifest: Manifest, files: Mapping[str, Path]) -> Path:
-    """Copy `files` (name -> where it is) and write the manifest last; an earlier submission of it is replaced."""
+    """Copy `files` (name -> where it is) and write the manifest last; an earlier submission of it is replaced.
+
+    Until everything is copied (a disk may be full) the earlier one stays whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # not finished, from here until the new one is there
-    for name, source in files.items():
-        with replacing(folder / name) as part:
-            shutil.copyfile(source, part)
+    with ExitStack() as last:
+        parts = {name: last.enter_context(replacing(folder / name)) for name in files}
+        for name, part in parts.items():
+            shutil.copyfile(files[name], part)
+        (folder / MANIFEST).unlink(missing_ok=True)  # not finished, from here until the new one is there
     for old in folder.iterdir():
         if old.is_file() and old.name not in files and not old.name.startswith("."):
             old.unlink()
@@ -132,16 +161,47 @@ def publish(folder: Path, manifest: Manifest, files: Mapping[str, Path]) -> Path
     return folder
 
 
-def check_submission(given: Submission, accepted: list[Submission]) -> tuple[Manifest, Path, Path | None, bool]:
-    """(manifest, concept file, statistics file or None, whether this very concept is here already).
+@dataclass(frozen=True)
+class Held:
+    """A submission that was accepted. names: of its concepts, folded."""
 
-    Everything that can be asked without a model; MixOfShowError says what is wrong, without naming the client.
+    given: Submission
+    manifest: Manifest
+    path: Path
+    names: frozenset[str]
+
+
+def read_held(given: Submission) -> Held:
+    """What lies in a centre's own folder; MixOfShowError, which names the client, where it was damaged there."""
+    try:
+        manifest = given.manifest()
+        path = given.file(manifest, CONCEPT)
+        if path is None:
+            raise MixOfShowError("it names no concept file")
+        return Held(given, manifest, path, _names(read_concept(path)))
+    except (MixOfShowError, OSError) as error:
+        raise MixOfShowError(
+            f"What was accepted of client {given.client}, {given.folder.name}, is damaged ({error}). Take it once more "
+            f"(`cli.py add`), or delete {given.folder}."
+        ) from error
+
+
+def _names(concept: Concept) -> frozenset[str]:
+    return frozenset(fold(entry.name) for entry in concept.entries)
+
+
+def check_submission(given: Submission, accepted: Sequence[Held], own: Collection[str] = ()) -> tuple[Held, bool]:
+    """(what is given, whether this very concept is here already).
+
+    Everything that can be asked without a model; MixOfShowError says what is wrong, without naming the client. own:
+    names that the centre gave itself. What lies under the same client's same folder is replaced, so it may have the
+    same names.
     """
     manifest = given.manifest()
-    path = given.file(manifest, ".safetensors")
+    path = given.file(manifest, CONCEPT)
     if path is None:
         raise MixOfShowError("it names no concept file")
-    statistics = given.file(manifest, ".statistics")
+    statistics = given.file(manifest, STATISTICS)
     if (statistics is None) != (manifest.kind == "concept"):
         raise MixOfShowError(
             f"its manifest says {manifest.kind}, and statistics are {'there' if statistics else 'not'}"
@@ -150,17 +210,19 @@ def check_submission(given: Submission, accepted: list[Submission]) -> tuple[Man
     found = concept.content_hash, concept.base.family, concept.base.fingerprint or ""
     if found != (manifest.content_hash, manifest.family, manifest.base):
         raise MixOfShowError("the concept is another one than its manifest says")
-    names = {fold(entry.name) for entry in concept.entries}
+    names = _names(concept)
+    check_concept(concept, path.name)
     if not names or manifest.concept not in {entry.name for entry in concept.entries}:
-        raise MixOfShowError(f"the file holds no concept {manifest.concept!r}")
+        raise MixOfShowError(f"the file holds no concept {short(manifest.concept)}")
+    if shared := names & set(map(fold, own)):
+        raise MixOfShowError(f"this project has a concept {sorted(shared)[0]} of its own")
+    is_here = False
     for other in accepted:
-        theirs = other.manifest()
-        if theirs.content_hash == manifest.content_hash and other.client != given.client:
-            raise MixOfShowError(f"client {other.client} has given this very concept already")
-        known = read_concept(other.file(theirs, ".safetensors"))
-        same = other.client == given.client and theirs.concept == manifest.concept
-        if not same and (shared := names & {fold(entry.name) for entry in known.entries}):
-            raise MixOfShowError(f"the name {sorted(shared)[0]!r} belongs to client {other.client} already")
-        if same and theirs.files == manifest.files:
-            return manifest, path, statistics, True
-    return manifest, path, statistics, False
+        if (other.given.client, other.given.folder.name) == (given.client, given.folder.name):
+            is_here = (other.manifest.files, other.manifest.concept) == (manifest.files, manifest.concept)
+            continue
+        if other.manifest.content_hash == manifest.content_hash:
+            raise MixOfShowError(f"client {other.given.client} has given this very concept already")
+        if shared := names & other.names:
+            raise MixOfShowError(f"the name {sorted(shared)[0]!r} belongs to client {other.given.client} already")
+    return Held(given, manifest, path, names), is_here

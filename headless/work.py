@@ -14,7 +14,7 @@ from PIL import Image
 from ..mixofshow_core.errors import MixOfShowError
 from ..mixofshow_core.fusion.plan import preset
 from .calls import call, call_and_read, fill
-from .exchange import ACCEPTED, submissions
+from .exchange import ACCEPTED, read_held, submissions
 from .host import host_module, pack_module, start_host, watch_progress
 from .project import ConceptPart, Project
 from .told import Teller
@@ -63,9 +63,9 @@ class Session:
         """The project's concepts and those that were accepted from others; all, or these."""
         known = dict(self.project.concepts)
         for given in submissions(self.accepted) if self.accepted.is_dir() else ():
-            manifest = given.manifest()
-            path = given.file(manifest, ".safetensors")
-            known[manifest.concept] = ConceptPart(manifest.concept, load={"file": self.name_of(path)})
+            held = read_held(given)
+            name = held.manifest.concept
+            known[name] = ConceptPart(name, load={"file": self.name_of(held.path)})
         if strange := [name for name in names if name not in known]:
             raise MixOfShowError(f"There is no concept {', '.join(strange)} here, only {', '.join(known) or 'none'}.")
         return [part for name, part in known.items() if not names or name in names]

@@ -131,7 +131,7 @@ def parse_concept(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
         )
         entries = _parse_entries(header["concepts"], tensors, file_name)
         training = dict(header.get("training", {}))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise MixOfShowError(f"{file_name}: the {METADATA_KEY!r} header is not readable ({error!r}).") from error
     deltas = parse_deltas(tensors, file_name)
     try:
@@ -193,5 +193,5 @@ def _parse_delta(name: str, found: Mapping[str, Tensor], file_name: str) -> Delt
         return LowRank(found[".lora_up.weight"], found[".lora_down.weight"], alpha)
     except KeyError as error:
         raise MixOfShowError(f"{file_name}: layer {name!r} lacks {error.args[0]!r}.") from error
-    except (MixOfShowError, RuntimeError) as error:
+    except (MixOfShowError, RuntimeError, ValueError) as error:
         raise MixOfShowError(f"{file_name}: layer {name!r}: {error}") from error

@@ -31,6 +31,17 @@ FORMAT = "3"
 ROWS = "rows|"  # tensors of this name hold rows [n, d] instead of a packed matrix
 BESIDE = ".statistics"  # suffix of statistics that lie beside a concept's file: no list of LoRAs shows them
 HEADER = "mixofshow.statistics"
+# What a header that somebody else wrote may do to its reader.
+DAMAGE = (
+    SafetensorError,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 
 
 class StoredGrams(Mapping):
@@ -77,8 +88,8 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
             keys = set(file.keys())
         facts = {name: (float(w), int(rows), str(key)) for name, (w, rows, key) in header["groups"].items()}
         wanted = {one for _, _, key in facts.values() for one in keys_of(key)}
-        manifest, asked = dict(header["manifest"]), list(header["asked"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest, asked = dict(header["manifest"]), list(map(str, header["asked"]))
+    except DAMAGE as error:
         raise MixOfShowError(f"Statistics file {path.name} is damaged ({error}).") from error
     if header.get("format") != FORMAT:
         raise MixOfShowError(

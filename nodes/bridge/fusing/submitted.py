@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +11,11 @@ import torch
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.delta import norm
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.families.layers import ROLE_SPATIAL, LayerGroup
+from ....mixofshow_core.families.layers import ROLE_SPATIAL, LayerGroup, module_of
 from ....mixofshow_core.fusion.foreign_statistics import CLOSE, check_statistics, distance, send_statistics
 from ....mixofshow_core.fusion.fuse import hash_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts
-from ....mixofshow_core.fusion.statistics import Statistics
+from ....mixofshow_core.fusion.statistics import Gram, Statistics
 from ....mixofshow_core.fusion.store import read_statistics
 from ..host.model import apply_deltas, effective, named_linears, patch_key
 from ..host.text import register_concepts
@@ -37,7 +37,7 @@ def write_own_statistics(
 
 
 def check_submitted(model, clip, use: ConceptUse, plan: CalibrationPlan, folder: Path, loss: float = 0.0) -> None:
-    """Refuse a concept that does not fit the base or is too loud, and statistics that cannot be its own.
+    """Refuse a concept that does not fit the base, is too loud or gives no numbers, and statistics not its own.
 
     The text encoder is run on the concept's prompts, and what it and K, V read is compared with what the statistics
     say; the net is not run, so statistics of spatial layers are only asked whether they can be any. loss: what the
@@ -48,10 +48,14 @@ def check_submitted(model, clip, use: ConceptUse, plan: CalibrationPlan, folder:
         linears = named_linears(model, clip)
         weights = model.get_key_patches() | clip.patcher.get_key_patches()
         for name, delta in use.concept.deltas.items():
-            key = patch_key(name)
-            size, own = norm(delta), float(effective(weights[key], key).norm()) if name in linears else math.inf
+            keys = {
+                patch_key(name),
+                patch_key(module_of(name)),
+            }  # a bias may be all zeros: its layer's weight counts, too
+            size, own = norm(delta), math.hypot(*(float(effective(weights[key], key).norm()) for key in keys))
             if not size <= LOUD_CHANGE * own:
                 raise MixOfShowError(f"its change of {name} has norm {size:.3g}, the layer itself {own:.3g}: too loud")
+        ours = _read_prompts(model, clip, use, plan, job.groups)
         if not use.statistics:
             return
         found, header = read_statistics(Path(use.statistics))
@@ -61,15 +65,19 @@ def check_submitted(model, clip, use: ConceptUse, plan: CalibrationPlan, folder:
         if missing := set(widths) - set(header["asked"]):
             raise MixOfShowError(f"its statistics lack {len(missing)} layers, {sorted(missing)[0]} for one")
         check_statistics(found, widths, {}, "it cannot be used")
-        _compare(model, clip, use, plan, job.groups, found, loss)
+        _compare(ours, found, loss)
 
 
-def _compare(model, clip, use, plan, groups: Sequence[LayerGroup], found: Statistics, loss: float) -> None:
-    if not 0 <= loss <= COARSE:
-        raise MixOfShowError(f"its statistics lose {loss:.0%} by compressing; at most {COARSE:.0%} is of use")
+def _read_prompts(model, clip, use: ConceptUse, plan, groups: Sequence[LayerGroup]) -> dict[str, Gram]:
+    """What the text encoder and K, V read of the concept's prompts, by group."""
     texts = [group for group in groups if group.role != ROLE_SPATIAL]
     changed = apply_deltas(model, register_concepts(clip, (use,)), use.changes())
-    ours = collect_text(*changed, texts, concept_prompts(plan, use), lambda sort: None)
+    return collect_text(*changed, texts, concept_prompts(plan, use), lambda sort: None)
+
+
+def _compare(ours: Mapping[str, Gram], found: Statistics, loss: float) -> None:
+    if not 0 <= loss <= COARSE:
+        raise MixOfShowError(f"its statistics lose {loss:.0%} by compressing; at most {COARSE:.0%} is of use")
     for name, gram in sorted(ours.items()):
         if name not in found.grams:
             raise MixOfShowError(f"its statistics have nothing on {name}, which its own prompts reach")
