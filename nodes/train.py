@@ -17,6 +17,7 @@ from .bridge.host.files import step_folder
 from .bridge.host.images import to_image_batch
 from .bridge.host.progress import Progress
 from .bridge.host.show import show_progress
+from .bridge.training import data as training_data
 from .bridge.training import run as training_run
 from .bridge.training import samples as training_samples
 from .types import CONCEPTS, DATASET, SETTINGS, TRAIN, found_by, in_groups
@@ -233,6 +234,11 @@ class MixOfShowTrainSettings(io.ComfyNode):
             ),
             outputs=[SETTINGS.Output(display_name="settings", tooltip="For Train.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, prior_folder: str = "", **_) -> str:
+        """Class pictures that change are other settings, though the folder's name is the same."""
+        return training_data.fingerprint(prior_folder) if (prior_folder or "").strip() else ""
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:

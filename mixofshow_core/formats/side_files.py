@@ -20,6 +20,7 @@ from ..names import LORA_TAG
 MAX_BYTES = 2**20
 MAX_TRIGGER = 200  # characters
 MAX_SUGGESTIONS = 12
+TEXTS = (".metadata.json", ".civitai.info", ".json", ".txt")  # in the order in which they are believed
 PICTURES = (".preview.png", ".png", ".preview.webp", ".webp", ".preview.jpg", ".jpg", ".preview.jpeg", ".jpeg")
 TAGS = re.compile(r"<[^<>]{0,200}>")
 LORA = re.compile(LORA_TAG, re.IGNORECASE)
@@ -41,12 +42,8 @@ class SideFacts:
 def side_facts(path: Path, metadata: Mapping[str, str]) -> SideFacts:
     """Facts about a LoRA file from its neighbours and its header; the first place that names a trigger wins."""
     found: list[tuple[str, list[str]]] = []
-    for suffix, read in (
-        (".metadata.json", _from_manager),
-        (".civitai.info", _from_civitai),
-        (".json", _from_a1111),
-        (".txt", _from_text),
-    ):
+    readers = (_from_manager, _from_civitai, _from_a1111, _from_text)
+    for suffix, read in zip(TEXTS, readers, strict=True):
         beside = path.with_name(f"{path.stem}{suffix}")
         phrases = [phrase for phrase in map(plain, read(beside)) if phrase] if beside.is_file() else []
         if phrases:

@@ -16,6 +16,9 @@ from pathlib import Path
 import folder_paths
 
 from ....mixofshow_core.errors import MixOfShowError
+from ....mixofshow_core.formats.diffusers_names import PEFT_CONFIG
+from ....mixofshow_core.formats.side_files import TEXTS
+from ....mixofshow_core.fusion.store import BESIDE
 from ....mixofshow_core.names import normal
 
 PACK = Path(__file__).resolve().parents[3]  # the folder of this node pack
@@ -160,9 +163,19 @@ def check_concept_file(name: str) -> bool | str:
 
 
 def file_fingerprint(name: str) -> tuple:
-    """Changes when the chosen file does: the answer of a node's ``fingerprint_inputs``."""
+    """Changes when the chosen file does, or one beside it that is read with it: for a node's ``fingerprint_inputs``."""
     try:
-        facts = resolve_concept_file(name).stat()
+        path = resolve_concept_file(name)
     except MixOfShowError:
         return (name,)
-    return name, facts.st_mtime_ns, facts.st_size
+    beside = (path.with_name(f"{path.stem}{suffix}") for suffix in (*TEXTS, BESIDE))
+    return name, *(_state(file) for file in (path, *beside, path.with_name(PEFT_CONFIG)))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """When a file was written, and its size; (0, 0) where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_mtime_ns, facts.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,13 +34,17 @@ BATCH = 4
 CACHE_VERSION = 2  # raised when the same request would draw other pictures
 
 
-def encode_priors(request: TrainRequest) -> list[Sample]:
-    """Samples of every class in the run, given or generated; none without prior preservation."""
+def encode_priors(request: TrainRequest, say: Callable[[str], None] = log.warning) -> list[Sample]:
+    """Samples of every class in the run, given or generated; none without prior preservation.
+
+    say: told what of a given folder is not used, for people.
+    """
     settings = request.settings
     if not settings.prior_weight:
         return []
     plain = replace(settings, variants=1, size_captions=False, loss_mask="valid")
     samples, seen = [], set()
+    classes = list(dict.fromkeys(plan.class_word for plan in request.plans))
     for plan in request.plans:
         prompt = class_prompt(plan.class_word, plan.kind, plan.style)
         if settings.prior_folder.strip():
@@ -47,8 +52,12 @@ def encode_priors(request: TrainRequest) -> list[Sample]:
                 break
             pictures, notes = read_class_folder(picture_folder(settings.prior_folder), prompt)
             for note in notes:
-                log.warning("Class pictures: %s.", note)
-            pictures = pictures[: settings.prior_pictures or len(pictures)]
+                say(f"class pictures: {note}")
+            if (count := settings.prior_pictures or len(pictures)) < len(pictures):
+                say(f"class pictures: the first {count} of {len(pictures)} are used, as prior_pictures says")
+            if others := ", ".join(classes[1:]):
+                say(f"class pictures: those of the folder stand for {classes[0]} alone, not for {others}")
+            pictures = pictures[:count]
             samples = [encode_picture(request, plan, picture, plain, 0) for picture in pictures]
         elif prompt not in seen:
             seen.add(prompt)

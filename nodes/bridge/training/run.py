@@ -90,6 +90,8 @@ def prepare(
             notes += (f"{len(small)} pictures of {concept.name} are smaller than {size} px and are enlarged",)
     request = TrainRequest(model, clip, vae, data, chosen, seed, save_as, base)
     check_captions(request)
+    if others := bridge_model.foreign_patches(model):
+        notes += (f"what other nodes put on MODEL acts in sampling, not in training: {', '.join(others)}",)
     size = f"file about {gigabytes(4 * count_trained(request))}"
     if chosen.full_weights:
         size += ", for whole matrices are saved; every snapshot takes three times that"
@@ -169,7 +171,8 @@ def run_training(request: TrainRequest) -> TrainResult:
         note = "an identical run was finished before: its file was loaded, nothing was trained"
         return TrainResult(concept, finished, tuple(concept.training.get("losses", ())), (note,))
     samples = encode_pictures(request)
-    priors = encode_priors(request)
+    notes = Notes()
+    priors = encode_priors(request, notes.add)
     settings = request.settings
     snapshots = Snapshots(work_folder("training"), fingerprint, settings.snapshots_kept)
     needed = estimate(request)
@@ -182,7 +185,6 @@ def run_training(request: TrainRequest) -> TrainResult:
         named = list(trainables.named_parameters())
         stored = len(snapshots.files())
         state = snapshots.resume(named, optimizer) or RunState()
-        notes = Notes()
         if host.elsewhere:
             notes.add(
                 f"{gigabytes(host.elsewhere)} of the base do not fit the device and are cast layer by layer: slower"

@@ -1,10 +1,14 @@
 """LoRA files that are whole and still not what they seem: nothing in them, too much, or numbers of another kind."""
 
+from pathlib import Path
+
+import folder_paths
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.nodes.bridge.formats.foreign import read_with_host
+from mos_pack.nodes.bridge.host.files import file_fingerprint
 from mos_pack.nodes.bridge.host.text import register_concepts, vocabulary_of
 from safetensors.torch import save_file
 
@@ -74,3 +78,15 @@ def test_two_files_of_one_name_are_two_concepts(tmp_path, tiny_sd15):
     named = ConceptUse(read_with_host(tmp_path / "b" / "mara.safetensors", "anna").concept)
     known = vocabulary_of(register_concepts(clip, [named]))  # the advice
     assert "xyz woman" in known.rewrite("anna") and "abc woman" in known.rewrite("mara")
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "mara.txt", "mara.civitai.info", "mara.statistics"])
+def test_the_host_reads_again_what_lies_beside_a_file(name):
+    """Else the advice to put a file there would change nothing until ComfyUI is started again."""
+    folder = Path(folder_paths.get_folder_paths("loras")[0]) / "beside"
+    folder.mkdir(exist_ok=True)
+    save_file(tensors(), folder / "mara.safetensors")
+    before = file_fingerprint("beside/mara.safetensors")
+    assert file_fingerprint("beside/mara.safetensors") == before
+    (folder / name).write_text("{}")
+    assert file_fingerprint("beside/mara.safetensors") != before

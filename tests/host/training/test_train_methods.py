@@ -19,6 +19,7 @@ from mos_pack.nodes.bridge.training import parts as training_parts
 from mos_pack.nodes.bridge.training import prior as training_prior
 from mos_pack.nodes.bridge.training import run as training_run
 from mos_pack.nodes.bridge.training import validation as training_validation
+from mos_pack.nodes.train import MixOfShowTrainSettings
 from mos_tests.host.training.test_train import ask, asked, gradients, lean_base, opened, pictures
 from PIL import Image
 
@@ -176,6 +177,29 @@ def test_given_class_pictures_keep_their_captions_and_change_the_run(lean, tmp_p
         (tmp_path / "a.txt").write_text("an old man in town")
         assert ask(lean, prior_weight=1.0, prior_pictures=0, prior_folder=str(tmp_path)).fingerprint != before
     assert captions == ["an old man at sea", "a photo of a person"]
+
+
+def test_what_of_given_class_pictures_is_not_used_is_said(lean, tmp_path):
+    for name, colour in (("a", 10), ("b", 90), ("c", 200)):
+        Image.new("RGB", (80, 64), (colour, 20, 30)).save(tmp_path / f"{name}.png")
+    (tmp_path / "typo.txt").write_text("nobody's")
+    said: list[str] = []
+    with torch.inference_mode():
+        request = ask(lean, prior_weight=1.0, prior_pictures=2, prior_folder=str(tmp_path))
+        assert len(training_prior.encode_priors(request, said.append)) == 2
+    assert any("typo.txt" in line for line in said) and any("first 2 of 3" in line for line in said)
+    # And the host runs the settings again when the folder changes.
+    before = MixOfShowTrainSettings.fingerprint_inputs(prior_folder=str(tmp_path))
+    (tmp_path / "a.txt").write_text("a man")
+    assert MixOfShowTrainSettings.fingerprint_inputs(prior_folder=str(tmp_path)) != before
+    assert MixOfShowTrainSettings.fingerprint_inputs(prior_folder="") == ""
+
+
+def test_what_other_nodes_put_on_model_is_named_where_training_leaves_it_out(lean):
+    model = lean.model.clone()
+    model.set_model_attn1_patch(lambda q, k, v, options: (q, k, v))
+    for base, named in ((lean, False), (replace(lean, model=model), True)):
+        assert any("acts in sampling, not in training: attn1_patch" in note for note in asked(base)[1]) == named
 
 
 def test_buckets_keep_shapes_and_train_together(lean):
