@@ -135,6 +135,12 @@ def table(found: Mapping[tuple[str, str], torch.Tensor]) -> dict[str, dict[str, 
     return rows
 
 
+def label(form: str, whose: str) -> str:
+    """What fits over a column of the picture."""
+    short = form.replace("fused, words own", "words own").replace("names in the prompt", "by name")
+    return f"{'ours' if whose == OWN else 'theirs'}: {short}"
+
+
 def write_page(rows: Mapping, facts: Mapping, folder: Path) -> None:
     heads = list(next(iter(rows.values())))
     lines = [
@@ -185,7 +191,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - started),
     }
     (options.out / "images").mkdir(parents=True, exist_ok=True)
-    columns = {f"{whose}: {form}": pictures for (form, whose), pictures in painted.items()}
+    columns = {label(form, whose): pictures for (form, whose), pictures in painted.items()}
     contact_sheet(columns, 6).save(options.out / "images" / "cast.jpg", quality=90)
     write_page(rows, facts, options.out)
 
