@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ....mixofshow_core.concept import ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
-from ....mixofshow_core.fitting import check_base
+from ....mixofshow_core.fitting import check_base, check_once
 from ....mixofshow_core.fusion.apart import OWN
 from ....mixofshow_core.fusion.plan import CLASS_OF_KIND, preset
 from ....mixofshow_core.fusion.settings import FusionSettings
@@ -79,6 +79,7 @@ class Comparison:
         if not self.uses:
             raise MixOfShowError("`concepts` of Compare is empty: connect Load Concept, Cast or Train.")
         check_fit(self.model, self.clip, self.uses)
+        check_once(self.uses, "Compare")
         known = {fold(name) for name in concept_names(self.clip)}
         taken = [entry.name for use in self.uses for entry in use.concept.entries if fold(entry.name) in known]
         if taken:

@@ -115,6 +115,8 @@ def test_one_file_under_two_names_is_not_added_twice(base, uses):
     twin = called(uses[0], "anna")
     with pytest.raises(MixOfShowError, match=r"Fuse: .*\(mara\) and .*\(anna\) hold the very same changes.*Remove one"):
         fuse(base, (uses[0], twin))
+    with pytest.raises(MixOfShowError, match="Compare: .*very same changes"):
+        Comparison(base.model, base.clip, base.vae, (uses[0], twin))
     for role in ("concept", "add-on"):  # in one place, and everywhere: twice there
         with pytest.raises(MixOfShowError, match="Place: .*very same changes"):
             place(
