@@ -10,7 +10,7 @@ from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.fusion.capture import Capture, text_weights
 from mos_pack.mixofshow_core.fusion.plan import PRESETS, concept_prompts, picture_prompts, preset, prior_prompts
 from mos_pack.mixofshow_core.fusion.statistics import Gram, GramAccumulator, Statistics
-from mos_pack.mixofshow_core.fusion.store import StatisticsStore
+from mos_pack.mixofshow_core.fusion.store import StatisticsStore, read_statistics, write_statistics
 from mos_pack.mixofshow_core.linalg import mirror_upper
 from torch import nn
 
@@ -136,6 +136,25 @@ def test_damaged_statistics_are_collected_again(tmp_path):
     path = store.path_of("f" * 64)
     path.write_bytes(path.read_bytes()[:-20])
     assert store.load("f" * 64, frozenset("a")) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"groups": {"a": [10**400, 1, "a"]}},
+        {"groups": [1]},
+        {"asked": 5},
+        {"manifest": [1]},
+        {"groups": {"a": [1, "x"]}},
+    ],
+)
+def test_a_header_that_somebody_else_wrote_is_refused_in_one_line(tmp_path, change):
+    header = {"identity": "f", "asked": ["a"], "groups": {"a": [1.0, 3, "a"]}, "manifest": {}}
+    write_statistics(tmp_path / "x.statistics", header, {"a": torch.zeros(7, 3)})
+    assert read_statistics(tmp_path / "x.statistics")[1]["asked"] == ["a"]
+    write_statistics(tmp_path / "x.statistics", header | change, {"a": torch.zeros(7, 3)})
+    with pytest.raises(MixOfShowError, match=r"x\.statistics is damaged"):
+        read_statistics(tmp_path / "x.statistics")
 
 
 def test_statistics_of_something_else_under_this_name_are_not_used(tmp_path):
