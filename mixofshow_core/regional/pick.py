@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import MixOfShowError
 from ..families.family import CELL
+from ..names import fold
 from .raster import RegionMap
 from .schema import Rectangle, Region
 
@@ -16,9 +17,9 @@ WHOLE = Rectangle(0.0, 0.0, 1.0, 1.0)
 
 
 def find_region(placed: RegionMap, name: str) -> int:
-    """Number of the region with this name or id, in any case; an empty name means the only one."""
+    """Number of the region with this name or id, compared as names are; an empty name means the only one."""
     regions = placed.regions.regions
-    wanted = name.strip().lower()
+    wanted = fold(name.strip())
     if not wanted and len(regions) == 1:
         return 0
     known = ", ".join(repr(region.name) for region in regions) or "none"
@@ -26,7 +27,7 @@ def find_region(placed: RegionMap, name: str) -> int:
         raise MixOfShowError(f"Pick Region: name one of the regions: {known}.")
     for field in ("name", "id"):
         for number, region in enumerate(regions):
-            if getattr(region, field).lower() == wanted:
+            if fold(getattr(region, field)) == wanted:
                 return number
     raise MixOfShowError(f"Pick Region: there is no region {name!r}. Known: {known}.")
 

@@ -64,6 +64,8 @@ class TestPick:
     def test_by_id_and_the_only_one(self):
         assert pick_region(draw(rect(name="a")), "")[0].regions.regions[0].name == "a"
         assert pick_region(draw(rect(name="a"), rect(name="b")), "r1")[0].regions.regions[0].name == "b"
+        for typed in ("STRASSE", "\uff33\uff54\uff52a\u00dfe"):  # as concepts' names are compared
+            assert pick_region(draw(rect(name="stra\u00dfe"), rect(name="b")), typed)[0].regions.regions[0].id == "r0"
 
     @pytest.mark.parametrize(("name", "message"), [("", "name one of"), ("zoe", "no region 'zoe'")])
     def test_unknown_names_list_the_known(self, name, message):
