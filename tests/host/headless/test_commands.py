@@ -17,7 +17,7 @@ SMALL = {"fuse": {"method": "sum", "save_as": "by-command"}, "sample": {"steps":
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, capsys, quick_sheets):
     """run(folder, command, words...) -> (exit code, its JSON lines); what cli.py does to its process is undone."""
     from mos_pack import cli
     from mos_pack.nodes.bridge.host.files import concept_folder

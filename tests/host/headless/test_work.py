@@ -10,7 +10,7 @@ SETTINGS = {"preview_every": 0, "batch": 1}
 
 
 @pytest.fixture(scope="module")
-def session(tiny_sd15, tmp_path_factory):
+def session(tiny_sd15, quick_sheets, tmp_path_factory):
     def part(name):
         return {"dataset": {"class_word": "person", "folder": f"demo:{name}"}}
 
