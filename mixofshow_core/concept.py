@@ -28,6 +28,7 @@ KINDS = ("character", "object", "scene", "style")
 ROLES = ("auto", "concept", "style", "add-on")
 ROLE_OF_KIND = {"character": "concept", "object": "concept", "scene": "concept", "style": "style"}
 MAX_STRENGTH = 10.0
+CONTEXT = "context"  # in place of a text encoder's name: rows of what the encoder wrote, not of what it reads
 COMMUNITY = "community LoRA"  # training["source"] of a concept that another program trained
 LAYER_PATTERN = re.compile(r"(diffusion_model|text_encoders\.[a-z]\w*)(\.[A-Za-z0-9_]+)+")
 
@@ -49,8 +50,9 @@ class Word:
 class LayeredEmbedding:
     """The embedding of one concept word for every cross-attention layer (P+, extended textual inversion).
 
-    ``rows`` maps a text encoder to [R, D]; ``index`` maps cross-attention layer -> row, so that one row may serve
-    all layers (textual inversion), a group of layers, or a single one.
+    ``rows`` maps a text encoder to [R, D], or CONTEXT to rows as wide as the text that the net reads; ``index`` maps
+    cross-attention layer -> row, so that one row may serve all layers (textual inversion), a group of layers, or a
+    single one.
     """
 
     rows: Mapping[str, Tensor]

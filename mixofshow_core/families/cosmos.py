@@ -37,6 +37,11 @@ class Cosmos(NetKind):
     name = COSMOS
     predictions = {"COSMOS_RFLOW": "flow", "CONST": "flow"}
     rewrites_text = True
+    words_in_context = True
+
+    def reads_words(self, net: nn.Module) -> bool:
+        """Anima's adapter writes the text anew while sampling: what the encoder wrote is not what attention reads."""
+        return not hasattr(net, "preprocess_text_embeds")
 
     def fits(self, net: nn.Module) -> bool:
         first = next(iter(getattr(net, "blocks", ())), None)

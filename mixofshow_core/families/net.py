@@ -21,6 +21,7 @@ class NetKind:
     # A file names the family alone ("-v" behind it: v), so what is learned by one rule must fit nets of the others.
     predictions: Mapping[str, str] = {}
     trains_text = False  # whether Train reaches through its text encoders: learned words, LoRA on them
+    words_in_context = False  # whether words are learned as rows of the encoded text instead; `reads_words` says where
     finds_words = False  # whether concepts can be looked for by the attention to their words
     rewrites_text = False  # whether `read_text` makes another text of it
 
@@ -35,6 +36,10 @@ class NetKind:
     def groups(self, net: nn.Module) -> tuple[LayerGroup, ...]:
         """The attention linears by shared input; empty where only a forward pass tells (observed.py)."""
         return ()
+
+    def reads_words(self, net: nn.Module) -> bool:
+        """Whether words can be learned for `net`, in whichever way its kind learns them."""
+        return self.trains_text or self.words_in_context
 
     def is_kernel(self, path: str) -> bool:
         """Whether a name is one of a convolution larger than one cell."""

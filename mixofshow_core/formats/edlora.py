@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..bounds import meaning
-from ..concept import Concept
+from ..concept import CONTEXT, Concept
 from ..delta import Dense
 from ..errors import MixOfShowError
 from ..families.known import ENCODERS, encoder_of_width
@@ -140,6 +140,8 @@ def edlora_tree(concept: Concept, names: NameTable, style: str = "main", where: 
     them first).
     """
     meaning("ED-LoRA key style", style, STYLES)
+    if any(CONTEXT in e.rows for entry in concept.entries for e in entry.embeddings):
+        raise MixOfShowError(f"{where} has words as rows of an encoded text; the ED-LoRA format has no such words.")
     if any(name.startswith(f"{TEXT_PREFIX}clip_g") for name in concept.deltas) or any(
         set(e.rows) != {"clip_l"} for entry in concept.entries for e in entry.embeddings
     ):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..concept import Concept, ConceptUse
+from ..concept import CONTEXT, Concept, ConceptEntry, ConceptUse
 from ..delta import Delta, Dense, LowRank, share_of
 from ..errors import MixOfShowError
 from ..families.family import UNetLayout
@@ -136,6 +136,11 @@ def _text_layers(concept: Concept) -> Mapping[str, int]:
     return dict.fromkeys(ENCODERS if two else [CLIP_L.name], MAX_TEXT_LAYERS)
 
 
+def in_context(entry: ConceptEntry) -> bool:
+    """Whether the words are rows of an encoded text, which no embedding file can hold."""
+    return any(CONTEXT in embedding.rows for embedding in entry.embeddings)
+
+
 def _lost_words(concept: Concept) -> tuple[str, ...]:
     words = [word.text for entry in concept.entries for word in entry.words]
     return (f"the concept words {', '.join(words)} and their embeddings",) if words else ()
@@ -146,8 +151,10 @@ def _lost_layers(concept: Concept) -> tuple[str, ...]:
         word.text
         for entry in concept.entries
         for word, embedding in zip(entry.words, entry.embeddings, strict=True)
-        if embedding.layers > 1
+        if embedding.layers > 1 and CONTEXT not in embedding.rows
     ]
+    if any(map(in_context, concept.entries)):
+        return _lost_words(concept)  # no program but ours puts rows into an encoded text
     return (f"the layers of {', '.join(layered)}: one mean row per word is kept",) if layered else ()
 
 
@@ -173,7 +180,7 @@ def _write_embeddings(job: ExportJob) -> tuple[Path, ...]:
     written = []
     single = len(job.concept.entries) == 1
     for entry in job.concept.entries:
-        if entry.embeddings:
+        if entry.embeddings and not in_context(entry):
             name = job.target.name if single else f"{job.target.name}-{entry.name}"
             path = job.target.with_name(f"{name}-embedding.safetensors")
             save_safetensors(path, embedding_file(entry), {"modelspec.title": entry.name, "format": "pt"})
@@ -184,7 +191,10 @@ def _write_embeddings(job: ExportJob) -> tuple[Path, ...]:
 def _write_inversion(job: ExportJob) -> Exported:
     written = _write_embeddings(job)
     if not written:
-        raise MixOfShowError(f"{job.concept.name or 'This LoRA'} has no concept words; there is no embedding to write.")
+        why = "no concept words"
+        if any(map(in_context, job.concept.entries)):
+            why = "words that are rows of an encoded text, not of what an encoder reads"
+        raise MixOfShowError(f"{job.concept.name or 'This LoRA'} has {why}; there is no embedding to write.")
     lost = (f"the changes of {len(job.concept.deltas)} layers",) if job.concept.deltas else ()
     return Exported(written, (*lost, *_lost_layers(job.concept)))
 

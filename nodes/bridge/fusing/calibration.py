@@ -30,6 +30,7 @@ from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.fusion.capture import Capture, text_weights
 from ....mixofshow_core.fusion.plan import CalibrationPlan
 from ....mixofshow_core.fusion.statistics import Gram, GramAccumulator
+from ..host.layered import with_layers
 from ..host.model import cell_of, foreign_patches, named_linears, net_of, text_dtype, text_models_of
 from ..host.text import CONCEPT, EOS_PAD, TEXT, LayeredText, encode_layered, token_kinds
 
@@ -223,6 +224,8 @@ def _watched_clone(model, capture: Capture, groups: Sequence[LayerGroup], contex
     clone.add_wrapper_with_key(extension.APPLY_MODEL, WRAPPER_KEY, apply_model)
     if all(layer.address for layer in layers):
         clone.set_model_attn2_patch(check_rows)
+    if contexts is not None and not all(layer.address for layer in layers):
+        return with_layers(clone, contexts)
     if contexts is not None:
         index = {layer.address: layer.index for layer in layers}
 

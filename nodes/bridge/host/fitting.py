@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ....mixofshow_core.concept import ConceptUse
+from ....mixofshow_core.concept import CONTEXT, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.known import family_of_width
 from ....mixofshow_core.families.nets import kind_of
@@ -29,6 +29,7 @@ def check_fit(model, clip, uses: Sequence[ConceptUse]) -> list[str]:
     for note in notes:
         log.info(note)
     for use in uses:
+        check_words(model, use)
         try:
             check_layers(model, clip, use.concept.deltas)
         except MixOfShowError as error:
@@ -37,6 +38,20 @@ def check_fit(model, clip, uses: Sequence[ConceptUse]) -> list[str]:
                 "was made for, or another of that kind."
             ) from error
     return notes
+
+
+def check_words(model, use: ConceptUse) -> None:
+    """Refuse words that are rows of an encoded text where the net does not read that text as it was written."""
+    embeddings = [embedding for entry in use.concept.entries for embedding in entry.embeddings]
+    kind = kind_of(net_of(model))
+    if any(CONTEXT in embedding.rows for embedding in embeddings) and not (
+        kind.words_in_context and kind.reads_words(net_of(model))
+    ):
+        raise MixOfShowError(
+            f"{place_of(use)} has learned words as rows of an encoded text, and MODEL ({title_of(family(model))}) "
+            "reads no such rows: Anima's adapter writes texts anew while sampling. Connect the Cosmos-Predict2 that "
+            "it was trained on, or train it for this MODEL with the preset LoRA."
+        )
 
 
 def check_pair(model, clip) -> None:
@@ -60,10 +75,17 @@ def check_trainable(model, vae, settings: TrainSettings) -> None:
             f"MODEL is {title}; Train is for SD1.5, SDXL and their kind, Anima and Cosmos-Predict2. A LoRA that "
             "another program trained for it can be loaded (Load Concept, Cast) and fused."
         )
-    if settings.trains_embeddings and not kind.trains_text:
+    if settings.trains_embeddings and not kind.reads_words(net_of(model)):
         raise MixOfShowError(
-            f"Preset {settings.method} learns words, which Train cannot do for {title}: its text encoders are left as "
-            "they are. Choose the preset LoRA or DreamBooth; the concept's name and class are its words then."
+            f"Preset {settings.method} learns words, which Train cannot do for this MODEL ({title}): its text encoders "
+            "are left as they are, and what they write is written anew while sampling (Anima's adapter). Choose the "
+            "preset LoRA or DreamBooth; the concept's name and class are its words then."
+        )
+    if settings.trains_embeddings and not kind.trains_text and (settings.attention_weight or settings.detach_bos):
+        what = "attention_weight" if settings.attention_weight else "detach_bos"
+        raise MixOfShowError(
+            f"Preset {settings.method} sets {what}, which Train does on UNets alone; MODEL is {title}. Choose the "
+            f"preset ED-LoRA, or switch {what} off in Train Settings."
         )
     takes, latent = model.model.model_config.unet_config.get("in_channels"), model.model.latent_format.latent_channels
     made = getattr(vae, "latent_channels", latent)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....mixofshow_core.concept import ConceptEntry, ConceptUse, LayeredEmbedding, Word
+from ....mixofshow_core.concept import CONTEXT, ConceptEntry, ConceptUse, LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.fitting import RENAME
 from ....mixofshow_core.names import find_names, fold, is_word, normal, replace_names
+from .context_words import ContextToken, ContextTokens, find_words, put_words
 
 BOS, TEXT, CONCEPT, EOS_PAD = range(4)
 EMBEDDING_SCOPE = "mos/"
@@ -160,6 +161,8 @@ class _ConceptTokenizer:
         if not embeddings:
             return answer
         name = self.vocabulary.owner(embedding_name.split()[0])
+        if all(CONTEXT in embedding.rows for embedding in embeddings):
+            return (ContextTokens(embeddings, self._noun(name), name), *answer[1:])
         for embedding in embeddings:
             if self.encoder not in embedding.rows:
                 raise MixOfShowError(
@@ -168,6 +171,13 @@ class _ConceptTokenizer:
                     "family, or take a concept that was made for this one."
                 )
         return (_EmbeddingRows(embeddings, self.encoder, name), *answer[1:])
+
+    def _noun(self, name: str) -> int:
+        """The token that the encoder reads where a concept's words are rows of the encoded text: its class's last."""
+        noun = next((entry.class_word for entry in self.vocabulary.entries if entry.name == name), "") or "thing"
+        ids = super().tokenize_with_weights(noun, disable_weights=True)[0]
+        special = {self.start_token, self.end_token, self.pad_token}
+        return [token for token, *_ in ids if token not in special][-1]
 
 
 def vocabulary_of(clip) -> Vocabulary:
@@ -257,6 +267,7 @@ def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> Lay
     """
     check_prompt(clip, prompt, where)
     tokens = clip.tokenize(prompt)
+    placed = find_words(tokens)
     selections = _layer_selections(tokens, layers)
     distinct = sorted(set(selections))
     sections = {
@@ -271,12 +282,23 @@ def encode_layered(clip, prompt: str, layers: int, where: str = "prompt") -> Lay
             f"CLIP encodes the {where} as {shape}; [1, tokens, width] with {1 + len(distinct)} equal parts is needed. "
             "A node between the loader and this one changes how texts are encoded: connect the CLIP from before it."
         )
+    if placed:
+        weighted = any(one.weight != 1.0 for one in placed)
+        empty = clip.encode_from_tokens(clip.tokenize("")) if weighted else None
+        return LayeredText(*put_words(cond, None, placed, layers, empty), encoded)
     if not distinct:
         return LayeredText(cond, None, encoded)
     length = cond.shape[1] // (1 + len(distinct))
     stacked = cond[0].reshape(1 + len(distinct), length, cond.shape[-1])
     order = torch.tensor([1 + distinct.index(selection) for selection in selections])
     return LayeredText(stacked[:1], stacked[order.to(stacked.device)], encoded)
+
+
+def rows_of(token) -> Tensor | None:
+    """The rows [R, D] of a concept word among tokens; None for any other token."""
+    if isinstance(token, ContextToken):
+        return token.rows
+    return token.get("rows") if isinstance(token, dict) else None
 
 
 def _concept_tokens(tokens: Mapping[str, list]) -> list[dict]:
@@ -332,7 +354,7 @@ def token_kinds(clip, prompt: str) -> dict[str, Tensor]:
             ended = False
             for position, token in enumerate(chunk):
                 ended = ended or (position > 0 and isinstance(token[0], int) and token[0] == end)
-                concept = isinstance(token[0], dict)
+                concept = isinstance(token[0], dict | ContextToken)
                 row.append(BOS if starts and position == 0 else EOS_PAD if ended else CONCEPT if concept else TEXT)
             rows.append(row)
         kinds[encoder] = torch.tensor(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
@@ -16,14 +16,17 @@ from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.family import CELL
-from ....mixofshow_core.families.layers import LayerGroup
+from ....mixofshow_core.families.layers import CrossAttention, LayerGroup
 from ....mixofshow_core.families.nets import cross_attention_layers, kind_of
 from ....mixofshow_core.families.text import layer_groups_text, text_blocks
 from ....mixofshow_core.training.adapters import ConceptPlan, Trainables
 from ....mixofshow_core.training.loop import TextContexts
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
+from ..host.context_words import find_words
 from ..host.frames import as_frames, as_pictures
+from ..host.layered import KEY as LAYERED
+from ..host.layered import read_by_hooks
 from ..host.text import register_entries
 from .attention import RECORDING, Recording, attention_recorded
 from .gradients import checkpointed, differentiable_net, differentiable_text, pytorch_attention, trainable_weights
@@ -64,9 +67,22 @@ def class_vector(clip, encoder: str, text: str) -> Tensor:
     return weight[torch.tensor(ids, device=weight.device)].detach().float().cpu().mean(0).clone()
 
 
-def vocabulary_norm(clip, encoder: str) -> float:
-    """Mean L2 norm of everyday words' input embeddings."""
-    return float(torch.stack([class_vector(clip, encoder, word).norm() for word in COMMON_WORDS.split()]).mean())
+@torch.no_grad()
+def context_vector(clip, encoder: str, text: str) -> Tensor:
+    """[D] fp32 CPU: what the encoder writes at a word that stands alone, the mean over its tokens."""
+    (module,) = bridge_model.text_models_of(clip).values()
+    tokens = clip.tokenize(text, disable_weights=True)
+    special = set(module.special_tokens.values())
+    flat = [token for chunks in tokens.values() for chunk in chunks for token, *_ in chunk]
+    places = [n for n, token in enumerate(flat) if token not in special]
+    if not places:
+        raise MixOfShowError(f"The class word {text!r} has no token; give a plain noun such as person, dog or castle.")
+    return clip.encode_from_tokens(tokens)[0, places].float().cpu().mean(0).clone()
+
+
+def vocabulary_norm(clip, encoder: str, vector: Callable[..., Tensor] = class_vector) -> float:
+    """Mean L2 norm of everyday words' input embeddings, or of what else `vector` gives for a word."""
+    return float(torch.stack([vector(clip, encoder, word).norm() for word in COMMON_WORDS.split()]).mean())
 
 
 def reachable_text_groups(module: nn.Module, encoder: str, pooled: bool) -> tuple[LayerGroup, ...]:
@@ -113,7 +129,7 @@ class HostDenoiser:
         self.schedule = schedule_of(self.sampling)
         self.kind = kind_of(self.model.diffusion_model)
         layers = cross_attention_layers(self.model.diffusion_model)
-        self.layer_of = {layer.address: layer.index for layer in layers}
+        self.layer_of = {layer.address: layer.index for layer in layers if layer.address}
         self.layers = layers
         self.patchers = [model, clip.patcher]
         self.encoders = bridge_model.text_models_of(clip)
@@ -157,8 +173,10 @@ class HostDenoiser:
     def encode(self, captions: Sequence[str], vectors: Mapping[str, Mapping[str, Tensor]]) -> TextContexts:
         """[rows, n, T, C]: one batch per encoder holds every section of every caption."""
         if not self.kind.trains_text:
-            with torch.enable_grad():  # a part of the net may write the text anew, and learn
-                return TextContexts(_one_length([self._as_sampled(caption) for caption in captions]))
+            with torch.enable_grad():  # a part of the net may write the text anew, and learn; so may words
+                texts = [self._with_words(self._as_sampled(caption), caption, vectors) for caption in captions]
+                rows = max(map(len, texts))
+                return TextContexts(_one_length([text.expand(rows, -1, -1) for text in texts]))
         parts, pooled = [], None
         for encoder, module in self.encoders.items():
             with_pooled = self.has_label and encoder == list(self.encoders)[-1]
@@ -193,6 +211,17 @@ class HostDenoiser:
         text = told["cond"].to(self.device, bridge_model.text_dtype(self.model))
         return self.kind.read_text(self.model.diffusion_model, text, told)
 
+    def _with_words(self, text: Tensor, caption: str, vectors: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        """[rows, T, C] of a text [1, T, C] with the words' own rows where they stand; itself without any."""
+        placed = find_words(self.clip.tokenize(caption, disable_weights=True))
+        if not placed:
+            return text
+        text = text.expand(self.rows, -1, -1).clone()
+        for one in placed:
+            word, encoder = self.slots[id(one.token.rows)]
+            text[:, one.position] = vectors[word][encoder].to(text)
+        return text
+
     def _encoded(self, caption: str) -> dict[str, object]:
         """What the host's encoder says of a caption."""
         told = self.clip.encode_from_tokens(self.clip.tokenize(caption, disable_weights=True), return_dict=True)
@@ -223,6 +252,12 @@ class HostDenoiser:
         done = [torch.utils.checkpoint.checkpoint(module.encode, group, use_reentrant=False)[:2] for group in groups]
         return torch.cat([hidden for hidden, _ in done]), torch.cat([final for _, final in done])
 
+    def own_text(self, layer: CrossAttention, context: Tensor, options: dict) -> Tensor:
+        """The text of a layer that no patch of the host reaches. It travels in the options, of which every checkpointed
+        block keeps its own copy."""
+        contexts = options.get(LAYERED)
+        return context if contexts is None else contexts[self.index[layer.index]].to(context.dtype)
+
     def predict(self, noisy: Tensor, timesteps: Tensor, text: TextContexts, which: Tensor) -> Tensor:
         # All rows at once: taken one by one, each has a gradient as large as all of them.
         contexts = text.layers[:, which].unbind(0)
@@ -233,8 +268,10 @@ class HostDenoiser:
             return n, own, own
 
         options: dict = {"optimized_attention_override": pytorch_attention}
-        if len(contexts) > 1:  # else all layers read the one that the net is given
+        if len(contexts) > 1 and len(self.layer_of) == len(self.layers):  # each has its address
             options["patches"] = {"attn2_patch": [attn2_patch]}
+        elif len(contexts) > 1:  # else all layers read the one that the net is given
+            options[LAYERED] = contexts
         extra = {}
         if self.has_label:
             # A canvas of another shape (aspect buckets) tells its own size.
@@ -303,12 +340,14 @@ def host_for_training(
         undo.enter_context(trainable_weights(unet.model))
         undo.enter_context(trainable_weights(text.model))
         undo.enter_context(differentiable_net(unet.model.diffusion_model))
-        if settings.text_lora or settings.trains_embeddings:
+        reaches = kind_of(unet.model.diffusion_model).trains_text
+        if reaches and (settings.text_lora or settings.trains_embeddings):
             for module in bridge_model.text_models_of(clip).values():
                 undo.enter_context(differentiable_text(module))
         if settings.recomputes:
             undo.enter_context(checkpointed(unet.model.diffusion_model))
         host = HostDenoiser(unet, clip, settings, index, beside, elsewhere)
+        undo.enter_context(read_by_hooks(host.layers, host.own_text))
         if settings.attention_weight:
             undo.enter_context(attention_recorded(host.layers))
         yield host

@@ -43,7 +43,8 @@ def gigabytes(size: float) -> str:
 
 
 def _text_values(request: TrainRequest, settings: TrainSettings, rows: int) -> float:
-    if not (settings.trains_embeddings or settings.text_lora):
+    reached = kind_of(bridge_model.net_of(request.model)).trains_text
+    if not reached or not (settings.trains_embeddings or settings.text_lora):
         return 0.0
     sections = rows * settings.slots + (settings.slots if settings.prior_weight else 0)
     if settings.recomputes:

@@ -6,14 +6,15 @@ import math
 
 from torch import nn
 
+from ....mixofshow_core.concept import CONTEXT
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.layers import ROLE_CROSS_KV, TEXT_PREFIX, UNET_PREFIX
-from ....mixofshow_core.families.nets import cross_attention_layers, has_places, layer_groups, role_of
+from ....mixofshow_core.families.nets import cross_attention_layers, has_places, kind_of, layer_groups, role_of
 from ....mixofshow_core.families.text import text_blocks
 from ....mixofshow_core.training.adapters import Trainables, WordEmbeddings, seeded, start_vectors
 from ....mixofshow_core.training.settings import TrainSettings
 from ..host import model as bridge_model
-from .denoiser import class_vector, reachable_text_groups, vocabulary_norm
+from .denoiser import class_vector, context_vector, reachable_text_groups, vocabulary_norm
 from .request import TrainRequest
 
 # Words that CLIP's vocabulary holds and its training pictures hardly had; Custom Diffusion's choice.
@@ -82,16 +83,27 @@ def changed_layers(request: TrainRequest) -> tuple[dict[str, tuple[int, ...]], d
     return full, {name: tuple(modules[name].weight.shape[:2]) for name in names}
 
 
+def in_context(request: TrainRequest) -> bool:
+    """Whether the words are rows of the encoded text, not of what an encoder reads."""
+    return not kind_of(bridge_model.net_of(request.model)).trains_text
+
+
+def word_widths(request: TrainRequest) -> dict[str, int]:
+    """Values of one row of a learned word, by text encoder or CONTEXT."""
+    if in_context(request):
+        return {CONTEXT: bridge_model.context_width(request.model)}
+    return {
+        encoder: module.transformer.get_input_embeddings().weight.shape[1]
+        for encoder, module in bridge_model.text_models_of(request.clip).items()
+    }
+
+
 def count_trained(request: TrainRequest) -> int:
     """How many numbers a run trains, without making them."""
     full, low = changed_layers(request)
     settings, count = request.settings, 0
     if settings.trains_embeddings:
-        widths = (
-            m.transformer.get_input_embeddings().weight.shape[1]
-            for m in bridge_model.text_models_of(request.clip).values()
-        )
-        count = len(request.plans) * settings.words * (max(request.index) + 1) * sum(widths)
+        count = len(request.plans) * settings.words * (max(request.index) + 1) * sum(word_widths(request).values())
     count += sum(math.prod(shape) for shape in full.values())
     return count + sum(min(settings.rank, *shape) * sum(shape) for shape in low.values())
 
@@ -111,13 +123,14 @@ def make_trainables(request: TrainRequest) -> Trainables:
 
 def add_words(request: TrainRequest, trainables: Trainables, settings: TrainSettings) -> None:
     """The learned words of every concept, started as ``word_start`` says."""
+    vector = context_vector if in_context(request) else class_vector
     for number, plan in enumerate(request.plans):
         starts = {}
-        for encoder in bridge_model.text_models_of(request.clip):
-            noun = class_vector(request.clip, encoder, plan.class_word)
-            norm = vocabulary_norm(request.clip, encoder)
+        for encoder in word_widths(request):
+            noun = vector(request.clip, encoder, plan.class_word)
+            norm = vocabulary_norm(request.clip, encoder, vector)
             generator = seeded(request.seed, f"{plan.name}.{encoder}.words")
             chosen = RARE_WORDS[number * settings.words : (number + 1) * settings.words]
-            rare = [class_vector(request.clip, encoder, word) for word in chosen if settings.word_start == "rare"]
+            rare = [vector(request.clip, encoder, word) for word in chosen if settings.word_start == "rare"]
             starts[encoder] = start_vectors(noun, settings.words, norm, generator, settings.word_start, rare)
         trainables.add_words(WordEmbeddings(plan.name, starts, max(request.index) + 1, request.seed))

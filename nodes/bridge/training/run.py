@@ -14,7 +14,7 @@ import latent_preview
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ....mixofshow_core.concept import Concept, ConceptUse
+from ....mixofshow_core.concept import CONTEXT, Concept, ConceptUse
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.formats.native import METADATA_KEY, read_concept, write_concept
@@ -35,6 +35,7 @@ from ..host.show import leave_words
 from .denoiser import (
     HostDenoiser,
     class_vector,
+    context_vector,
     host_for_training,
     vocabulary_norm,
 )
@@ -72,14 +73,18 @@ def prepare(
     check_rule(model)
     base = bridge_model.describe_base(model)
     size = bridge_model.native_size(model)
-    norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
+    kind = kind_of(bridge_model.net_of(model))
+    if kind.trains_text or not settings.trains_embeddings:
+        norms = [vocabulary_norm(clip, encoder) for encoder in bridge_model.text_models_of(clip)]
+    else:
+        norms = [vocabulary_norm(clip, CONTEXT, context_vector)]
     facts = ModelFacts(
         base.family,
         size,
         sum(norms) / len(norms),
         str(model.load_device.type),
         comfy.model_management.should_use_bf16(model.load_device),
-        kind_of(bridge_model.net_of(model)).trains_text,
+        kind.trains_text,
     )
     chosen, notes = resolve(settings, facts, data.pictures, quality, steps)
     for concept in data.concepts:

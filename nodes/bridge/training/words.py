@@ -8,8 +8,8 @@ from ....mixofshow_core.concept import LayeredEmbedding, Word
 from ....mixofshow_core.errors import MixOfShowError
 from ....mixofshow_core.names import names_in
 from ....mixofshow_core.training.captions import concept_words
-from ..host.model import text_models_of
-from ..host.text import register_entries
+from ..host.text import register_entries, rows_of
+from .parts import word_widths
 from .request import TrainRequest
 
 SHOWN = 5
@@ -17,10 +17,7 @@ SHOWN = 5
 
 def check_captions(request: TrainRequest) -> None:
     """MixOfShowError for captions without the name, or whose tokens lack a learned word: they would teach nothing."""
-    widths = {
-        encoder: module.transformer.get_input_embeddings().weight.shape[1]
-        for encoder, module in text_models_of(request.clip).items()
-    }
+    widths = word_widths(request)
     count = request.settings.words if request.settings.trains_embeddings else 0
     entries, places = [], []
     for plan in request.plans:
@@ -33,13 +30,8 @@ def check_captions(request: TrainRequest) -> None:
     for concept, wanted in zip(request.data.concepts, places, strict=True):
         for picture in concept.pictures:
             tokens = clip.tokenize(picture.caption, disable_weights=True)
-            found = {
-                id(token[0]["rows"])
-                for chunks in tokens.values()
-                for chunk in chunks
-                for token in chunk
-                if isinstance(token[0], dict) and "rows" in token[0]
-            }
+            read = (token[0] for chunks in tokens.values() for chunk in chunks for token in chunk)
+            found = {id(rows) for one in read if (rows := rows_of(one)) is not None}
             if not wanted <= found or not names_in(picture.caption, [concept.name, f"<{concept.name}>"]):
                 wrong.append(f"{picture.source} ({picture.caption!r:.80})")
     if wrong:
