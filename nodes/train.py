@@ -268,7 +268,7 @@ class MixOfShowTrain(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "The base to learn on, left as it was. LoRAs on it count as base. Anima and Cosmos-Predict2: "
+                        "The base to learn on, left as it was. LoRAs on it count as base. Anima: "
                         "with the presets LoRA and DreamBooth."
                     ),
                 ),
