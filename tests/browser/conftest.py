@@ -12,8 +12,10 @@ from mos_tests.browser.editor import RENDERERS, open_editor
 from mos_tests.browser.front_end import ERRORS, empty_queue
 from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
+from mos_world.workflows.stand_ins import make_files
 
 CHROMIUM = find_chromium()
+FILM = bool(os.environ.get("MOS_FILM"))  # see test_templates.py
 LOADED = "() => window.app?.graph && window.app.extensionManager && window.LiteGraph"
 
 
@@ -52,7 +54,6 @@ def browser(tmp_path_factory):
 def tab(browser, server):
     """A page that can reach our server and nothing else. Loading the front end costs more than most tests: once."""
     context = browser.new_context(viewport={"width": 1500, "height": 950})
-    context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
     opened = context.new_page()
     opened.problems = []
     opened.on("pageerror", lambda error: opened.problems.append(str(error)))
@@ -104,6 +105,29 @@ def loras(server):
     Image.new("RGB", (16, 16), "red").save(folder / "Alice (v1).preview.png")
     (folder / "Alice (v1).civitai.info").write_text(json.dumps({"trainedWords": ["blue haired girl"]}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def object_info(server):
+    """What the server says of its nodes, with the files there that templates ask their user for."""
+    make_files(server, 0 if FILM else 2)
+    return server.object_info()
+
+
+@pytest.fixture(scope="session")
+def desks(browser, server, object_info, concepts):
+    """A page in each renderer, side by side: what one has run the other finds in the host's cache. No subgraph is made
+    or unpacked in them: Nodes 2.0 of front end 1.32 may draw nothing more after that."""
+    opened = {renderer: open_editor(browser, server, renderer) for renderer in RENDERERS}
+    yield {renderer: next(page) for renderer, page in opened.items()}
+    for page in opened.values():
+        next(page, None)
+
+
+@pytest.fixture(params=RENDERERS)
+def desk(request, desks):
+    yield desks[request.param]
+    desks[request.param].problems.clear()
 
 
 @pytest.fixture(scope="session", params=RENDERERS)

@@ -32,7 +32,6 @@ class EditorPage:
         self.problems: list[str] = []
         server.post("/settings", {"Comfy.VueNodes.Enabled": vue, "Comfy.TutorialCompleted": True})
         self.context = browser.new_context(viewport={"width": 1400, "height": 1000}, **context)
-        self.context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.note(str(error)))
         self.page.on("console", lambda message: self.note(message.text) if message.type == "error" else None)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mos_tests.browser.editor import FIND, RENDERERS, open_editor
-from mos_tests.browser.front_end import LOAD, empty_queue, missing_types, wait_for_picture, wait_for_run
+from mos_tests.browser.editor import FIND
+from mos_tests.browser.front_end import LOAD, empty_queue, missing_types, set_widget, wait_for_picture, wait_for_run
 from PIL import Image
 
+# Enough to tell both people apart: they differ by 45 to 61 then, where 10 is asked.
+SHORT = (("MixOfShowTrain", "steps", 40), ("MixOfShowFuse", "calibration", "quick"), ("KSampler", "steps", 10))
 DEMO = Path(__file__).resolve().parents[2] / "example_workflows" / "01_train_fuse_place.json"
 GRAPH = {
     "base": {"class_type": "MixOfShowDemoModel", "inputs": {}},
@@ -69,12 +71,6 @@ GRAPH = {
 }
 
 
-@pytest.fixture(params=RENDERERS)
-def desk(request, browser, server, concepts):
-    """A page of its own: Nodes 2.0 of front end 1.32 may draw nothing more after the tests of subgraphs."""
-    yield from open_editor(browser, server, request.param)
-
-
 def test_two_concepts_end_in_the_places_drawn_for_them(desk):
     order = ("mara", "finn") if desk.renderer == "classic" else ("finn", "mara")
     numbered = {key: str(number) for number, key in enumerate(GRAPH, 1)}
@@ -109,11 +105,14 @@ def test_two_concepts_end_in_the_places_drawn_for_them(desk):
     assert desk.run_js(f"() => {FIND} !== undefined")
 
 
+@pytest.mark.parametrize("changes", [SHORT, pytest.param((), marks=pytest.mark.slow)], ids=["short", "as it ships"])
 @pytest.mark.parametrize("mouse", ["classic"], indirect=True)
-def test_the_demo_workflow_by_mouse_with_its_trained_people(mouse):
-    """Workflow 01 as it ships, both trainings at their defaults; only its two regions are drawn anew, the other way
+def test_the_demo_workflow_by_mouse_with_its_trained_people(mouse, changes):
+    """Workflow 01; slow: as it ships, both trainings at their defaults. Its two regions are drawn anew, the other way
     round. mara's hair is purple, finn's red: a half with more blue than red next to the other's is mara."""
     mouse.run_js(LOAD, json.loads(DEMO.read_text(encoding="utf-8")))
+    for change in changes:
+        assert set_widget(mouse.page, *change)
     assert missing_types(mouse.page) == []
     mouse.look()
     mouse.root.wait_for()

@@ -10,7 +10,7 @@ import os
 import re
 
 import pytest
-from mos_tests.browser.editor import RENDERERS, open_editor
+from mos_tests.browser.editor import RENDERERS
 from mos_tests.browser.film import Film
 from mos_tests.browser.front_end import LOAD, empty_queue, missing_types, run_workflow, set_widget, wait_for_run
 from mos_tests.browser.templates import (
@@ -26,7 +26,6 @@ from mos_tests.browser.templates import (
 from mos_tests.host.runtime import ROOT
 from mos_world.workflows.graphs import input_specs, is_widget, to_api
 from mos_world.workflows.previews import tile
-from mos_world.workflows.stand_ins import make_files
 from PIL import Image
 from safetensors import safe_open
 
@@ -54,32 +53,11 @@ CONTROLLED = {"MixOfShowFusionSettings": 18, "MixOfShowCompare": 5}
 
 
 @pytest.fixture(scope="module")
-def object_info(server):
-    make_files(server, 0 if FILM else 2)
-    return server.object_info()
-
-
-@pytest.fixture(scope="module")
-def desks(browser, server, object_info, concepts):
-    """A page in each renderer, side by side: what one has run the other finds in the host's cache."""
-    opened = {renderer: open_editor(browser, server, renderer) for renderer in RENDERERS}
-    yield {renderer: next(page) for renderer, page in opened.items()}
-    for page in opened.values():
-        next(page, None)
-
-
-@pytest.fixture(scope="module")
 def film():
     strip = Film()
     yield strip
     if FILM:
         strip.write(ROOT / "docs" / "images" / "templates.jpg")
-
-
-@pytest.fixture(params=RENDERERS)
-def desk(request, desks):
-    yield desks[request.param]
-    desks[request.param].problems.clear()
 
 
 def nodes_of(graph: dict, kind: str) -> list[str]:
