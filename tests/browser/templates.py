@@ -80,7 +80,7 @@ def choose(dialog, name: str) -> None:
     from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
     card = dialog.locator(f"[data-testid='template-workflow-{name}']")
-    card.click()
+    card.click(timeout=60_000)
     for _ in range(MORE_CLICKS):
         try:
             return dialog.wait_for(state="hidden", timeout=5_000)
