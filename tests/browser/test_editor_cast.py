@@ -66,6 +66,7 @@ def test_a_chip_dragged_onto_the_canvas_is_a_region_with_that_concept(mouse):
     pull(mouse, middle(chips.nth(1)), mouse.at(0.7, 0.5), release=False)
     assert mouse.root.locator(".mos-row").count() == 3, "the region is shown while it is dragged"
     mouse.page.keyboard.press("Escape")
+    mouse.page.wait_for_timeout(150)  # people let go later
     mouse.page.mouse.up()
     box = mouse.root.locator(".mos-panel").bounding_box()
     pull(mouse, middle(chips.nth(1)), (box["x"] + 30, box["y"] + box["height"] - 30))

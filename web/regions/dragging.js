@@ -10,11 +10,14 @@ export function watchDrags(root, begin) {
     const drag = press.button === 0 ? begin(press) : null;
     if (!drag) return;
     let moving = false;
-    const stop = (/** @type {PointerEvent | null} */ at) => {
+    const stop = (/** @type {PointerEvent | null} */ at, held = false) => {
       for (const [name, listener] of Object.entries(listeners)) root.removeEventListener(name, listener);
       if (!moving) return;
+      const free = () => setTimeout(() => root.removeEventListener("click", swallow, true));
       root.addEventListener("click", swallow, true);
-      setTimeout(() => root.removeEventListener("click", swallow, true));
+      // Taken back while the button is down: the click comes when it is let go.
+      if (held) root.ownerDocument.addEventListener("pointerup", free, { once: true, capture: true });
+      else free();
       drag.end(at);
     };
     /** @type {Record<string, (event: any) => void>} */
@@ -29,7 +32,7 @@ export function watchDrags(root, begin) {
       keydown(event) {
         if (event.key !== "Escape" || !moving) return;
         event.stopPropagation();
-        stop(null);
+        stop(null, true);
       },
     };
     for (const [name, listener] of Object.entries(listeners)) root.addEventListener(name, listener);

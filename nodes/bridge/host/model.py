@@ -157,7 +157,9 @@ def layer_name_of(key: str) -> str:
 
 def _as_patch(delta: Delta, shape: tuple[int, ...], marks: frozenset[str]):
     if isinstance(delta, Dense):  # of another shape the host would drop it in silence
-        return ("diff", (delta.diff.reshape(shape), *([{MARKS: marks}] if marks else [])))
+        # The host looks the first of its own options up in whatever stands there.
+        options = [{MARKS: marks, "pad_weight": False}] if marks else []
+        return ("diff", (delta.diff.reshape(shape), *options))
     return comfy.weight_adapter.LoRAAdapter(set(marks), (delta.up, delta.down, delta.alpha, None, None, None))
 
 

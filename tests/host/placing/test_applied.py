@@ -8,6 +8,7 @@ import folder_paths
 import pytest
 import torch
 from mos_pack.mixofshow_core.concept import Concept, ConceptUse
+from mos_pack.mixofshow_core.delta import Dense
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.formats.native import read_concept, write_concept
 from mos_pack.nodes.bridge.evaluating.evaluation import Comparison
@@ -15,7 +16,7 @@ from mos_pack.nodes.bridge.host.applied import apply_once, carries, check_unappl
 from mos_pack.nodes.bridge.host.text import register_concepts
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_tests.host.placing.test_routing import box, make_use, regions, sample
+from mos_tests.host.placing.test_routing import box, gap, make_use, regions, sample
 
 PROMPTS = "a street", "bad"
 
@@ -131,6 +132,17 @@ def test_a_renamed_copy_of_what_is_fused_counts(base, uses):
     assert "part of MODEL already" in place(model, clip, [called(uses[0], "anna")], regions({"prompt": "a hat"}))[1]
     with pytest.raises(MixOfShowError, match="would act twice"):
         fuse(base, (called(uses[0], "anna"),), model, clip)
+
+
+def test_whole_weights_are_applied_and_known_again(base, uses):
+    """As Custom Diffusion learns them: the host looks into the place where the mark stands."""
+    whole = {name: Dense(delta.dense()) for name, delta in uses[0].concept.deltas.items()}
+    use = replace(uses[0], concept=replace(uses[0].concept, deltas=whole))
+    model, clip, *_ = fuse(base, (use,))
+    wanted = fuse(base, uses[:1])
+    assert carries(model, use.concept) and carries(clip.patcher, use.concept)
+    found, low_rank = (sample(place(*pair)[0]) for pair in ((model, clip), wanted[:2]))
+    assert gap(found, low_rank) < 1e-4 < gap(found, sample(place(base.model, base.clip)[0]))
 
 
 def test_what_a_merge_of_models_brings_along_counts(base, uses):
