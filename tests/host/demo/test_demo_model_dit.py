@@ -131,9 +131,9 @@ def test_train_fuse_and_place(base, monkeypatch):
 
     settings = {"batch": 2, "rank": 2, "preview_every": 0, "slots": 1, "variants": 2}
     uses = ()
-    for name in ("zorbo", "mimba"):
+    for seed, name in enumerate(("zorbo", "mimba")):
         uses, *_ = MixOfShowTrain.execute(
-            base.model, base.clip, base.vae, pictures(name), "LoRA", "draft", 2, 0, name, settings, uses
+            base.model, base.clip, base.vae, pictures(name), "LoRA", "draft", 2, seed, name, settings, uses
         ).result
     assert all(use.concept.base.family == "cosmos2" and use.concept.deltas for use in uses)
     monkeypatch.setattr(fuse, "preset", lambda name: tiny_plan())

@@ -218,7 +218,7 @@ def test_dataset_names_a_caption_with_a_slip(server, folder):  # noqa: F811
         lines = server.run(nodes)["data"]["text"][0].splitlines()
     finally:
         (folder / "1.txt").unlink()
-    assert "WARNING: 1.png: 'zorbbo' in the caption is not the name zorbo, and is learned as a plain word" in lines[1:4]
+    assert "WARNING: 1.png: 'zorbbo' in the caption is not the name zorbo, and is learned as a plain word" in lines[1:5]
 
 
 def test_regions_say_their_shares_overlaps_and_what_claims_nothing():
