@@ -7,6 +7,21 @@ import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
 from mos_pack.nodes.bridge.demo import small_base
+from mos_world.training import latents
+
+PROMPT = "a person with red hair on the left"
+
+
+def ids_of_prompt() -> torch.Tensor:
+    """Token ids of a small table of words: those of PROMPT and some more."""
+    return torch.cat([latents.tokenize([PROMPT, ""]).flatten(), torch.arange(300, 340)]).unique()
+
+
+def fill_zeros(net: torch.nn.Module) -> None:
+    """Nothing may hide behind a weight that begins at zero."""
+    for parameter in net.requires_grad_(False).parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from mos_pack.nodes.bridge.host import model as bridge_model
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.builders import tiny_plan
-from mos_tests.host.demo.test_demo_model import sample
+from mos_tests.host.demo.test_demo_model import PROMPT, fill_zeros, ids_of_prompt, sample
 from mos_tests.host.placing.test_place import regions
 from mos_tests.host.tiny import TinyBase
 from mos_world.training import base as recipe_a
@@ -21,13 +21,12 @@ from mos_world.training import latents
 from mos_world.training.export import net_tensors
 from safetensors.torch import save_file
 
-PROMPT = "a person with red hair on the left"
 CHANNELS = small_base.LATENT_CHANNELS
 
 
 @pytest.fixture(scope="module")
 def ids():
-    return torch.cat([latents.tokenize([PROMPT, ""]).flatten(), torch.arange(300, 340)]).unique()
+    return ids_of_prompt()
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +34,7 @@ def net(ids):
     torch.manual_seed(0)
     net = recipe.NetC(ids, CHANNELS)
     recipe.start_from(net, ids, small_base.WEIGHTS)
-    for parameter in net.unet.requires_grad_(False).parameters():  # nothing may hide behind a zero
-        if parameter.dim() > 1 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
+    fill_zeros(net.unet)
     return net
 
 

@@ -16,7 +16,7 @@ from mos_pack.nodes.concepts import MixOfShowLoadConcept
 from mos_pack.nodes.export import MixOfShowExport
 from mos_pack.nodes.fuse import MixOfShowFuse
 from mos_pack.nodes.place import MixOfShowPlace
-from mos_tests.host.demo.test_demo_model import sample
+from mos_tests.host.demo.test_demo_model import PROMPT, fill_zeros, ids_of_prompt, sample
 from mos_tests.host.placing.test_place import regions
 from mos_tests.host.runtime import ROOT
 from mos_tests.host.tiny import TinyBase
@@ -28,22 +28,19 @@ from mos_world.workflows.graphs import to_api
 from mos_world.workflows.variants import find, together
 from safetensors.torch import save_file
 
-PROMPT = "a person with red hair on the left"
 LAYERS = 11
 
 
 @pytest.fixture(scope="module")
 def ids():
-    return torch.cat([latents.tokenize([PROMPT, ""]).flatten(), torch.arange(300, 340)]).unique()
+    return ids_of_prompt()
 
 
 @pytest.fixture(scope="module")
 def net(ids):
     torch.manual_seed(0)
-    net = recipe_b.NetB(ids, small_base.LATENT_CHANNELS).requires_grad_(False)
-    for parameter in net.parameters():  # nothing may hide behind a zero
-        if parameter.dim() > 1 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
+    net = recipe_b.NetB(ids, small_base.LATENT_CHANNELS)
+    fill_zeros(net)
     return net
 
 

@@ -113,6 +113,18 @@ def gradients(opened_run):
     return named, dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
+def slope_along(now, parameter, direction, reach: float) -> float:
+    """The loss's slope along a unit direction of one parameter, by central differences ``reach`` to both sides."""
+    host, trainables, samples, settings = now
+    values = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            parameter.add_(direction, alpha=sign * reach)
+            values.append(float(loop.batch_loss(host, samples, trainables, settings, 0, 0).double()))
+            parameter.sub_(direction, alpha=sign * reach)
+    return (values[0] - values[1]) / (2 * reach)
+
+
 def test_every_gradient_equals_finite_differences(lean):
     """Central differences along each tensor's own gradient, in fp32: about 0.1 % is what the arithmetic allows."""
     with opened(lean, seed=1, batch=1) as run:
