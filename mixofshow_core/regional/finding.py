@@ -12,21 +12,25 @@ its attention that place p pays to word s of concept c in head h of layer l:
     (v, b) = argmin sum (z - sum over c of y^c)^2 + ridge |v|^2
 
 over pictures, steps, p and c, where y^c(p) is 1 if the calibration picture was given c by a drawn region, else 0. What
-is fitted knows no concept and no order of them: it is the same for any K. Over the steps of a sampling both are
-averaged (d <- e d + (1 - e) d_now), then, with sigma the logistic function,
+is fitted knows no concept and no order of them: it is the same for any K. d and z are the means over all steps so far
+(what is found early decides what is painted, and later attention follows the picture), then, with sigma the logistic
+function,
 
-    M^c(p) = s(sigma((z - 1/2) / T))  if c has the largest 3 x 3 mean of softmax over c of (d / T), else 0
+    r^c(p) = 5 x 5 mean of softmax over c of (d / T)
+    M^c(p) = s(sigma((z - 1/2) / T))  if c has the largest r^c(p) / mean over p of r^c, else 0
     s(m) = (m - E) / (1 - 2 E), held in 0..1; E = 0.02
 
-so that two people never share a place, and a place that is surely nobody's is the base's to the bit.
+so that two people never share a place, and a place that is surely nobody's is the base's to the bit. The mean over p
+gives ground to whom the reading favours less: one round of Sinkhorn's scaling (Sinkhorn and Knopp 1967).
 
-Text: a word of concept c is read with c's changes everywhere. What is nobody's (other words, start, end, padding) is
-read with c where c was found, because a LoRA without learned words has learned its person in the keys and values of
-every token of a caption. With A_c the attention to the text that is so read, A_0 that with the base for nobody's words:
+Text: a word of concept c is read with c's changes everywhere. Where c was found, what is read is what the prompt says
+of c (clauses.py): other names colour the rows of all words behind them. What is nobody's there (other words, start,
+end, padding) is read with c, because a LoRA without learned words has learned its person in the keys and values of
+every token of a caption. With A_c the attention to that text, A_0 that to the whole prompt, nobody's words the base's:
 
     out(p) = (1 - sum over c of M^c(p)) A_0(p) + sum over c of M^c(p) A_c(p)
 
-which is a drawn region's blend (regional/attention.py) with the whole prompt as every region's text.
+which is a drawn region's blend (regional/attention.py).
 
 Where to look is learned because layers differ: on the small base A one layer of seven shows places, four are at chance,
 one points the other way. Attention as a map of words: Prompt-to-Prompt (arXiv 2208.01626), DAAM (arXiv 2210.04885).
@@ -50,6 +54,7 @@ PARTS = 2  # of a weight: for who it is, for whether anybody is there
 MOST_PLACES = 1024  # of a grid; finer attention is pooled
 MOST_LAYERS = 8  # that a reading looks at: each costs some operations at every step
 RIDGE = 0.05  # of the rows
+SMOOTHED = 5  # places of a grid, an odd number
 SURE = 0.02  # E: so near to 0 or 1 a gate is shut, or open, altogether
 
 
@@ -146,7 +151,8 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def open_gates(scores: Tensor, temperature: float) -> Tensor:
     """Gates M [B, K, h, w] of d and z [B, K + 1, h, w]."""
     who, anybody = scores[:, :-1], scores[:, -1:]
-    shares = F.avg_pool2d(torch.softmax(who / temperature, 1), 3, 1, 1, count_include_pad=False)
+    shares = F.avg_pool2d(torch.softmax(who / temperature, 1), SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
+    shares = shares / shares.mean((2, 3), keepdim=True)
     there = (torch.sigmoid((anybody - 0.5) / temperature) - SURE) / (1 - 2 * SURE)
     return torch.zeros_like(who).scatter_(1, shares.argmax(1, keepdim=True), there.clamp(0, 1))
 

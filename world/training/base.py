@@ -26,26 +26,15 @@ from torch import nn
 
 from ..drawing.sprites import CACHE
 from ..host import small_base
+from .batches import choose_label, draw_batch
 from .carry import read_shipped
 from .keep import keep
-from .latents import Data, alphas, load_data
+from .latents import alphas, load_data
 from .sheets import draw_sheet, sample
 
 SNAPSHOT = CACHE / "base.pt"
 PEAK = 1e-3
 EMA = 0.998
-DROPOUT = 0.1
-TEST = 512
-
-
-def choose_label(done: float, chance: float) -> str:
-    """What a batch shows: one subject first, several and wide canvases later. `chance` lies in 0..1."""
-    share = 0.0 if done < 0.3 else 0.75 if done < 0.7 else 1.0
-    for label, often in (("triple", 0.07), ("double", 0.28), ("tall", 0.09), ("wide", 0.11), ("wider", 0.05)):
-        chance -= share * often
-        if chance < 0:
-            return label
-    return "single"
 
 
 def rate_at(step: int, done: float, peak: float) -> float:
@@ -122,17 +111,6 @@ def loss_of(net: nn.Module, x: torch.Tensor, rows: torch.Tensor, schedule: torch
     return (out.float() - (a * noise - b * x)).pow(2).mean()
 
 
-def draw_batch(data: Data, label: str, squares: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random batch of ``squares`` fields (a canvas of two counts as two); some captions are emptied, so that guidance
-    has something to guide away from."""
-    height, width = data.latents[label].shape[-2:]
-    count = squares * 64 // (height * width)
-    pick = torch.randint(len(data.latents[label]) - TEST, (count,)).to(data.latents[label].device)
-    rows = data.rows[label][pick].clone()
-    rows[(torch.rand(count) < DROPOUT).to(rows.device)] = data.empty[0]
-    return data.latents[label][pick].float(), rows
-
-
 def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
     """Take over another run's averaged weights, or a shipped base. Words that it did not know keep their fresh rows."""
     saved = read_shipped(path) if path.suffix == ".safetensors" else torch.load(path)
@@ -146,6 +124,10 @@ def start_from(net: Net, ids: torch.Tensor, path: Path) -> None:
         net.text.table.weight[known] = old[torch.searchsorted(saved["ids"], ids[known])]
 
 
+def whole_unet(net: nn.Module) -> list[nn.Module]:
+    return [net.unet]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What tells one base's training from another's; the functions are a module's own, so that processes share them."""
@@ -156,6 +138,7 @@ class Recipe:
     loss: Callable[..., torch.Tensor] = loss_of  # net, latents, caption rows, schedule
     start: Callable[[nn.Module, torch.Tensor, Path], None] = start_from
     sample: Callable[..., torch.Tensor] = sample  # what a sheet shows: net, data, prompts, width, seed
+    parts: Callable[[nn.Module], list[nn.Module]] = whole_unet  # what --compile compiles
 
 
 BASE_A = Recipe(SNAPSHOT, CACHE / "sheets", Net)
@@ -173,6 +156,7 @@ class Run:
     bfloat16: bool
     batch: int
     sheets: float  # seconds between sample sheets
+    compile: bool
 
 
 def trained(net: nn.Module) -> list[nn.Parameter]:
@@ -205,6 +189,10 @@ def work(rank: int, barrier: mp.Barrier, shared: torch.Tensor, run: Run) -> None
     if run.start and not recipe.snapshot.exists():
         recipe.start(net, data.ids, Path(run.start))
     net, schedule, near = net.to(run.device), alphas().to(run.device), data.to(run.device)
+    if run.compile:
+        torch._dynamo.config.recompile_limit = 32  # every size of canvas compiles anew
+        for part in recipe.parts(net):
+            part.compile(dynamic=False)
     parameters = trained(net)
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -286,6 +274,7 @@ def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: s
     parser.add_argument("--bfloat16", action="store_true", help="on a CPU, too")
     parser.add_argument("--batch", type=int, default=16, help="fields per process and step")
     parser.add_argument("--sheets", type=float, default=330, help="seconds between sample sheets")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile, which needs a C++ compiler")
     options = parser.parse_args()
     recipe.sheets.mkdir(parents=True, exist_ok=True)
     data = load_data()
@@ -296,7 +285,15 @@ def main(recipe: Recipe = BASE_A, workers: int = 2, peak: float = PEAK, start: s
     shared = torch.zeros(workers, size + 1, dtype=torch.float32).share_memory_()
     half = options.bfloat16 or options.device != "cpu"
     run = Run(
-        recipe, options.hours * 3600, options.peak, options.start, options.device, half, options.batch, options.sheets
+        recipe,
+        options.hours * 3600,
+        options.peak,
+        options.start,
+        options.device,
+        half,
+        options.batch,
+        options.sheets,
+        options.compile,
     )
     mp.spawn(work, (context.Barrier(workers), shared, run), nprocs=workers)
 

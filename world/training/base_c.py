@@ -1,6 +1,7 @@
 """Trains base C, of Cosmos-Predict2's and Anima's kind: `python -m world.training.base_c --hours 1`; again to resume.
 
-The host's transformer paints in base A's latents and reads base A's text tower, which stays as it is and ships once.
+The host's transformer paints in base A's latents and reads base A's text tower, which stays as it is and ships once;
+base A is its teacher, too.
 What the net is shown, and what its answer means, is asked of the host's sampling for this kind, as Train asks it.
 """
 
@@ -18,14 +19,15 @@ from ..drawing.sprites import CACHE
 from ..host import small_base
 from . import base
 from .latents import tokenize
+from .teacher import Teacher
 
-PEAK = 1e-3
+PEAK = 2e-3
 MODULATIONS = (*(f"adaln_modulation_{part}.2" for part in ("self_attn", "cross_attn", "mlp")), "adaln_modulation.2")
 ZEROS = (*MODULATIONS, "linear_2", "final_layer.linear")
 
 
 class NetC(nn.Module):
-    """The transformer (``unet``, as the recipes call what paints), and base A's text tower, frozen."""
+    """The transformer (``unet``, as the recipes call what paints), and base A's text tower and UNet, both frozen."""
 
     def __init__(self, ids: torch.Tensor, channels: int) -> None:
         super().__init__()
@@ -40,6 +42,7 @@ class NetC(nn.Module):
         self.unet = model.diffusion_model
         initialise(self.unet)
         self.text = base.TextTower(text, ids)
+        self.teacher = Teacher(self.schedule, channels)
         self.unet.requires_grad_(True)
         self.text.requires_grad_(False)
 
@@ -50,7 +53,17 @@ class NetC(nn.Module):
 
     def answer(self, shown: torch.Tensor, steps: torch.Tensor, conditions: dict[str, torch.Tensor]) -> torch.Tensor:
         """The net's answer [B, C, h, w] to noisy pictures at ``steps`` [B] of the schedule: films of one frame."""
-        return self.unet(shown.unsqueeze(2), self.times[steps].to(shown.device), **conditions).squeeze(2)
+        options = {"optimized_attention_override": attend}
+        return self.unet(
+            shown.unsqueeze(2), self.times[steps].to(shown.device), **conditions, transformer_options=options
+        ).squeeze(2)
+
+
+def attend(_, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, **options) -> torch.Tensor:
+    """The host's own choice asks for free memory at every call, which torch.compile cannot look through; torch's fused
+    one takes half of a step on a CPU, for the gradients of so few tokens."""
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).float().softmax(-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 
 def initialise(root: nn.Module) -> None:
@@ -75,10 +88,11 @@ def draw_steps(count: int, net: NetC) -> torch.Tensor:
 
 
 def loss_of(net: NetC, x: torch.Tensor, rows: torch.Tensor, schedule: torch.Tensor) -> torch.Tensor:
-    """The mean squared error of the net's answer; ``schedule`` is base A's and not asked."""
+    """The mean squared error of the net's answer against base A's; ``schedule`` is base A's and not asked."""
     steps, noise = draw_steps(len(x), net), torch.randn_like(x)
-    out = net.answer(net.schedule.noisy(x, noise, steps), steps, net.conditions(rows, *x.shape[-2:]))
-    return (out.float() - net.schedule.target(x, noise, steps)).pow(2).mean()
+    shown, conditions = net.schedule.noisy(x, noise, steps), net.conditions(rows, *x.shape[-2:])
+    lesson = net.schedule.target(*net.teacher(shown, x, noise, steps, conditions["context"]), steps)
+    return (net.answer(shown, steps, conditions).float() - lesson).pow(2).mean()
 
 
 @torch.inference_mode()
@@ -103,7 +117,7 @@ def sample(
 
 
 def start_from(net: NetC, ids: torch.Tensor, path: Path) -> None:
-    """Base A's text tower from its shipped file; words that it does not know are its average word."""
+    """Base A from its shipped file; words that it does not know are its average word."""
     tensors = autoencoders.demo_module("rows").unpack(load_file(path))
     known, rows = tensors["text.vocabulary.ids"].long(), tensors["text.vocabulary.rows"]
     weights = {f"model.{name[16:]}": t for name, t in tensors.items() if name.startswith("text.text_model.")}
@@ -111,9 +125,15 @@ def start_from(net: NetC, ids: torch.Tensor, path: Path) -> None:
     there = torch.isin(ids, known)
     table[there] = rows[torch.searchsorted(known, ids[there])]
     net.text.load_state_dict(weights | {"table.weight": table})
+    net.teacher.unet.load_state_dict({name[5:]: t for name, t in tensors.items() if name.startswith("unet.")})
 
 
-BASE_C = base.Recipe(CACHE / "base_c.pt", CACHE / "sheets_c", NetC, loss_of, start_from, sample)
+def blocks(net: NetC) -> list[nn.Module]:
+    """All blocks are alike: compiled one by one they cost one compilation per size of canvas."""
+    return list(net.unet.blocks)
+
+
+BASE_C = base.Recipe(CACHE / "base_c.pt", CACHE / "sheets_c", NetC, loss_of, start_from, sample, blocks)
 
 if __name__ == "__main__":
     base.main(BASE_C, peak=PEAK, start=str(autoencoders.SHIPPED))

@@ -95,7 +95,7 @@ def _counts(sampling: Sampling, cond: dict) -> Payload | None:
         )
     if not payload.texts and payload.routes is None:
         return None
-    found = (text[:1],) * len(payload.found)
+    found = ((text[:1], None),) * len(payload.found)
     plain = replace(payload, layers=None, words=None, chosen=None, found=found)
     return sampling.made.setdefault((id(payload), id(text)), plain)
 
@@ -106,7 +106,7 @@ def _only_routes(sampling: Sampling, payload: Payload, text: Tensor) -> Payload 
         return None
     key = id(payload.routes), id(text)
     if key not in sampling.made:
-        texts, found = ((text[:1],) * len(own) for own in (payload.texts, payload.found))
+        texts, found = (text[:1],) * len(payload.texts), ((text[:1], None),) * len(payload.found)
         sampling.made[key] = Payload(text.shape[1], None, texts, payload.placed, payload.routes, found=found)
     return sampling.made[key]
 
@@ -144,7 +144,7 @@ def _with_routes(sampling: Sampling, payload: Payload | None, cond: dict, lender
     key = id(payload), id(lender.routes)
     if key not in sampling.made:
         own = payload.layers if payload.layers is not None else text[:1]
-        texts, found = ((own,) * len(theirs) for theirs in (lender.texts, lender.found))
+        texts, found = (own,) * len(lender.texts), ((own, payload.words),) * len(lender.found)
         sampling.made[key] = replace(payload, texts=texts, placed=lender.placed, routes=lender.routes, found=found)
     return sampling.made[key]
 

@@ -18,7 +18,6 @@ from ....mixofshow_core.regional.finding import Reading, attention_features, gri
 from ....mixofshow_core.regional.outline import LEAST, OPEN
 
 REMEMBERED = 8  # samplings of one conditioning
-KEPT = 0.5  # e: how much of the scores of earlier calls stays
 TEMPERATURE = 0.1
 FIRST = 0.0  # gates of all before anything was seen
 
@@ -34,10 +33,12 @@ class Search:
 
 @dataclass(eq=False)
 class Places:
-    """What one sampling has found: ``scores`` [B, K + 1, h, w], a row per picture; ``seen``: by layer, of this call."""
+    """What one sampling has found: ``scores`` [B, K + 1, h, w], a row per picture, the mean of so many ``calls`` of the
+    model; ``seen``: by layer, of this call."""
 
     search: Search
     scores: Tensor | None = None
+    calls: int = 0
     gates: Tensor | None = None
     seen: dict[int, list[Tensor]] = field(default_factory=dict)
     made: dict = field(default_factory=dict)
@@ -95,7 +96,8 @@ class Places:
         now = sum(resized(sum(maps[1:], maps[0]), size) for maps in by_grid.values())
         now = torch.cat([now[:, :-1], now[:, -1:] + self.search.reading.offset], 1)
         same = self.scores is not None and self.scores.shape == now.shape
-        self.scores = now if not same else KEPT * self.scores + (1 - KEPT) * now
+        self.calls = self.calls + 1 if same else 1
+        self.scores = self.scores + (now - self.scores) / self.calls if same else now
         self.gates = open_gates(self.scores, TEMPERATURE)
 
 

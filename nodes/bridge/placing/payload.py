@@ -28,8 +28,8 @@ class Payload:
     ``routes``: unfused concepts, each acting in its own regions, or None. ``node``: who made it and will say what goes
     wrong while sampling; None outside the host's executor. ``words`` [T]: whose each token of the plain text is, where
     concepts are read word by word; ``chosen`` [T, K x 2]: the words by which they are looked for, of a positive.
-    ``found``: per concept that is looked for a text [L or 1, T, C] that is read where it is found: the plain one with
-    nobody's tokens read by this concept.
+    ``found``: per concept that is looked for (text [L or 1, T, C], whose each of its tokens is [T] or None): what is
+    read where it is found, which is what the plain text says of it, nobody's tokens read by this concept.
     ``extras``: what the encoder gave with the base's text and with every region's, where the net works on texts before
     it reads them; none once it has. ``made_for``: the family and the cross-attention layers of the MODEL at Place.
     """
@@ -44,7 +44,7 @@ class Payload:
     words: Tensor | None = None
     chosen: Tensor | None = None
     extras: tuple[Mapping[str, object], ...] = ()
-    found: tuple[Tensor, ...] = ()
+    found: tuple[tuple[Tensor, Tensor | None], ...] = ()
     made_for: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +64,8 @@ class Payload:
         regions = self.routes.one_hot(self.routes.owners).values
         if not self.found:
             return Gates(regions)
-        own = [word_gates(self.routes, self.words, concept, length) for concept in self.routes.search.concepts]
+        texts = zip(self.found, self.routes.search.concepts, strict=True)
+        own = [word_gates(self.routes, words, concept, length) for (_, words), concept in texts]
         return Gates(torch.cat([regions.expand(-1, length, -1), torch.stack(own)]))
 
 

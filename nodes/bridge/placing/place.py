@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-
-import torch
-from torch import Tensor, nn
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from ....mixofshow_core.bounds import meaning
 from ....mixofshow_core.concept import ConceptEntry, ConceptUse
@@ -24,12 +21,12 @@ from ..host.applied import apply_once, carries
 from ..host.fitting import check_fit, check_pair
 from ..host.model import apply_deltas, family, net_of
 from ..host.show import WARNING, node_here
-from ..host.text import LayeredText, Vocabulary, encode_layered, register_concepts, vocabulary_of
+from ..host.text import Vocabulary, register_concepts, vocabulary_of
+from .encoder import Encoder, as_read
 from .notes import is_called, note_names, note_regions, note_routes, note_texts, note_whole, texts_as_written
 from .payload import Payload
 from .readings import make_search
 from .routing import Routes, make_routes
-from .words import NOBODY, owners_of_tokens, read_by_words
 from .wrappers import patch_model, with_payload
 
 log = logging.getLogger("mixofshow")
@@ -45,43 +42,6 @@ class PlacedPrompts:
     @property
     def regional(self) -> bool:
         return any(text != self.base for text in self.regions)
-
-
-@dataclass(frozen=True, eq=False)
-class Encoder:
-    """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's.
-
-    ``by_words``: the concepts whose words in the base's text are read as their own, if they are read word by word.
-    """
-
-    clips: dict[int | None, object]
-    net: nn.Module
-    layers: int
-    by_words: Sequence[ConceptUse] = ()
-    made_for: tuple[str, int] | None = None
-    done: dict = field(default_factory=dict)
-
-    def __call__(self, text: str, where: str, owner: int | None = None) -> LayeredText:
-        if (text, owner) not in self.done:
-            found = encode_layered(self.clips[owner], text, self.layers, where)
-            kind_of(self.net).check_text(found.extras, where)
-            self.done[text, owner] = found
-        return self.done[text, owner]
-
-    def base(self, text: str, where: str, owner: int | None) -> tuple[LayeredText, Tensor | None]:
-        """The text of the whole picture, and whose each of its tokens is where it is read word by word."""
-        if not self.by_words:
-            return self(text, where, owner), None
-        owners = owners_of_tokens(self.clips[None], text, self.by_words)
-        owners = torch.tensor([found if found in self.clips else NOBODY for found in owners.tolist()])
-        return self.found(text, where, owners, owner), owners
-
-    def found(self, text: str, where: str, owners: Tensor, concept: int | None) -> LayeredText:
-        """The text of the whole picture as it is read where this concept was found: nobody's tokens with it, too.
-
-        A LoRA without learned words has learned its person in every token of a caption, padding included.
-        """
-        return read_by_words(lambda number: self(text, where, concept if number is None else number), owners)
 
 
 def place(
@@ -156,6 +116,8 @@ def place(
     net = net_of(model)
     layers = len(cross_attention_layers(net))
     encode = Encoder(clips, net, layers, by_words, (plain_name(family(model)), layers))
+    if routes and routes.search:
+        notes += [_describe_said(encode, positives.base, number, open_ones) for number in open_ones]
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
         _conditioning(encode, positives, for_positive, routes, "prompt", looks=True),
@@ -163,6 +125,10 @@ def place(
     ]
     needed = any(payload is not None for _, payload in entries)
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
+
+
+def _describe_said(encode: Encoder, text: str, number: int, sought: Collection[int]) -> str:
+    return f"{encode.by_words[number].label} reads where it is found: {encode.said(text, number, sought)!r}"
 
 
 def by_label(use: ConceptUse) -> str:
@@ -204,7 +170,7 @@ def _conditioning(
             encode(text, f"{what} of region {region.name!r}", owner)
             for text, region, owner in zip(prompts.regions, placed.regions.regions, owners, strict=True)
         ]
-        texts = tuple(map(_as_read, found))
+        texts = tuple(map(as_read, found))
         extras += tuple(text.extras for text in found)
     payload, search = None, routes.search if routes else None
     if texts or base.layers is not None or routes:
@@ -219,14 +185,10 @@ def _conditioning(
             words=words,
             chosen=picker(words.tolist(), concepts) if looks and search else None,
             extras=extras if kind_of(encode.net).rewrites_text else (),
-            found=tuple(_as_read(encode.found(prompts.base, what, words, concept)) for concept in concepts),
+            found=tuple(encode.found(prompts.base, what, concept, concepts) for concept in concepts),
             made_for=encode.made_for,
         )
     return with_payload(base.context, base.extras, payload), payload
-
-
-def _as_read(text: LayeredText) -> Tensor:
-    return text.context if text.layers is None else text.layers
 
 
 def find_owners(cast: Sequence[ConceptUse], prompts: PlacedPrompts, placed: RegionMap | None, vocabulary: Vocabulary):

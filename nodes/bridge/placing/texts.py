@@ -126,7 +126,8 @@ def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
 
 def _project(batch: Batch, payload: Payload, layer: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
     """K and V [R + K, T, C] of the texts of all regions and found concepts of one payload at one layer."""
-    texts = [at_layer(text, layer.index, len(batch.layers)) for text in (*payload.texts, *payload.found)]
+    texts = (*payload.texts, *(text for text, _ in payload.found))
+    texts = [at_layer(text, layer.index, len(batch.layers)) for text in texts]
     text, routes = regional.stack_texts(texts).to(like), payload.routes
     with batch.focused({} if routes is None else {id(routes): batch.sampling.reading(payload, text.shape[1])}):
         return layer.keys(text), layer.values(text)

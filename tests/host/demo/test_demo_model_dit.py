@@ -79,6 +79,23 @@ def test_the_recipe_asks_the_host_what_it_shows_and_what_an_answer_means(net, id
     assert torch.allclose(net.schedule.clean(seen, net.schedule.target(x, noise, steps), steps), x, atol=1e-4)
 
 
+def test_base_a_teaches_what_the_host_makes_of_it(net, ids):
+    """Its picture in the same noise, by the host's sampling; beyond its own noisiest step, what is true."""
+    steps = torch.tensor([300, 700])
+    x, noise, rows, seen = shown(net, ids, steps)
+    context = net.conditions(rows, 8, 16)["context"]
+    sigmas = (net.schedule.noise / net.schedule.signal)[steps].float()
+    with torch.inference_mode():
+        model = small_base.load_small_base()[0].model
+        wanted = model.apply_model(x + sigmas.view(-1, 1, 1, 1) * noise, sigmas, c_crossattn=context)
+        found, left = net.teacher(seen.float(), x, noise, steps, context)
+        shown_again = net.schedule.noisy(found, left, steps)
+    assert (found - wanted).norm() < 0.02 * wanted.norm(), "base A's own steps are whole numbers"
+    assert torch.allclose(shown_again, seen, atol=1e-4)
+    last = torch.tensor([len(net.times) - 1] * 2)
+    assert torch.equal(net.teacher(net.schedule.noisy(x, noise, last), x, noise, last, context)[0], x)
+
+
 def test_the_recipe_learns_and_leaves_base_as_text_alone(ids):
     torch.manual_seed(0)
     net = recipe.NetC(ids, CHANNELS)

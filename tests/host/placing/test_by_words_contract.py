@@ -12,7 +12,7 @@ from mos_pack.nodes.bridge.placing.words import NOBODY
 from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.placing.test_routing import COLUMNS, ROWS, box, gap, make_use, payload, regions, sample
 
-BOTH = "mara and tom at a lake"
+BOTH = "mara beside tom at a lake"  # one clause: it speaks of both
 NEAR = 5e-5
 
 
@@ -166,25 +166,29 @@ def test_the_background_leaves_the_places_that_were_found(base, twins, everywher
 
 
 def test_whose_text_and_keys_each_token_has(base):
-    """In the text of who was found: the other's words stay the other's, all else is his; in every layer."""
-    mara, tom = uses = make_use(base, "mara", 1), make_use(base, "tom", 2)
-    _, positive, negative = placed(base, uses, BOTH, "tom in a hat")
+    """In the text of who was found: what the prompt says of him; the other's words in it stay the other's, all else is
+    his; in every layer."""
+    uses = make_use(base, "mara", 1), make_use(base, "tom", 2)
     known = register_concepts(base.clip, uses)
-    for conditioning, prompt in ((positive, BOTH), (negative, "tom in a hat")):
-        sent = payload(conditioning)
-        texts = []
-        for use in uses:
-            of_text = {name: delta for name, delta in use.concept.deltas.items() if "text" in name}
-            texts.append(encode_layered(apply_deltas(None, known, of_text)[1], prompt, 16))
-        texts = [text.context if text.layers is None else text.layers for text in texts]
-        for number, found in enumerate(sent.found):
-            others = sent.words == 1 - number
-            assert torch.equal(found[:, ~others], texts[number][:, ~others])
-            assert torch.equal(found[:, others], texts[1 - number][:, others])
+    texts_of = [{name: delta for name, delta in use.concept.deltas.items() if "text" in name} for use in uses]
+    clips = [apply_deltas(None, known, of_text)[1] for of_text in texts_of]
+    parted = "mara on the left and tom, at a lake"
+    for prompt, negative, said in (
+        (BOTH, "", (BOTH, BOTH)),
+        (BOTH, "tom in a hat", ("", "tom in a hat")),
+        (parted, "", ("mara on the left, at a lake", "tom, at a lake")),
+    ):
+        sent = payload(placed(base, uses, prompt, negative)[2 if negative else 1])
         gates = sent.read_with(77).values
         assert gates.shape == (2, 77, 2) and (gates.sum(2) == 1).all()
-        for number in (0, 1):
-            assert torch.equal(gates[number].argmax(1), torch.where(sent.words == NOBODY, number, sent.words))
+        for number, (found, words) in enumerate(sent.found):
+            texts = [encode_layered(clip, said[number], 16) for clip in clips]
+            texts = [text.context if text.layers is None else text.layers for text in texts]
+            others = words == 1 - number
+            assert bool(others.any()) == (prompt == BOTH and not negative)
+            assert torch.equal(found[:, ~others], texts[number].expand_as(found)[:, ~others])
+            assert torch.equal(found[:, others], texts[1 - number].expand_as(found)[:, others])
+            assert torch.equal(gates[number].argmax(1), torch.where(words == NOBODY, number, words))
 
 
 def test_only_places_where_somebody_is_ask_for_another_text(base, twins, left_half, asked):

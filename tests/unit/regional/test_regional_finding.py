@@ -117,6 +117,18 @@ def test_one_at_most_is_open_and_nobody_keeps_it_shut():
     assert torch.allclose(open_gates(scores, 0.1).sum(1), torch.full((2, 6, 7), 0.5))
 
 
+def test_whom_the_reading_favours_less_is_given_ground():
+    """One is a little likelier everywhere; both have a half of their own."""
+    scores = torch.zeros(1, 3, 8, 16)
+    scores[:, 0, :, :8], scores[:, 1, :, 8:], scores[:, 2] = 0.1, 0.1, 5.0
+    scores[:, 0] += 0.09
+    gates = open_gates(scores, 0.1)
+    assert (gates[0, 0, :, :7] == 1).all() and (gates[0, 1, :, 9:] == 1).all()
+    scores[:, 0], scores[:, 1] = 0, 0
+    scores[:, 0, :, :4], scores[:, 1, :, 4:] = 0.3, 0.3
+    assert (open_gates(scores, 0.1)[0, 1, :, 5:] == 1).all(), "whoever is small stays small"
+
+
 def test_the_winner_keeps_what_all_have():
     gates = torch.rand(2, 3, 4, 5, generator=generator(1))
     found = winner(gates)

@@ -37,9 +37,9 @@ def test_two_subjects_stand_once_each(sprite):
 
 
 def test_the_last_mixture_shows_every_sort_of_canvas():
-    from mos_world.training import base
+    from mos_world.training import batches
 
-    late = Counter(base.choose_label(1.0, i / 1000) for i in range(1000))
+    late = Counter(batches.choose_label(1.0, i / 1000) for i in range(1000))
     wanted = {"triple": 70, "double": 280, "tall": 90, "wide": 110, "wider": 50, "single": 400}
     assert late.keys() == wanted.keys() and all(abs(late[label] - n) <= 1 for label, n in wanted.items())
-    assert {base.choose_label(0.1, i / 1000) for i in range(1000)} == {"single"}
+    assert {batches.choose_label(0.1, i / 1000) for i in range(1000)} == {"single"}
