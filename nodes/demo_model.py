@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from .bridge.demo.small_base import load_small_base
+from .bridge.demo.small_base_dit import load_small_base_dit
 from .bridge.demo.small_base_xl import load_small_base_xl
 from .bridge.host.model import describe_base, native_size
 from .types import DEMO, found_by
@@ -12,6 +13,7 @@ from .types import DEMO, found_by
 BASES = {
     "SD1.5 kind": load_small_base,
     "SDXL kind": load_small_base_xl,
+    "Cosmos kind": load_small_base_dit,
 }
 DEFAULT = "SD1.5 kind"
 
@@ -37,8 +39,9 @@ class MixOfShowDemoModel(io.ComfyNode):
                     default=DEFAULT,
                     optional=True,
                     tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
-                    "two text encoders, size conditioning and more layers. A concept fits the kind that it "
-                    "was trained on.",
+                    "two text encoders, size conditioning and more layers. Cosmos kind: a transformer as "
+                    "Cosmos-Predict2 and Anima are, the text encoder and VAE of the first kind. A concept fits the kind "
+                    "that it was trained on.",
                 ),
             ],
             outputs=[

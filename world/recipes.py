@@ -42,6 +42,13 @@ STEPS = (
     Step("adapter", "sketch adapter for both bases", "12 min", ("world.training.adapter", "--minutes", "12")),
     Step("base-b", "base B (SDXL's kind), from base A", "30 min", ("world.training.base_b", "--hours", "0.5")),
     Step("export-b", "base B's weights into assets/demo", "5 s", ("world.training.export", "--base", "b")),
+    Step(
+        "base-c",
+        "base C (Cosmos' kind), taught by base A",
+        "1.1 h",
+        ("world.training.base_c", "--hours", "1.1", "--batch", "48", "--bfloat16", "--compile"),
+    ),
+    Step("export-c", "base C's weights into assets/demo", "5 s", ("world.training.export", "--base", "c")),
     Step("pictures", "the demo's training pictures, ten look-alikes", "5 s", ("world.drawing.pictures",)),
     Step("concepts", "26 concepts and the other look-alikes", "20 s", ("world.drawing.concepts",)),
     Step("probes", "probes on real composites, ceilings", "9 min", ("world.judges.probes",)),
@@ -58,6 +65,12 @@ STEPS = (
         "what base B paints, into docs/evidence",
         "5 min",
         ("world.judges.scores", "--base", "B", "--count", "3"),
+    ),
+    Step(
+        "scores-c",
+        "what base C paints, into docs/evidence",
+        "3 min",
+        ("world.judges.scores", "--base", "C", "--count", "3"),
     ),
 )
 

@@ -173,7 +173,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="dev.py bench --claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
-    parser.add_argument("--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's or SDXL's kind")
+    parser.add_argument("--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's, SDXL's or Cosmos' kind")
     parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
     parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")
     parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")
@@ -208,7 +208,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unknown tables: {', '.join(sorted(unknown))}; choose from {', '.join(JOBS)}")
     options.tables = options.tables or list(JOBS)
     if options.out is None:
-        page = "claims.md" if options.base == "A" else "claims-B.md"
+        page = "claims.md" if options.base == "A" else f"claims-{options.base}.md"
         short = "smallest-" if options.smallest else "quick-"
         few = options.smallest or options.quick
         options.out = CACHE / f"{short}{page}" if few else ROOT / "docs" / "evidence" / page

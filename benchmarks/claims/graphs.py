@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from world.workflows.graphs import default_value, input_specs, is_widget
 
 SIDE = 64
-BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}
+BASES = {"A": "SD1.5 kind", "B": "SDXL kind", "C": "Cosmos kind"}
 # Of a training's changes, what no setting of Train Settings is: another Training whose pictures are learned in the same
 # run; another Training that the base went through before.
 BESIDE, AFTER = "beside", "after"
@@ -20,7 +20,7 @@ VAE = ("base", 2)
 
 @dataclass(frozen=True)
 class Studio:
-    """What every graph shares: what the host's nodes take, the base (A or B) and the sampler."""
+    """What every graph shares: what the host's nodes take, the base (A, B or C) and the sampler."""
 
     object_info: Mapping
     base: str = "A"
@@ -224,6 +224,15 @@ WAYS = {
     "regions, fused": ("exact", "regions"),
     "regions, routed": ("", "regions"),
 }
+# Those that every kind of net can do: hooks and attention couple are made for UNets.
+OWN_WAYS = (
+    "prompt only, sum",
+    "prompt only, fused",
+    "prompt only, by words",
+    "regions, sum",
+    "regions, fused",
+    "regions, routed",
+)
 FIRST_PHASE = 0.3  # of the steps, after which the two-phase method has its masks
 SCENE_WAYS = ("prompt only, sum", "prompt only, fused", "regions, fused", "regions, routed")
 

@@ -36,14 +36,15 @@ CACHE = ROOT / ".cache" / "claims"
 WEIGHTS = {
     "A": ROOT / "assets" / "demo" / "small_base.safetensors",
     "B": ROOT / "assets" / "demo" / "small_base_xl.safetensors",
+    "C": ROOT / "assets" / "demo" / "small_base_dit.safetensors",
 }
 VERSION = 2
 NODES = Path(__file__).resolve().parent / "peer_nodes.py"
-# Seconds of one idle core (base A; B costs BASE_FACTOR times as much), as measured; corrected while a run goes on.
+# Seconds of one idle core (base A; the others cost BASE_FACTOR times as much), as measured; corrected while a run goes on.
 PICTURE, STEP, SHEET, CALIBRATION, FUSION = 0.3, 0.22, 2.0, 5.0, 2.0
 PRESET_FACTOR = {"Textual Inversion": 0.8, "P+": 0.8, "Custom Diffusion": 1.8, "DreamBooth": 2.0}
 LOOK_IN = 240.0
-BASE_FACTOR = {"A": 1.0, "B": 2.5}
+BASE_FACTOR = {"A": 1.0, "B": 2.5, "C": 1.5}
 
 
 def digest(*parts: object) -> str:

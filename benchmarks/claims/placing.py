@@ -47,6 +47,10 @@ def scenes_of(plan: Plan) -> tuple[tuple[tuple[str, ...], str], ...]:
     return tuple(((people[2 * i], things[i], people[2 * i + 1]), roster("scene")[i]) for i in range(count))
 
 
+def ways_of(plan: Plan) -> tuple[str, ...]:
+    return graphs.OWN_WAYS if plan.base == "C" else tuple(graphs.WAYS)
+
+
 def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "", known: Sequence[str] = ()) -> Cell:
     """The seed follows the group, so that all ways start from the same noise. known: others that are loaded, too."""
     build = partial(graphs.row, way=way, count=plan.pictures, seed=SEED + sum(map(ord, group[0])), scene=scene)
@@ -68,7 +72,7 @@ def jobs(plan: Plan) -> list[Job]:
     for group in groups_of(plan):
         found += alone_jobs(plan, [name for name in group if name not in seen], "placing")
         seen |= set(group)
-        found.append(Job("placing", " ".join(group), tuple(cell_of(plan, group, way) for way in graphs.WAYS)))
+        found.append(Job("placing", " ".join(group), tuple(cell_of(plan, group, way) for way in ways_of(plan))))
     return found
 
 
@@ -121,7 +125,7 @@ def table(lab: Lab, judge: Judge, plan: Plan) -> list[Table]:
     groups, rows, done, total = groups_of(plan), [], 0, 0
     for size in sorted({len(group) for group in groups}):
         same = [group for group in groups if len(group) == size]
-        for way in graphs.WAYS:
+        for way in ways_of(plan):
             scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
             number = sum(score(lab, judge, plan, group, way, "", scores) for group in same)
             done, total = done + number, total + len(same)

@@ -156,6 +156,7 @@ def paint(base: tuple, prompts: list[str], width: int, seed: int, height: int = 
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         latent = torch.zeros(len(part), vae.latent_channels, height // 8, width // 8)
+        latent = comfy.sample.fix_empty_latent_channels(model, latent)  # of films, with frames
         noise = comfy.sample.prepare_noise(latent, seed + start)
         latent = comfy.sample.sample(
             model,
