@@ -40,8 +40,8 @@ class MixOfShowDemoModel(io.ComfyNode):
                     optional=True,
                     tooltip="What the small model is built like. SD1.5 kind: one text encoder, the fastest. SDXL kind: "
                     "two text encoders, size conditioning and more layers. Cosmos kind: a transformer as "
-                    "Cosmos-Predict2 and Anima are, the text encoder and VAE of the first kind. A concept fits the kind "
-                    "that it was trained on.",
+                    "Cosmos-Predict2 and Anima are, the text encoder and VAE of the first kind. A concept fits the "
+                    "kind that it was trained on.",
                 ),
             ],
             outputs=[

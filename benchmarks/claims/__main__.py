@@ -173,7 +173,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="dev.py bench --claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
-    parser.add_argument("--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's, SDXL's or Cosmos' kind")
+    parser.add_argument(
+        "--base", choices=tuple(WEIGHTS), default="A", help="the small base: SD1.5's, SDXL's or Cosmos' kind"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
     parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")
     parser.add_argument("--concepts", type=int, default=10, help="at most so many characters and objects")

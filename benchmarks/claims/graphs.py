@@ -224,15 +224,8 @@ WAYS = {
     "regions, fused": ("exact", "regions"),
     "regions, routed": ("", "regions"),
 }
-# Those that every kind of net can do: hooks and attention couple are made for UNets.
-OWN_WAYS = (
-    "prompt only, sum",
-    "prompt only, fused",
-    "prompt only, by words",
-    "regions, sum",
-    "regions, fused",
-    "regions, routed",
-)
+# Those that Cosmos' kind can do: hooks and attention couple are made for UNets, words are not looked for in it.
+WAYS_C = ("prompt only, sum", "prompt only, fused", "regions, sum", "regions, fused", "regions, routed")
 FIRST_PHASE = 0.3  # of the steps, after which the two-phase method has its masks
 SCENE_WAYS = ("prompt only, sum", "prompt only, fused", "regions, fused", "regions, routed")
 

@@ -40,7 +40,7 @@ WEIGHTS = {
 }
 VERSION = 2
 NODES = Path(__file__).resolve().parent / "peer_nodes.py"
-# Seconds of one idle core (base A; the others cost BASE_FACTOR times as much), as measured; corrected while a run goes on.
+# Seconds of one idle core (base A; others cost BASE_FACTOR times as much), as measured; corrected while a run goes on.
 PICTURE, STEP, SHEET, CALIBRATION, FUSION = 0.3, 0.22, 2.0, 5.0, 2.0
 PRESET_FACTOR = {"Textual Inversion": 0.8, "P+": 0.8, "Custom Diffusion": 1.8, "DreamBooth": 2.0}
 LOOK_IN = 240.0

@@ -48,7 +48,7 @@ def scenes_of(plan: Plan) -> tuple[tuple[tuple[str, ...], str], ...]:
 
 
 def ways_of(plan: Plan) -> tuple[str, ...]:
-    return graphs.OWN_WAYS if plan.base == "C" else tuple(graphs.WAYS)
+    return graphs.WAYS_C if plan.base == "C" else tuple(graphs.WAYS)
 
 
 def cell_of(plan: Plan, group: Sequence[str], way: str, scene: str = "", known: Sequence[str] = ()) -> Cell:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Hashable
 
-BETWEEN = re.compile(r"[,;\n，、；。]|\.(?=\s|$)|\s(?:and|&)\s", re.IGNORECASE)
+BETWEEN = re.compile(r"[,;\n\uff0c\u3001\uff1b\u3002]|\.(?=\s|$)|\s(?:and|&)\s", re.IGNORECASE)
 OPENING, CLOSING = "([{", ")]}"
 
 

@@ -1,5 +1,5 @@
 """The small base of Cosmos-Predict2's and Anima's kind: the host's own transformer, lean, with patches of one latent
-cell, that reads base A's text tower and paints in base A's latents. It has no weights yet: see `world/README.md`.
+cell, that reads base A's text tower and paints in base A's latents. How it was trained: `world/README.md`.
 """
 
 from __future__ import annotations

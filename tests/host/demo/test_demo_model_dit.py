@@ -165,3 +165,16 @@ def test_a_file_of_another_net_is_refused_by_its_name(tmp_path):
     save_file({"unet.x_embedder.proj.1.weight": torch.zeros(8, 25)}, file, metadata={"note": json.dumps({})})
     with pytest.raises(MixOfShowError, match="other.safetensors does not fit"):
         small_base_dit.load_small_base_dit(file)
+
+
+def test_the_one_that_ships_paints_what_it_is_told():
+    """Backgrounds by their names, of one and of two people, and not the same person for every prompt."""
+    with torch.inference_mode():
+        model, clip, vae = small_base_dit.load_small_base_dit()
+    green, blue = (
+        sample(model, clip, vae, f"a person with red hair, {colour} background", 64, 64, steps=12)[0]
+        for colour in ("green", "blue")
+    )
+    corners = [picture[:8, :6].flatten(0, 1).median(0).values for picture in (green, blue)]
+    assert corners[0].argmax() == 1 and corners[1].argmax() == 2
+    assert (green[20:44, 20:44].std((0, 1)) > 0.1).all(), "somebody is there"
