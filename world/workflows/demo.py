@@ -25,7 +25,7 @@ from .variants import METHODS, alone, find, together
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / "example_workflows" / "01_train_fuse_place.json"
 NAMES = ("mara", "finn")
-BASES = {"A": "SD1.5 kind", "B": "SDXL kind"}  # as Demo Model calls them
+BASES = {"A": "SD1.5 kind", "B": "SDXL kind", "C": "Cosmos kind"}  # as Demo Model calls them
 ALONE_PROMPT = "a photo of {name}, green background"
 ZOOM, GAP, LABEL = 2, 6, 22
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pictures", type=int, default=4, help="seeds per column")
-    parser.add_argument("--base", choices=BASES, default="A", help="SD1.5's kind or SDXL's kind")
+    parser.add_argument("--base", choices=BASES, default="A", help="SD1.5's, SDXL's or Cosmos' kind")
     parser.add_argument("--out", type=Path, default=ROOT / ".cache" / "demo.png")
     options = parser.parse_args()
     start = time.monotonic()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.families.nets import cross_attention_layers
+from mos_pack.mixofshow_core.regional.finding import Reading
 from mos_pack.nodes.bridge.demo import small_base
 from mos_pack.nodes.bridge.host.model import apply_deltas, describe_base
 from mos_pack.nodes.bridge.host.text import encode_layered, register_concepts
@@ -136,6 +137,21 @@ def test_places_open_after_the_first_call_and_nobody_shares_a_token(base, uses, 
     both = torch.cat([gates.flatten(0, 1) for _, gates in opened if gates.any()])
     assert ((both > 0).sum(1) <= 1).all()
     assert (both > 0).any(0).all(), "each has a place"
+
+
+def test_what_was_found_is_the_mean_of_all_calls():
+    """Of one batch: another number of pictures begins anew."""
+    places = finding.Places(finding.Search((0, 1), ("mara", "tom"), Reading({3: torch.zeros(1, 2, 2)}, 0.25)))
+    calls = [torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    for maps in calls:
+        places.add(3, maps)
+        places.advance((4, 5))
+    wanted = torch.stack(calls).mean(0)
+    wanted[:, -1] += 0.25
+    assert torch.allclose(places.scores, wanted, atol=1e-6)
+    places.add(3, calls[0][:1])
+    places.advance((4, 5))
+    assert torch.equal(places.scores[:, :-1], calls[0][:1, :-1])
 
 
 def test_pictures_of_a_batch_are_looked_at_apart(base, uses, opened):
