@@ -109,6 +109,27 @@ def test_a_template_is_opened_run_and_run_again(desk, server, object_info, film,
         close_workflow(desk)
 
 
+SLOW_TWICE = [pytest.param(RENDERERS[0]), *(pytest.param(name, marks=pytest.mark.slow) for name in RENDERERS[1:])]
+
+
+@pytest.mark.parametrize("desk", SLOW_TWICE, indirect=True)
+def test_the_first_template_on_the_base_of_cosmos_kind(desk, server):
+    """Another net chosen in Demo Model, nothing else: trained, fused and placed there."""
+    empty_queue(server)
+    open_template(desk, "01_train_fuse_place")
+    try:
+        for change in (*SHORT, ("MixOfShowDemoModel", "base", "Cosmos kind")):
+            set_widget(desk.page, *change)
+        _, graph, outputs = run(desk, server, 120)
+        assert graph[nodes_of(graph, "MixOfShowDemoModel")[0]]["inputs"]["base"] == "Cosmos kind"
+        key = nodes_of(graph, "SaveImage")[0]
+        painted = [Image.open(io.BytesIO(server.image(entry))) for entry in outputs[key]["images"]]
+        assert painted[0].size == (128, 64) and painted[0].size in shown_pictures(desk, key)
+        assert not desk.problems, desk.problems
+    finally:
+        close_workflow(desk)
+
+
 def check_outputs(server, name: str, graph: dict, outputs: dict) -> None:
     """What a workflow promises beyond a picture."""
     said = {
