@@ -19,13 +19,15 @@ from .words import NOBODY, owners_of_tokens, read_by_words
 class Encoder:
     """Encodes every text once per CLIP. ``clips``: the CLIP of each routed concept; None stands for the base's.
 
-    ``by_words``: the concepts whose words in the base's text are read as their own, if they are read word by word.
+    ``by_words``: the concepts whose words in the base's text are read as their own, if they are read word by word;
+    ``placed``: the numbers of those that have a place of their own, drawn or looked for.
     """
 
     clips: dict[int | None, object]
     net: nn.Module
     layers: int
     by_words: Sequence[ConceptUse] = ()
+    placed: Collection[int] = ()
     made_for: tuple[str, int] | None = None
     done: dict = field(default_factory=dict)
 
@@ -42,16 +44,16 @@ class Encoder:
             return self(text, where, owner), None
         return self.read_with(text, where, owner)
 
-    def found(self, text: str, where: str, concept: int, sought: Collection[int]) -> tuple[Tensor, Tensor]:
+    def found(self, text: str, where: str, concept: int) -> tuple[Tensor, Tensor]:
         """What is read where this concept was found, and whose each of its tokens is."""
-        found, owners = self.read_with(self.said(text, concept, sought), where, concept)
+        found, owners = self.read_with(self.said(text, concept), where, concept)
         return as_read(found), owners
 
-    def said(self, text: str, concept: int, sought: Collection[int]) -> str:
-        """What the text says of a concept and not of others that are looked for: their names lie in the rows of all
-        words behind them, too."""
+    def said(self, text: str, concept: int) -> str:
+        """What the text says of a concept and not of others with a place: their names lie in the rows of all words
+        behind them, too."""
         called = vocabulary_of(self.clips[None]).called
-        names = {number: {entry.name for entry in self.by_words[number].concept.entries} for number in sought}
+        names = {number: {entry.name for entry in self.by_words[number].concept.entries} for number in self.placed}
 
         def named(part: str) -> list[int]:
             return [number for number, own in names.items() if not called(part).isdisjoint(own)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ....mixofshow_core.bounds import meaning
@@ -87,7 +87,7 @@ def place(
     apart = {entry.id for use in (*cast, *whole) for entry in use.concept.entries}
     others = [entry for entry in vocabulary.entries if entry.id not in apart]
     notes += note_names(others, positives.base, positives.regions, placed, vocabulary)
-    routes, clips, by_words = None, {None: clip}, ()
+    routes, clips, by_words, with_place = None, {None: clip}, (), frozenset()
     if cast:
         owners, background, open_ones = find_owners(cast, positives, placed, vocabulary)
         notes += note_routes(cast, owners, background, open_ones, placed, vocabulary)
@@ -98,7 +98,7 @@ def place(
                 f"Place: {names}: MODEL is {title_of(family(model))}, on which concepts without a region cannot be "
                 "looked for by their words. Draw a region for each, or fuse them."
             )
-        by_words = cast if open_ones else ()
+        by_words, with_place = cast if open_ones else (), frozenset({*owners, *open_ones}) - {None, background}
         if used:
             search = make_search(model, cast, open_ones, notes)
             routes = make_routes(model, cast, owners, background, notes, search)
@@ -115,9 +115,9 @@ def place(
             log.warning("Place: %s", note.removeprefix(f"{WARNING}: "))
     net = net_of(model)
     layers = len(cross_attention_layers(net))
-    encode = Encoder(clips, net, layers, by_words, (plain_name(family(model)), layers))
+    encode = Encoder(clips, net, layers, by_words, with_place, (plain_name(family(model)), layers))
     if routes and routes.search:
-        notes += [_describe_said(encode, positives.base, number, open_ones) for number in open_ones]
+        notes += [_describe_said(encode, positives.base, number) for number in open_ones]
     for_positive, for_negative = (placed and placed.claiming(), placed and placed.claiming(negative=True))
     entries = [
         _conditioning(encode, positives, for_positive, routes, "prompt", looks=True),
@@ -127,8 +127,8 @@ def place(
     return patch_model(model) if needed else model, *(conditioning for conditioning, _ in entries)
 
 
-def _describe_said(encode: Encoder, text: str, number: int, sought: Collection[int]) -> str:
-    return f"{encode.by_words[number].label} reads where it is found: {encode.said(text, number, sought)!r}"
+def _describe_said(encode: Encoder, text: str, number: int) -> str:
+    return f"{encode.by_words[number].label} reads where it is found: {encode.said(text, number)!r}"
 
 
 def by_label(use: ConceptUse) -> str:
@@ -185,7 +185,7 @@ def _conditioning(
             words=words,
             chosen=picker(words.tolist(), concepts) if looks and search else None,
             extras=extras if kind_of(encode.net).rewrites_text else (),
-            found=tuple(encode.found(prompts.base, what, concept, concepts) for concept in concepts),
+            found=tuple(encode.found(prompts.base, what, concept) for concept in concepts),
             made_for=encode.made_for,
         )
     return with_payload(base.context, base.extras, payload), payload

@@ -198,6 +198,16 @@ def test_a_region_for_some_and_the_rest_left_open(base, uses, opened):
     assert not maps[:, :, :6, 2].any() and maps[:, :, :6, :2].any()
 
 
+def test_the_node_says_what_is_read_where_each_is_found(base, uses):
+    """Of what names others with a place, drawn ones too, nothing."""
+    three = [*uses, make_use(base, "zoe", 3)]
+    drawn = regions({"concept": "zoe", "shape": box(0.5, 1)})
+    prompt = "mara and tom in a hat, zoe far away, at night"
+    said = MixOfShowPlace.one(base.model, base.clip, prompt, "bad", drawn, three).ui.as_dict()["text"][0]
+    assert "mara reads where it is found: 'mara, at night'" in said
+    assert "tom reads where it is found: 'tom in a hat, at night'" in said and "zoe reads" not in said
+
+
 def test_a_community_lora_is_known_by_its_trigger(base, uses):
     """No learned words: the tokens of its trigger are its own, wherever they stand; the longest phrase wins."""
     entry = replace(uses[0].concept.entries[0], name="zorbo", words=(), embeddings=(), trigger="red dragon")
