@@ -144,7 +144,7 @@ class Scene:
         search = Search(numbers, tuple(map(str, numbers)), plain_reading(decoder_heads(heads)))
         routes = replace(self.routes(count, False), owners=(), search=search)
         words = torch.tensor(owners)
-        found = tuple(self.text() for _ in numbers)
+        found = tuple((self.text(), words) for _ in numbers)
         payload = Payload(TOKENS, None, (), None, routes, words=words, chosen=picker(owners, numbers), found=found)
         return self.patched, with_payload(self.text(), self.extras, payload)
 
