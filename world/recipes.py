@@ -46,7 +46,7 @@ STEPS = (
         "base-c",
         "base C (Cosmos' kind), taught by base A",
         "1.1 h",
-        ("world.training.base_c", "--hours", "1.1", "--batch", "48", "--bfloat16", "--compile"),
+        ("world.training.base_c", "--hours", "1.1", "--batch", "48", "--bfloat16", "--compile", "--sheets", "1e9"),
     ),
     Step("export-c", "base C's weights into assets/demo", "5 s", ("world.training.export", "--base", "c")),
     Step("pictures", "the demo's training pictures, ten look-alikes", "5 s", ("world.drawing.pictures",)),

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from world.workflows.graphs import default_value, input_specs, is_widget
+from world.workflows.graphs import BASES, default_value, input_specs, is_widget
 
 SIDE = 64
-BASES = {"A": "SD1.5 kind", "B": "SDXL kind", "C": "Cosmos kind"}
 # Of a training's changes, what no setting of Train Settings is: another Training whose pictures are learned in the same
 # run; another Training that the base went through before.
 BESIDE, AFTER = "beside", "after"

@@ -19,13 +19,12 @@ from tests.host.runtime import find_host
 from tests.host.server import Server, start_server
 
 from ..judges import scoring
-from .graphs import to_api
+from .graphs import BASES, to_api
 from .variants import METHODS, alone, find, together
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / "example_workflows" / "01_train_fuse_place.json"
 NAMES = ("mara", "finn")
-BASES = {"A": "SD1.5 kind", "B": "SDXL kind", "C": "Cosmos kind"}  # as Demo Model calls them
 ALONE_PROMPT = "a photo of {name}, green background"
 ZOOM, GAP, LABEL = 2, 6, 22
 

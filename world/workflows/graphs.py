@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+BASES = {"A": "SD1.5 kind", "B": "SDXL kind", "C": "Cosmos kind"}  # the small bases as Demo Model calls them
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("Note", "MarkdownNote")
 MUTED = (2, 4)  # the front end's "never" and "bypass"

@@ -56,7 +56,8 @@ class Encoder:
         names = {number: {entry.name for entry in self.by_words[number].concept.entries} for number in self.placed}
 
         def named(part: str) -> list[int]:
-            return [number for number, own in names.items() if not called(part).isdisjoint(own)]
+            heard = called(part)
+            return [number for number, own in names.items() if not heard.isdisjoint(own)]
 
         return said_of(text, concept, named)
 

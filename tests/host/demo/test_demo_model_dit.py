@@ -168,7 +168,7 @@ def test_a_file_of_another_net_is_refused_by_its_name(tmp_path):
 
 
 def test_the_one_that_ships_paints_what_it_is_told():
-    """Backgrounds by their names, of one and of two people, and not the same person for every prompt."""
+    """A person, before the background that is named."""
     with torch.inference_mode():
         model, clip, vae = small_base_dit.load_small_base_dit()
     green, blue = (
