@@ -7,6 +7,7 @@ Layer counts are the real ones (16 and 70 cross-attention layers); widths are sm
 towers have their real widths (768, 1280), which costs about 150 MB and 400 MB.
 """
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -262,7 +263,7 @@ def in_eight_bits(model) -> None:
 
 def scaled_pair(model, way: str):
     """(MODEL with its linears as fp8 with a scale each, one with the same values in fp32). way: "scaled" for the files
-    that the host reads with `scaled_fp8` in them, "quantised" for those whose metadata names every layer's format."""
+    with `scaled_fp8` in them, "quantised" for those whose metadata names every layer's format."""
     import comfy.model_patcher
 
     state = {name: weight.clone() for name, weight in model.model.diffusion_model.state_dict().items()}
@@ -274,13 +275,27 @@ def scaled_pair(model, way: str):
         state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
         state[f"{name}.{'scale_weight' if way == 'scaled' else 'weight_scale'}"] = scale
         same[f"{name}.weight"] = state[f"{name}.weight"].float() * scale
-    rounded = {
-        "scaled": {"scaled_fp8": torch.float8_e4m3fn},
-        "quantised": {"layer_quant_config": {name: {"format": "float8_e4m3fn"} for name in linears}},
-    }[way]
-    return with_weights(model, state, comfy.model_patcher.ModelPatcher, **rounded), with_weights(
+    state, settings = _scales_as_read(state, way, {name: {"format": "float8_e4m3fn"} for name in sorted(linears)})
+    return with_weights(model, state, comfy.model_patcher.ModelPatcher, **settings), with_weights(
         model, same, comfy.model_patcher.ModelPatcher
     )
+
+
+def _scales_as_read(state: dict, way: str, layers: dict) -> tuple[dict, dict]:
+    """(weights, settings of the configuration) as this host has them from such a file. Newer hosts rename the scales
+    and put each layer's format among the weights."""
+    import comfy.utils
+
+    if not hasattr(comfy.utils, "convert_old_quants"):
+        both = {"scaled": {"scaled_fp8": torch.float8_e4m3fn}, "quantised": {"layer_quant_config": layers}}
+        return state, both[way]
+    metadata = {}
+    if way == "scaled":
+        state["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)  # two numbers: products in full precision
+    else:
+        metadata["_quantization_metadata"] = json.dumps({"layers": layers})
+    state, _ = comfy.utils.convert_old_quants(state, "", metadata)
+    return state, {"quant_config": comfy.utils.detect_layer_quantization(state, "")}
 
 
 def with_weights(model, weights: dict, patcher: type, **settings):

@@ -28,7 +28,7 @@ from ....mixofshow_core.formats.pipeline import Whole, concept_tokens, vocabular
 from ..host.applied import check_unapplied
 from ..host.files import concept_folder, safe_name
 from ..host.fitting import check_fit
-from ..host.model import apply_deltas, effective, family, net_of, prediction_class, text_models_of
+from ..host.model import apply_deltas, effective, family, key_patches, net_of, prediction_class, text_models_of
 from ..host.progress import Steps
 from ..host.show import show_progress
 from .live import LiveWeights
@@ -91,8 +91,8 @@ def export_whole(kind: str, target: Path, use, model, clip, vae) -> Exported:
 
 def _whole(model, clip, vae, step: Callable[[int, int], None]) -> Whole:
     encoders = text_models_of(clip)
-    parts = {UNET_PREFIX: model.get_key_patches(UNET_PREFIX)}
-    parts |= {f"{encoder}.": clip.patcher.get_key_patches(f"{encoder}.") for encoder in encoders}
+    parts = {UNET_PREFIX: key_patches(model, UNET_PREFIX)}
+    parts |= {f"{encoder}.": key_patches(clip.patcher, f"{encoder}.") for encoder in encoders}
     total, states = sum(len(entries) for entries in parts.values()), {}
     for prefix, entries in parts.items():
         states[prefix] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from ..host.model import effective, named_linears, patch_key
+from ..host.model import effective, key_patches, named_linears, patch_key
 
 
 class LiveWeights(Mapping[str, Tensor]):
@@ -18,7 +18,7 @@ class LiveWeights(Mapping[str, Tensor]):
     def __init__(self, model, clip=None):
         self.model, self.clip = model, clip
         self._layers = list(named_linears(model, clip))
-        self._patches = model.get_key_patches() | (clip.patcher.get_key_patches() if clip is not None else {})
+        self._patches = key_patches(model) | (key_patches(clip.patcher) if clip is not None else {})
 
     def __getitem__(self, layer: str) -> Tensor:
         return effective(self._patches[patch_key(layer)], patch_key(layer))

@@ -17,7 +17,7 @@ from ....mixofshow_core.fusion.fuse import hash_of
 from ....mixofshow_core.fusion.plan import CalibrationPlan, concept_prompts
 from ....mixofshow_core.fusion.statistics import Gram, Statistics
 from ....mixofshow_core.fusion.store import read_statistics
-from ..host.model import apply_deltas, effective, named_linears, patch_key
+from ..host.model import apply_deltas, effective, key_patches, named_linears, patch_key
 from ..host.text import register_concepts
 from .calibration import collect_text
 from .fusion import job_of_one
@@ -46,7 +46,7 @@ def check_submitted(model, clip, use: ConceptUse, plan: CalibrationPlan, folder:
     with torch.inference_mode():
         job = job_of_one(model, clip, use, plan, folder)
         linears = named_linears(model, clip)
-        weights = model.get_key_patches() | clip.patcher.get_key_patches()
+        weights = key_patches(model) | key_patches(clip.patcher)
         for name, delta in use.concept.deltas.items():
             keys = {
                 patch_key(name),

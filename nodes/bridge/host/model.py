@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import comfy.lora
 import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.model_sampling
 import comfy.weight_adapter
 import torch
@@ -145,7 +146,7 @@ def named_linears(model, clip) -> dict[str, nn.Module]:
 
 
 def patch_key(layer_name: str) -> str:
-    """The host's key of a layer's weight or bias: what ``add_patches`` and ``get_key_patches`` call it."""
+    """The host's key of a layer's weight or bias: what ``add_patches`` and ``key_patches`` call it."""
     name = layer_name.removeprefix(TEXT_PREFIX)
     return name if name.endswith(BIAS) else f"{name}.weight"
 
@@ -242,12 +243,33 @@ def foreign_patches(model) -> list[str]:
 
 def effective_weights(patcher, layer_names: Iterable[str]) -> dict[str, Tensor]:
     """fp32 CPU weights with the patcher's own patches applied, by layer name; the model is left as it is."""
-    patches = patcher.get_key_patches()
+    patches = key_patches(patcher)
     return {name: effective(patches[patch_key(name)], patch_key(name)) for name in layer_names}
 
 
+def key_patches(patcher, prefix: str = "") -> dict[str, list]:
+    """What the host's ``get_key_patches`` gives, which on 0.33.0 ends in an AttributeError where layers are quantised:
+    their scales and formats stand in the state dict and are no attribute of anything. Here they are left out.
+    """
+    found, kept = {}, {**patcher.backup, **patcher.hook_backup}
+    for key in patcher.model_state_dict():
+        if not key.startswith(prefix):
+            continue
+        try:
+            weight, _, convert = comfy.model_patcher.get_key_weight(patcher.model, key)
+        except AttributeError:
+            continue
+        weight = kept[key][0] if key in kept else weight
+        found[key] = [(weight, convert or _as_it_is), *patcher.patches.get(key, ())]
+    return found
+
+
+def _as_it_is(weight: Tensor, **_kwargs) -> Tensor:
+    return weight
+
+
 def effective(entry: list, key: str) -> Tensor:
-    """fp32 weight on the CPU from an entry of ``get_key_patches``: [(weight, convert), patch, ...]."""
+    """fp32 weight on the CPU from an entry of ``key_patches``: [(weight, convert), patch, ...]."""
     (weight, convert), *rest = entry
     weight = comfy.model_management.cast_to_device(plain(weight, key), torch.device("cpu"), torch.float32, copy=True)
     return comfy.lora.calculate_weight(rest, convert(weight, inplace=True), key)

@@ -9,6 +9,8 @@ from mos_pack.mixofshow_core.concept import ConceptUse
 from mos_pack.mixofshow_core.delta import Dense
 from mos_pack.mixofshow_core.errors import MixOfShowError
 from mos_pack.mixofshow_core.fusion.settings import FusionSettings
+from mos_pack.nodes.bridge.formats.layer_names import key_map_of
+from mos_pack.nodes.bridge.formats.live import LiveWeights
 from mos_pack.nodes.bridge.fusing.fusion import fuse_uses
 from mos_pack.nodes.bridge.fusing.submitted import check_submitted
 from mos_pack.nodes.bridge.host.exact import apply_exactly
@@ -85,3 +87,12 @@ def test_how_loud_a_submitted_change_is_is_told_by_the_weights_that_act(pair, tm
         use = ConceptUse(replace(concept, deltas=deltas), 1.0)
         with pytest.raises(MixOfShowError, match="too loud") if refused else nullcontext():
             check_submitted(base.model, base.clip, use, tiny_plan(), tmp_path)
+
+
+def test_weights_are_read_and_loras_find_their_layers_as_on_the_same_values_in_fp32(pair):
+    """The scales of quantised layers stand in the state dict of newer hosts and are no attribute of any layer."""
+    eight, same = (LiveWeights(base.model, base.clip) for base in pair)
+    assert list(eight) == list(same)
+    worst = max(gap(eight[layer], weight) for layer, weight in list(same.items())[::8])
+    assert worst < 1e-6, worst
+    assert key_map_of(same).keys.items() <= key_map_of(eight).keys.items()

@@ -13,6 +13,7 @@ from mos_pack.mixofshow_core.families.nets import cross_attention_layers, layer_
 from mos_pack.mixofshow_core.families.text import layer_groups_text
 from mos_pack.mixofshow_core.fitting import check_base
 from mos_pack.nodes.bridge.host import model as bridge
+from mos_tests.host.tiny import tiny_model
 from mos_tests.unit.builders import make_concept
 
 
@@ -106,3 +107,32 @@ def test_fingerprint_ignores_baked_patches(tiny_sd15):
         assert bridge.describe_base(patched) == before
     finally:
         patched.unpatch_model()
+
+
+def test_weights_and_patches_are_those_of_the_host_with_patches_in_and_out(tiny_sd15):
+    layer = f"diffusion_model.{cross_attention_layers(bridge.net_of(tiny_sd15.model))[0].path}.to_q"
+    shape = bridge.named_linears(tiny_sd15.model, None)[layer].weight.shape
+    patched, _ = bridge.apply_deltas(tiny_sd15.model, None, {layer: Dense(torch.ones(shape))})
+    for patcher, prefix in ((patched, "diffusion_model."), (patched, ""), (tiny_sd15.clip.patcher, "")):
+        patcher.patch_model(device_to=torch.device("cpu"))
+        try:
+            wanted, found = patcher.get_key_patches(prefix), bridge.key_patches(patcher, prefix)
+            assert found.keys() == wanted.keys()
+            assert all(found[key][1:] == entry[1:] for key, entry in wanted.items())
+            assert all(torch.equal(found[key][0][0], entry[0][0]) for key, entry in wanted.items())
+        finally:
+            patcher.unpatch_model()
+    assert len(bridge.key_patches(patched)[f"{layer}.weight"]) == 2
+
+
+def test_what_the_state_dict_says_beside_the_weights_is_left_out():
+    """As 0.33.0 tells scales and formats of quantised layers, which are no attributes of them."""
+    model = tiny_model("sd15")
+    net, name = bridge.net_of(model), "time_embed.0"
+    scales = {f"{name}.weight_scale": torch.ones(()), f"{name}.comfy_quant": torch.zeros(3, dtype=torch.uint8)}
+    net._register_state_dict_hook(
+        lambda _module, state, prefix, _: state.update({prefix + k: scales[k] for k in scales})
+    )
+    assert f"diffusion_model.{name}.weight_scale" in model.model_state_dict()
+    found = bridge.key_patches(model, "diffusion_model.")
+    assert f"diffusion_model.{name}.weight" in found and not any("scale" in key or "quant" in key for key in found)
