@@ -9,7 +9,7 @@ import os
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
 from mos_tests.browser.editor import RENDERERS, open_editor
-from mos_tests.browser.front_end import ERRORS, empty_queue
+from mos_tests.browser.front_end import ERRORS, SLEEPER, SLEEPS, empty_queue
 from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
 from mos_world.workflows.stand_ins import make_files
@@ -54,6 +54,7 @@ def browser(tmp_path_factory):
 def tab(browser, server):
     """A page that can reach our server and nothing else. Loading the front end costs more than most tests: once."""
     context = browser.new_context(viewport={"width": 1500, "height": 950})
+    context.add_init_script(SLEEPER)
     opened = context.new_page()
     opened.problems = []
     opened.on("pageerror", lambda error: opened.problems.append(str(error)))
@@ -73,6 +74,19 @@ def page(tab, server):
         tab.wait_for_timeout(500)
     tab.problems.clear()
     return tab
+
+
+@pytest.fixture(autouse=True)
+def only_the_page_in_use_draws(request):
+    """Pages are kept for the next test; those that this test does not use are asleep meanwhile."""
+    if "browser" not in request.fixturenames:
+        return
+    names = [name for name in request.fixturenames if name not in ("request", "only_the_page_in_use_draws")]
+    found = [request.getfixturevalue(name) for name in names]
+    used = [getattr(value, "page", value) for value in found]
+    for context in request.getfixturevalue("browser").contexts:
+        for opened in context.pages:
+            opened.evaluate(SLEEPS, all(opened is not page for page in used))
 
 
 @pytest.fixture(scope="session")

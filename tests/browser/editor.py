@@ -2,6 +2,8 @@
 
 import json
 
+from mos_tests.browser.front_end import SLEEPER
+
 FIND = "window.app.canvas.graph.nodes.find(node => node.type === 'MixOfShowRegions')"
 READY = "() => window.app?.graph && window.LiteGraph?.registered_node_types?.MixOfShowRegions"
 RENDERERS = ["classic", "nodes2"]
@@ -32,6 +34,7 @@ class EditorPage:
         self.problems: list[str] = []
         server.post("/settings", {"Comfy.VueNodes.Enabled": vue, "Comfy.TutorialCompleted": True})
         self.context = browser.new_context(viewport={"width": 1400, "height": 1000}, **context)
+        self.context.add_init_script(SLEEPER)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.note(str(error)))
         self.page.on("console", lambda message: self.note(message.text) if message.type == "error" else None)

@@ -19,6 +19,14 @@ ERRORS = """() => [...document.querySelectorAll('.comfy-error-report, [data-test
     .map(element => element.innerText.slice(0, 2000)).join('\\n')"""
 
 
+# A page that nobody looks at draws on: 8 % of a core in the classic renderer, 14 in Nodes 2.0. Asleep it draws nothing.
+SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window); let held = null;
+    window.requestAnimationFrame = (work) => held ? (held.push(work), 0) : draw(work);
+    window.mosSleeps = (asleep) => { const due = held ?? []; held = asleep ? due : null; asleep || due.forEach(draw) };
+})()"""
+SLEEPS = "(asleep) => window.mosSleeps?.(asleep)"
+
+
 def set_widget(page, node_type: str, name: str, value) -> int:
     """Sets a widget on every node of this type; returns how many had it."""
     return page.evaluate(SET_WIDGET, [node_type, name, value])

@@ -3,16 +3,9 @@
 import io
 import json
 
-import pytest
-from mos_tests.browser.editor import RENDERERS, open_editor
 from mos_tests.browser.front_end import LOAD, LOOK_AT, empty_queue, run_workflow, set_widget, wait_for_run
 from mos_tests.host.runtime import ROOT
 from PIL import Image
-
-
-@pytest.fixture(scope="module", params=RENDERERS)
-def desk(request, browser, server):
-    yield from open_editor(browser, server, request.param)
 
 
 def test_train_ends_with_its_labelled_sheet_and_not_with_the_last_live_preview(desk, server):

@@ -3,8 +3,7 @@ what goes wrong while their conditioning is sampled."""
 
 import json
 
-import pytest
-from mos_tests.browser.editor import RENDERERS, open_editor
+from mos_tests.browser.editor import RENDERERS
 from mos_tests.browser.front_end import empty_queue, run_workflow, wait_for_run
 from mos_tests.host.training.test_train_nodes import graph as train_graph
 
@@ -45,11 +44,6 @@ PLACING = {
     "8": {"class_type": "MixOfShowRegions", "inputs": {"editor": EDITOR, "width": 128, "height": 64}},
 }
 RESULT, LINE = "mixofshow_result", "$$node-text-preview"
-
-
-@pytest.fixture(scope="module", params=RENDERERS)
-def desk(request, browser, server):
-    yield from open_editor(browser, server, request.param)
 
 
 def load(desk, graph: dict) -> None:
