@@ -9,14 +9,13 @@ import os
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
 from mos_tests.browser.editor import RENDERERS, open_editor
-from mos_tests.browser.front_end import ERRORS, SLEEPER, SLEEPS, empty_queue
+from mos_tests.browser.front_end import SLEEPS
 from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
 from mos_world.workflows.stand_ins import make_files
 
 CHROMIUM = find_chromium()
 FILM = bool(os.environ.get("MOS_FILM"))  # see test_templates.py
-LOADED = "() => window.app?.graph && window.app.extensionManager && window.LiteGraph"
 
 
 def pytest_collection_modifyitems(items):
@@ -48,32 +47,6 @@ def browser(tmp_path_factory):
         running = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
         yield running
         running.close()
-
-
-@pytest.fixture(scope="session")
-def tab(browser, server):
-    """A page that can reach our server and nothing else. Loading the front end costs more than most tests: once."""
-    context = browser.new_context(viewport={"width": 1500, "height": 950})
-    context.add_init_script(SLEEPER)
-    opened = context.new_page()
-    opened.problems = []
-    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-    yield opened
-    context.close()
-
-
-@pytest.fixture
-def page(tab, server):
-    """A loaded front end without pictures. `page.problems`: errors of its own console."""
-    empty_queue(server)
-    if tab.url == "about:blank" or tab.problems or tab.evaluate(ERRORS):
-        server.post("/settings", {"Comfy.VueNodes.Enabled": False})  # the editor's tests leave their renderer behind
-        tab.goto(server.url, timeout=120_000)
-        tab.wait_for_function(LOADED, timeout=120_000)
-        tab.wait_for_function("() => 'PreviewImage' in window.LiteGraph.registered_node_types", timeout=120_000)
-        tab.wait_for_timeout(500)
-    tab.problems.clear()
-    return tab
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +102,7 @@ def object_info(server):
 
 
 @pytest.fixture(scope="session")
-def desks(browser, server, object_info, concepts):
+def desks(browser, server, object_info, concepts, loras):
     """A page in each renderer, side by side: what one has run the other finds in the host's cache. No subgraph is made
     or unpacked in them: Nodes 2.0 of front end 1.32 may draw nothing more after that."""
     opened = {renderer: open_editor(browser, server, renderer) for renderer in RENDERERS}

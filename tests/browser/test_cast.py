@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mos_tests.browser.editor import RENDERERS, EditorPage
+from mos_tests.browser.editor import EditorPage
 
 FIND = "(window.app.rootGraph ?? window.app.graph).nodes.find(node => node.type === 'MixOfShowCast')"
 GRAPH = {
@@ -14,12 +14,9 @@ GRAPH = {
 }
 
 
-@pytest.fixture(scope="session", params=RENDERERS)
-def cast(request, browser, server, loras):
-    opened = CastPage(browser, server, vue=request.param == "nodes2")
-    opened.renderer = request.param
-    yield opened
-    opened.close()
+@pytest.fixture
+def cast(desk):
+    return CastPage.on(desk)
 
 
 class CastPage(EditorPage):
