@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BASES = {"A": "small_base", "B": "small_base_xl", "C": "small_base_dit"}  # modules of nodes/bridge/demo, and files
 
 
 def find_host() -> Path:
@@ -20,6 +21,11 @@ def find_host() -> Path:
         if candidate and (path / "comfy" / "sd.py").is_file():
             return path
     raise SystemExit("ComfyUI was not found: set COMFYUI_PATH to its folder, or run `python dev.py test` once.")
+
+
+def weights_of(base: str) -> Path:
+    """The file that ships of base "A" (SD1.5's kind), "B" (SDXL's) or "C" (Cosmos')."""
+    return ROOT / "assets" / "demo" / f"{BASES[base]}.safetensors"
 
 
 def small_base() -> types.ModuleType:

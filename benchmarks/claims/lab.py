@@ -33,11 +33,6 @@ from . import graphs as graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "claims"
-WEIGHTS = {
-    "A": ROOT / "assets" / "demo" / "small_base.safetensors",
-    "B": ROOT / "assets" / "demo" / "small_base_xl.safetensors",
-    "C": ROOT / "assets" / "demo" / "small_base_dit.safetensors",
-}
 VERSION = 2
 NODES = Path(__file__).resolve().parent / "peer_nodes.py"
 # Seconds of one idle core (base A; others cost BASE_FACTOR times as much), as measured; corrected while a run goes on.

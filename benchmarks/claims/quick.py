@@ -24,6 +24,7 @@ from PIL import Image
 
 from tests.host.runtime import find_host
 from tests.host.server import Server, start_server
+from world.host import weights_of
 from world.judges import evaluator, scoring
 from world.workflows.demo import ALONE_PROMPT, NAMES, load_graph, say
 from world.workflows.variants import Graph, find, only_ancestors
@@ -32,7 +33,7 @@ from .lab import current_commit
 from .page import show
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
+WEIGHTS = weights_of("A")
 GOAL = 0.8
 ALONE_WAYS = "base, each"
 TOGETHER_WAYS = "base, sum, average, fused, sum + regions, fused + regions, routed"

@@ -24,12 +24,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from world.host import weights_of
+
 from ..cost.start import start
 from .plan import an, class_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "rates"
-WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
+WEIGHTS = weights_of("A")
 # Those whom the table of methods is about come last: rates are chosen on others.
 NAMES = {
     "character": ("tariq", "wilma", "boris", "zelda", "pavel", "nadia", "yuki", "omara", "mara", "finn"),

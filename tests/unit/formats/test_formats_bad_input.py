@@ -100,7 +100,7 @@ def test_hostile_archives(tmp_path):
     link = rezip(good, tmp_path / "link.pth", lambda n, c: (n, c, 0o120777 << 16))
     with pytest.raises(MixOfShowError, match="is a link"):
         read_any(link)
-    packed = rezip(good, tmp_path / "bomb.pth", lambda n, c: (n, c + b"\0" * 10**7, 0), zipfile.ZIP_DEFLATED)
+    packed = rezip(good, tmp_path / "bomb.pth", lambda n, c: (n, c + b"\0" * 10**4, 0), zipfile.ZIP_DEFLATED)
     with pytest.raises(MixOfShowError, match="compressed or larger"):
         read_any(packed)
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
