@@ -90,9 +90,10 @@ class FusionSettings:
         for name in self.weights:
             owners = [names for names in concepts if fold(name) in {fold(one) for one in names}]
             if len(owners) > 1:
+                listed = "; ".join(sorted(", ".join(names) for names in owners))
                 raise MixOfShowError(
-                    f"`weights` of Fusion Settings has {name}, which {len(owners)} concepts go by "
-                    f"({'; '.join(', '.join(names) for names in owners)}); use a name that only one of them has."
+                    f"`weights` of Fusion Settings has {name}, which {len(owners)} concepts go by ({listed}); "
+                    "use a name that only one of them has."
                 )
         wanted = {fold(name): value for name, value in self.weights.items()}
         return tuple(next((wanted[fold(n)] for n in names if fold(n) in wanted), 1.0) for names in concepts)

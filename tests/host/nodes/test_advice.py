@@ -104,7 +104,7 @@ def test_weights_of_fusion_settings(tiny_sd15, uses, tmp_path):
         fuse(tiny_sd15, uses, tmp_path, weights={"nora": 2.0})
     fuse(tiny_sd15, uses, tmp_path, weights={"ann": 2.0})
     same = [ConceptUse(use.concept, path=f"{n}/x.safetensors") for n, use in enumerate(uses)]
-    with pytest.raises(MixOfShowError, match=r"has x, which 3 concepts go by .*mara, x; tom, x.*only one of them"):
+    with pytest.raises(MixOfShowError, match=r"has x, which 3 concepts go by \(ann, x; mara, x; tom, x\).*only one of"):
         fuse(tiny_sd15, same, tmp_path, weights={"x": 2.0})
     fuse(tiny_sd15, same, tmp_path, weights={"tom": 2.0})
 
