@@ -98,7 +98,7 @@ def fuse_uses(
     info = describe_base(model)
     if len(solved) <= 1:
         deltas = merge_sum([use.changes() for use in uses], [1.0] * len(uses))
-        label = solved[0].label if solved else ", ".join(use.label for use in add_ons)
+        label = solved[0].label if solved else ", ".join(sorted(use.label for use in add_ons))
         note = f"One concept ({label}): it is applied as it is, nothing is solved."
         return FusedUses(Concept(entries, deltas, info, {"fusion": {"note": note}}), {}, (*fits, note, *renames))
 
@@ -114,7 +114,7 @@ def fuse_uses(
         unsolved = tuple(name for name in unsolved if not reads_words(name))
         apart = tuple(sorted(map(words_of, solved), key=lambda use: use.label))
     elif kind_of(net_of(model)).finds_words and (plain := better_apart(solved)):
-        fits = (*fits, f"{', '.join(plain)} {SHARED_WORDS}")
+        fits = (*fits, f"{', '.join(sorted(plain))} {SHARED_WORDS}")
     base_model, base_clip = apply_deltas(model, clip, added)
     base = models_key(base_model, base_clip)  # add-ons are patches on them
     plan = plan.sized(native_size(model))
