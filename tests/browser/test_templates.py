@@ -68,9 +68,8 @@ def run(desk, server, seconds: float) -> tuple[str, dict, dict]:
     """(id, graph, outputs) of a run by the front end's own command, once it has ended well."""
     before = set(server.get("/history?max_items=64"))
     desk.command("Comfy.QueuePrompt")
-    desk.page.evaluate(
-        SLEEPS, not FILM
-    )  # drawing progress costs half a core; what it looks like is asked in test_words
+    # Drawing the progress costs half a core; how that looks is asked in test_words.py and test_train_sheet.py.
+    desk.page.evaluate(SLEEPS, not FILM)
     try:
         graph, outputs = wait_for_run(server, before, seconds)
     finally:
