@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BASES = {"A": "small_base", "B": "small_base_xl", "C": "small_base_dit"}  # modules of nodes/bridge/demo, and files
+MODULES = {"A": "small_base", "B": "small_base_xl", "C": "small_base_dit"}  # modules of nodes/bridge/demo, and files
 
 
 def find_host() -> Path:
@@ -25,7 +25,7 @@ def find_host() -> Path:
 
 def weights_of(base: str) -> Path:
     """The file that ships of base "A" (SD1.5's kind), "B" (SDXL's) or "C" (Cosmos')."""
-    return ROOT / "assets" / "demo" / f"{BASES[base]}.safetensors"
+    return ROOT / "assets" / "demo" / f"{MODULES[base]}.safetensors"
 
 
 def small_base() -> types.ModuleType:

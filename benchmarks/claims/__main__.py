@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from world.host import BASES, weights_of
+from world.host import MODULES, weights_of
 from world.judges.scores import GUIDANCE, STEPS
 
 from . import crossed as claim_crossed
@@ -175,7 +175,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
     parser.add_argument(
-        "--base", choices=tuple(BASES), default="A", help="the small base: SD1.5's, SDXL's or Cosmos' kind"
+        "--base", choices=tuple(MODULES), default="A", help="the small base: SD1.5's, SDXL's or Cosmos' kind"
     )
     parser.add_argument("--jobs", type=int, default=2, help="hosts at once, each with one thread")
     parser.add_argument("--budget", type=float, default=0, metavar="MINUTES", help="stop by then; 0: when all is done")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..drawing import build
 from ..drawing.captions import BESIDE, IN_A_ROW, IN_A_STACK, Scene
-from ..host import BASES
+from ..host import MODULES
 from . import composites, evaluator, probes
 from .scores import Case, judge_half, load_base, name_half, paint, plan_doubles
 
@@ -133,7 +133,7 @@ def write_page(page: Path, which: str, table: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", choices=sorted(BASES), default="A")
+    parser.add_argument("--base", choices=sorted(MODULES), default="A")
     parser.add_argument("--count", type=int, default=10, help="pairs of subjects per sentence")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="write the table of docs/evidence/world.md")

@@ -20,7 +20,7 @@ from PIL import Image
 from ..drawing import build
 from ..drawing.captions import BACKGROUNDS, EMOJI, Scene, Subject
 from ..drawing.people import GLASSES, HAIR_COLOURS, Person
-from ..host import BASES, ROOT, small_base
+from ..host import MODULES, ROOT, small_base
 from . import bridge_score, composites, evaluator, probes
 
 STEPS, GUIDANCE, SAMPLER, SCHEDULER = 20, 5.0, "dpmpp_2m", "normal"
@@ -129,8 +129,8 @@ def load_base(which: str, weights: Path | None = None) -> tuple:
     import importlib
 
     small_base()
-    module = importlib.import_module(f"mos_pack.nodes.bridge.demo.{BASES[which]}")
-    return getattr(module, f"load_{BASES[which]}")(weights or module.WEIGHTS)
+    module = importlib.import_module(f"mos_pack.nodes.bridge.demo.{MODULES[which]}")
+    return getattr(module, f"load_{MODULES[which]}")(weights or module.WEIGHTS)
 
 
 @torch.inference_mode()
@@ -269,7 +269,7 @@ def save_sheet(pictures: list[Image.Image], path: Path, columns: int = 21) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--base", choices=sorted(BASES), default="A")
+    parser.add_argument("--base", choices=sorted(MODULES), default="A")
     parser.add_argument("--weights", type=Path, help="another file of that base, on trial")
     parser.add_argument("--count", type=int, default=3, help="pictures per class and per hair colour with glasses")
     parser.add_argument("--seed", type=int, default=1)

@@ -7,7 +7,7 @@ Names that kohya's rule gives to layers which the host's table leaves out (norms
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,7 +25,7 @@ from ....mixofshow_core.families.names import NameTable
 from ....mixofshow_core.families.nets import kind_of
 from ....mixofshow_core.families.text import text_blocks
 from ....mixofshow_core.families.unet import unet_layout
-from ..host.model import family, key_patches, net_of, patch_key, text_models_of
+from ..host.model import family, net_of, patch_key, text_models_of
 from .live import LiveWeights
 
 LANGUAGE_MODEL = re.compile(r"(\w+)\.transformer\.model\.(.+)\.weight")
@@ -58,7 +58,7 @@ def key_map_of(base: LiveWeights) -> KeyMap:
     if clip is not None:
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
         texts = {name: len(list(text_blocks(module))) for name, module in text_models_of(clip).items()}
-    there = {*key_patches(base.model), *(key_patches(clip.patcher) if clip is not None else ())}
+    there = base.weight_keys
     known |= _language_names(there)
     net = net_of(base.model)
     keys = _completed(known, there, unet_layout(net), texts) if kind_of(net).name == UNET else known
@@ -176,7 +176,7 @@ def _cosmos_key_map() -> KeyMap:
     return KeyMap(known, shapes)
 
 
-def _completed(known: Mapping[str, object], there: set[str], layout: UNetLayout, texts: Mapping[str, int]):
+def _completed(known: Mapping[str, object], there: Set[str], layout: UNetLayout, texts: Mapping[str, int]):
     """The host's names, and kohya's for every other layer that is there."""
     found = dict(known)
     for row in NameTable(layout, texts).by_layer.values():

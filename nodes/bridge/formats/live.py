@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from torch import Tensor
 
@@ -22,6 +22,11 @@ class LiveWeights(Mapping[str, Tensor]):
 
     def __getitem__(self, layer: str) -> Tensor:
         return effective(self._patches[patch_key(layer)], patch_key(layer))
+
+    @property
+    def weight_keys(self) -> Set[str]:
+        """The host's keys of all weights that are there, norms, biases and kernels included."""
+        return self._patches.keys()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)

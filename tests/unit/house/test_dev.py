@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[3]
 def environment(tmp_path, monkeypatch):
     """tests/environment.py as dev.py has it, with a cache of its own."""
     monkeypatch.syspath_prepend(str(ROOT))
-    for name in ("tests.environment", "tests.browser.chromium", "tests.browser", "tests"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("tests.environment")
     monkeypatch.setattr(module, "CACHE", tmp_path)
     return module
