@@ -5,6 +5,7 @@ MIXOFSHOW_FRONT_END names the `static` folder of another front end than the pinn
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
@@ -16,13 +17,18 @@ from mos_world.workflows.stand_ins import make_files
 
 CHROMIUM = find_chromium()
 FILM = bool(os.environ.get("MOS_FILM"))  # see test_templates.py
+NO_CHROMIUM = "NO CHROMIUM: install it (python dev.py test --system) or set CHROMIUM to its path"
+HERE = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items):
-    if CHROMIUM is None:
-        reason = "NO CHROMIUM: install it (python dev.py test --system) or set CHROMIUM to its path"
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    """Tests of a page as it was opened come first (`mouse`, below)."""
+    places = [n for n, item in enumerate(items) if HERE in item.path.parents]
+    ours = sorted((items[n] for n in places), key=lambda item: "desk" not in item.fixturenames)
+    for n, item in zip(places, ours, strict=True):
+        items[n] = item
+        if CHROMIUM is None:
+            item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +38,9 @@ def server():
     host = find_host()
     assert host is not None, "no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH"
     other = os.environ.get("MIXOFSHOW_FRONT_END")
-    with start_server(host, arguments=("--front-end-root", other) if other else ()) as running:
+    beside = (HERE.parent / "host" / "tiny.py", *(() if FILM else (HERE / "quick.py",)))
+    arguments = ("--front-end-root", other) if other else ()
+    with start_server(host, extra_nodes=beside, arguments=arguments) as running:
         settings = running.base / "user" / "default" / "comfy.settings.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}))
@@ -103,8 +111,8 @@ def object_info(server):
 
 @pytest.fixture(scope="session")
 def desks(browser, server, object_info, concepts, loras):
-    """A page in each renderer, side by side: what one has run the other finds in the host's cache. No subgraph is made
-    or unpacked in them: Nodes 2.0 of front end 1.32 may draw nothing more after that."""
+    """A page in each renderer, side by side: what one has run the other finds in the host's cache. Where a subgraph is
+    made or unpacked Nodes 2.0 of front end 1.32 may draw nothing more after that."""
     opened = {renderer: open_editor(browser, server, renderer) for renderer in RENDERERS}
     yield {renderer: next(page) for renderer, page in opened.items()}
     for page in opened.values():
@@ -118,12 +126,16 @@ def desk(request, desks):
 
 
 @pytest.fixture(scope="session", params=RENDERERS)
-def mouse(request, browser, server, concepts, loras):
-    """A desktop with a mouse."""
-    yield from open_editor(browser, server, request.param)
+def mouse(request, desks):
+    """The same page, for tests after which it may not be what it was: they come last (subgraphs, above), and all of one
+    renderer before the other's, whose runs would be found in the host's cache."""
+    return desks[request.param]
 
 
-@pytest.fixture(scope="session", params=RENDERERS)
-def tablet(request, browser, server):
-    """A tablet: touch and two device pixels per pixel."""
-    yield from open_editor(browser, server, request.param, device_scale_factor=2, has_touch=True)
+@pytest.fixture(params=RENDERERS)
+def tablet(request, desks):
+    """The same page on a tablet: touch, and two device pixels per pixel."""
+    desk = desks[request.param]
+    with desk.as_tablet():
+        yield desk
+    desk.problems.clear()

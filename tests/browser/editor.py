@@ -1,12 +1,14 @@
 """The region editor in the real front end, driven by mouse, touch and keys as a person does."""
 
 import json
+from contextlib import contextmanager
 
 from mos_tests.browser.front_end import SLEEPER
 
 FIND = "window.app.canvas.graph.nodes.find(node => node.type === 'MixOfShowRegions')"
 READY = "() => window.app?.graph && window.LiteGraph?.registered_node_types?.MixOfShowRegions"
 RENDERERS = ["classic", "nodes2"]
+SCREEN = {"width": 1400, "height": 1000}
 GRAPH = {
     "1": {"class_type": "MixOfShowRegions", "inputs": {"width": 256, "height": 192}},
     "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
@@ -29,11 +31,11 @@ NOISE = (
 class EditorPage:
     """One page of the real front end with one MixOfShowRegions node."""
 
-    def __init__(self, browser, server, *, vue: bool, **context):
+    def __init__(self, browser, server, *, vue: bool):
         self.server = server
         self.problems: list[str] = []
         server.post("/settings", {"Comfy.VueNodes.Enabled": vue, "Comfy.TutorialCompleted": True})
-        self.context = browser.new_context(viewport={"width": 1400, "height": 1000}, **context)
+        self.context = browser.new_context(viewport=SCREEN)
         self.context.add_init_script(SLEEPER)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.note(str(error)))
@@ -55,6 +57,22 @@ class EditorPage:
 
     def close(self) -> None:
         self.context.close()
+
+    @contextmanager
+    def as_tablet(self):
+        """Fingers, and two device pixels per pixel."""
+        session = self.context.new_cdp_session(self.page)
+
+        def become(touch: bool) -> None:
+            screen = SCREEN | {"deviceScaleFactor": 1 + touch, "mobile": False}
+            session.send("Emulation.setDeviceMetricsOverride", screen)
+            session.send("Emulation.setTouchEmulationEnabled", {"enabled": touch})
+
+        become(True)
+        try:
+            yield
+        finally:
+            become(False)
 
     def run_js(self, code: str, argument=None):
         return self.page.evaluate(code, argument)
@@ -201,9 +219,9 @@ class EditorPage:
         return [Image.open(io.BytesIO(self.server.image(entry))).convert("L").tobytes() for entry in entries]
 
 
-def open_editor(browser, server, renderer: str, **context):
+def open_editor(browser, server, renderer: str):
     """For fixtures: a page in one of RENDERERS, closed at the end."""
-    opened = EditorPage(browser, server, vue=renderer == "nodes2", **context)
+    opened = EditorPage(browser, server, vue=renderer == "nodes2")
     opened.renderer = renderer
     yield opened
     opened.close()

@@ -10,9 +10,11 @@ from PIL import Image
 
 def test_train_ends_with_its_labelled_sheet_and_not_with_the_last_live_preview(desk, server):
     """What the node shows is what it sent as its result, once; the live previews before it are gone."""
-    desk.run_js(LOAD, json.loads((ROOT / "example_workflows" / "10_style.json").read_text(encoding="utf-8")))
-    steps = 25 if desk.renderer == "classic" else 26  # the first live preview comes at 25; each renderer its own run
+    template = ROOT / "example_workflows" / "09_object_with_masks.json"  # the first with Train Settings
+    desk.run_js(LOAD, json.loads(template.read_text(encoding="utf-8")))
+    steps = 4 if desk.renderer == "classic" else 5  # each renderer its own run
     set_widget(desk.page, "MixOfShowTrain", "steps", steps)
+    assert set_widget(desk.page, "MixOfShowTrainSettings", "preview_every", 2) == 1
     set_widget(desk.page, "MixOfShowTrain", "save_as", f"sheet {desk.renderer}")
     set_widget(desk.page, "KSampler", "steps", 1)
     empty_queue(server)

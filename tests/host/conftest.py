@@ -1,5 +1,8 @@
 """Host tests run against a real ComfyUI: in process (sys.path) or as an HTTP server (fixture `server`)."""
 
+import gc
+import importlib
+
 import pytest
 from mos_tests.host.runtime import find_host, start_host_in_process
 
@@ -7,6 +10,8 @@ HOST = find_host()
 if HOST is None:
     pytest.exit("no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH to a ComfyUI folder", returncode=2)
 start_host_in_process(HOST)
+importlib.import_module("comfy.sd")
+gc.freeze()  # the host collects garbage at nearly every load of a model: not what is imported by now, 0.3 s each time
 
 
 @pytest.fixture(scope="session")

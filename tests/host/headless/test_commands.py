@@ -1,10 +1,8 @@
 """cli.py from a client's pictures to a centre's and back, command by command."""
 
 import json
-import logging
 import os
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 
@@ -17,24 +15,17 @@ SMALL = {"fuse": {"method": "sum", "save_as": "by-command"}, "sample": {"steps":
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, quick_sheets):
-    """run(folder, command, words...) -> (exit code, its JSON lines); what cli.py does to its process is undone."""
-    from mos_pack import cli
+def run(tmp_path, monkeypatch, command_line, quick_sheets):
+    """run(folder, command, words...) -> (exit code, its JSON lines)."""
     from mos_pack.nodes.bridge.host.files import concept_folder
-
-    log, handler = logging.getLogger("mixofshow"), signal.getsignal(signal.SIGTERM)
-    kept = log.handlers[:], log.propagate, log.level
-    shutil.rmtree(concept_folder() / "accepted", ignore_errors=True)
 
     def run(folder, *words):
         monkeypatch.chdir(tmp_path / folder)
-        capsys.readouterr()
-        code = cli.main([*words, "--json"])
-        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+        code, out, _ = command_line(*words, "--json")
+        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
+    shutil.rmtree(concept_folder() / "accepted", ignore_errors=True)
     yield run
-    signal.signal(signal.SIGTERM, handler)
-    log.handlers[:], log.propagate, log.level = kept
     shutil.rmtree(concept_folder() / "accepted", ignore_errors=True)
 
 

@@ -2,10 +2,7 @@
 
 import base64
 import io
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,13 +15,6 @@ from mos_tests.unit.builders import SD15_Q, make_concept
 from mos_tests.unit.formats import reference_files as files
 from PIL import Image
 from safetensors.torch import save_file
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def cli(*arguments):
-    done = subprocess.run([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
 
 
 def checkpoint(path):
@@ -79,23 +69,23 @@ def test_the_plot_shows_bars_and_the_thumbnail():
     assert card.plot_norms(broken).size == card.PLOT_SIZE
 
 
-def test_inspect_and_convert(tmp_path):
+def test_inspect_and_convert(tmp_path, command_line):
     torch.save(files.edlora(), tmp_path / "potter.pth")
-    code, out, _ = cli("inspect", tmp_path / "potter.pth", "--plot", tmp_path / "plot.png")
+    code, out, _ = command_line("inspect", tmp_path / "potter.pth", "--plot", tmp_path / "plot.png")
     assert code == 0 and "concept 'potter'" in out and "274 keys used, 0 skipped" in out
     assert Image.open(tmp_path / "plot.png").size == card.PLOT_SIZE
-    code, out, _ = cli("convert", tmp_path / "potter.pth", "--to", "kohya", "--out", tmp_path / "made")
+    code, out, _ = command_line("convert", tmp_path / "potter.pth", "--to", "kohya", "--out", tmp_path / "made")
     assert code == 0 and "not in this format: the concept words" in out and (tmp_path / "made.safetensors").exists()
-    code, _, error = cli("convert", tmp_path / "potter.pth", "--to", "kohya", "--out", tmp_path / "made")
+    code, _, error = command_line("convert", tmp_path / "potter.pth", "--to", "kohya", "--out", tmp_path / "made")
     assert code == 2 and "exists already" in error
-    code, _, error = cli("inspect", tmp_path / "nobody.pth")
+    code, _, error = command_line("inspect", tmp_path / "nobody.pth")
     assert code == 2 and error.startswith("No file nobody.pth")
 
 
-def test_a_base_checkpoint_turns_whole_weights_into_a_small_concept(tmp_path):
+def test_a_base_checkpoint_turns_whole_weights_into_a_small_concept(tmp_path, command_line):
     base = checkpoint(tmp_path / "base.safetensors")
     torch.save(files.fused_weights(), tmp_path / "fused.pth")
-    code, out, error = cli(
+    code, out, error = command_line(
         "convert", tmp_path / "fused.pth", "--base", base, "--to", "concept", "--size", "4", "--out", tmp_path / "small"
     )
     assert code == 0, error
