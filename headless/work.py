@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,8 +46,6 @@ class Session:
             node = pack_module("nodes.demo_model").MixOfShowDemoModel
         else:
             node = host_module("nodes").CheckpointLoaderSimple
-        gc.collect()
-        gc.freeze()  # the host collects at nearly every load of a model: not what is imported by now, 0.3 s each time
         return call(node, **fill(node, self.project.model, "model"))
 
     @cached_property

@@ -1,8 +1,8 @@
 """A node file of the tests' server, which saves it what no test looks at.
 
 The sheet of pictures that ends a training is painted in two steps, not twenty: of a training of two steps it is nearly
-everything. And the host collects garbage at nearly every load of a model, a third of a second with all that it has
-imported, which never becomes garbage.
+everything. And what is imported by the time it starts never becomes garbage, at which every full collection would look,
+a third of a second each time.
 """
 
 import gc

@@ -11,7 +11,7 @@ if HOST is None:
     pytest.exit("no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH to a ComfyUI folder", returncode=2)
 start_host_in_process(HOST)
 importlib.import_module("comfy.sd")
-gc.freeze()  # the host collects garbage at nearly every load of a model: not what is imported by now, 0.3 s each time
+gc.freeze()  # what is imported by now never becomes garbage; every full collection would look at it, 0.3 s each time
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import comfy.model_management
@@ -88,15 +88,10 @@ def collect_text(
 
 
 def _encode_watched(clip, prompt: str, layers: int, captures: dict[str, Capture], modules) -> LayeredText:
-    pending = list(captures.values())
-
-    def inside() -> LayeredText:
-        if not pending:
-            return encode_layered(clip, prompt, layers)
-        with pending.pop().watching(modules):
-            return inside()
-
-    return inside()
+    with ExitStack() as stack:
+        for capture in captures.values():
+            stack.enter_context(capture.watching(modules))
+        return encode_layered(clip, prompt, layers)
 
 
 def _as_read(model, text: LayeredText) -> LayeredText:

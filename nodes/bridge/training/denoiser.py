@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.utils.checkpoint
@@ -110,6 +110,13 @@ def embedding_index(net: nn.Module, rows: str) -> tuple[int, ...]:
     return meaning("Training setting embedding_rows", rows, kinds)
 
 
+def _encode(clip, kind, caption: str) -> dict[str, object]:
+    """What the host's encoder says of a caption, checked by the net's kind."""
+    told = clip.encode_from_tokens(clip.tokenize(caption, disable_weights=True), return_dict=True)
+    kind.check_text(told, f"caption {caption!r:.80}")
+    return told
+
+
 class HostDenoiser:
     """The host's net and text encoders behind the trainer's protocol (training/loop.py, ``Denoiser``).
 
@@ -135,7 +142,8 @@ class HostDenoiser:
         self.encoders = bridge_model.text_models_of(clip)
         self.has_label = self.model.adm_channels > 0
         self._tokens: dict[str, dict[str, list]] = {}
-        self._told = lru_cache(TEXTS_KEPT)(self._encoded)  # encoders that are not trained say the same again
+        # Encoders that are not trained say the same again. No method: a ring through `self` would hold MODEL's clone.
+        self._told = lru_cache(TEXTS_KEPT)(partial(_encode, clip, self.kind))
 
     def learn_words(self, trainables: Trainables, plans: Sequence[ConceptPlan]) -> None:
         """Make the tokenizer know the concepts' names and words; their tokens become places to fill in."""
@@ -221,12 +229,6 @@ class HostDenoiser:
             word, encoder = self.slots[id(one.token.rows)]
             text[:, one.position] = vectors[word][encoder].to(text)
         return text
-
-    def _encoded(self, caption: str) -> dict[str, object]:
-        """What the host's encoder says of a caption."""
-        told = self.clip.encode_from_tokens(self.clip.tokenize(caption, disable_weights=True), return_dict=True)
-        self.kind.check_text(told, f"caption {caption!r:.80}")
-        return told
 
     def _words(self, captions: Sequence[str], length: int) -> Tensor:
         """[n, T, W]: 1 at the positions of each concept word, in every copy of a caption that was repeated."""
