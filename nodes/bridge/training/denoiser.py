@@ -110,7 +110,7 @@ def embedding_index(net: nn.Module, rows: str) -> tuple[int, ...]:
     return meaning("Training setting embedding_rows", rows, kinds)
 
 
-def _encode(clip, kind, caption: str) -> dict[str, object]:
+def _encode(kind, clip, caption: str) -> dict[str, object]:
     """What the host's encoder says of a caption, checked by the net's kind."""
     told = clip.encode_from_tokens(clip.tokenize(caption, disable_weights=True), return_dict=True)
     kind.check_text(told, f"caption {caption!r:.80}")
@@ -143,7 +143,7 @@ class HostDenoiser:
         self.has_label = self.model.adm_channels > 0
         self._tokens: dict[str, dict[str, list]] = {}
         # Encoders that are not trained say the same again. No method: a ring through `self` would hold MODEL's clone.
-        self._told = lru_cache(TEXTS_KEPT)(partial(_encode, clip, self.kind))
+        self._told = lru_cache(TEXTS_KEPT)(partial(_encode, self.kind))
 
     def learn_words(self, trainables: Trainables, plans: Sequence[ConceptPlan]) -> None:
         """Make the tokenizer know the concepts' names and words; their tokens become places to fill in."""
@@ -215,7 +215,7 @@ class HostDenoiser:
 
     def _as_sampled(self, caption: str) -> Tensor:
         """[1, T, C]: what the net reads of a caption in sampling."""
-        told = self._told(caption)
+        told = self._told(self.clip, caption)
         text = told["cond"].to(self.device, bridge_model.text_dtype(self.model))
         return self.kind.read_text(self.model.diffusion_model, text, told)
 
