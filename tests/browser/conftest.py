@@ -33,14 +33,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def server():
-    from mos_tests.host.server import start_server
+    from mos_tests.host.server import QUICK, TINY, start_server
 
     host = find_host()
     assert host is not None, "no ComfyUI found: run `python dev.py test`, or set COMFYUI_PATH"
     other = os.environ.get("MIXOFSHOW_FRONT_END")
-    beside = (HERE.parent / "host" / "tiny.py", *(() if FILM else (HERE / "quick.py",)))
     arguments = ("--front-end-root", other) if other else ()
-    with start_server(host, extra_nodes=beside, arguments=arguments) as running:
+    with start_server(host, extra_nodes=(TINY,) if FILM else (TINY, QUICK), arguments=arguments) as running:
         settings = running.base / "user" / "default" / "comfy.settings.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}))

@@ -19,10 +19,16 @@ ERRORS = """() => [...document.querySelectorAll('.comfy-error-report, [data-test
     .map(element => element.innerText.slice(0, 2000)).join('\\n')"""
 
 
-# A page that nobody looks at draws on: 8 % of a core in the classic renderer, 14 in Nodes 2.0. Asleep it draws nothing.
-SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window); let held = null;
-    window.requestAnimationFrame = (work) => held ? (held.push(work), 0) : draw(work);
-    window.mosSleeps = (asleep) => { const due = held ?? []; held = asleep ? due : null; asleep || due.forEach(draw) };
+# Without a GPU the processor paints every frame, and a page that nobody looks at paints on. So frames come 25 times a
+# second, and none while the page is asleep.
+SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window), due = new Map(); let asleep, asked, last = 0;
+    const ask = () => { if (asleep || asked || !due.size) return;
+        asked = true;
+        setTimeout(() => draw(time => { asked = false;
+            const works = [...due.values()]; due.clear(); works.forEach(work => work(time)); ask() }), 25) };
+    window.requestAnimationFrame = (work) => { due.set(++last, work); ask(); return last };
+    window.cancelAnimationFrame = (key) => { due.delete(key) };
+    window.mosSleeps = (now) => { asleep = now; ask() };
 })()"""
 SLEEPS = "(asleep) => window.mosSleeps?.(asleep)"
 

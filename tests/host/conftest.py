@@ -69,7 +69,7 @@ def quick_sheets():
 @pytest.fixture(scope="session")
 def server():
     """A real ComfyUI server with our pack and the test node `MosTestTinyBase`; see server.py for its methods."""
-    from mos_tests.host.server import start_server
+    from mos_tests.host.server import QUICK, TINY, start_server
 
-    with start_server(HOST) as running:
+    with start_server(HOST, extra_nodes=(TINY, QUICK)) as running:
         yield running

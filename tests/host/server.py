@@ -26,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+TINY, QUICK = HERE / "tiny.py", HERE / "quick.py"  # node files of the tests
 PACK_FOLDER = "mixofshow"
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/loras", "models/checkpoints", "models/embeddings")
 
@@ -105,7 +106,7 @@ def start_server(
     host: Path,
     *,
     python: str = sys.executable,
-    extra_nodes: tuple[Path, ...] = (HERE / "tiny.py",),
+    extra_nodes: tuple[Path, ...] = (TINY,),
     arguments: tuple[str, ...] = (),
     port: int | None = None,
     base: Path | None = None,
