@@ -21,7 +21,8 @@ ERRORS = """() => [...document.querySelectorAll('.comfy-error-report, [data-test
 
 # Without a GPU the processor paints every frame, and a page that nobody looks at paints on. So frames come 25 times a
 # second, and none while the page is asleep.
-SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window), due = new Map(); let asleep, asked, last = 0;
+SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window), due = new Map();
+    let asleep, asked, last = 0;
     const ask = () => { if (asleep || asked || !due.size) return;
         asked = true;
         setTimeout(() => draw(time => { asked = false;
