@@ -110,7 +110,7 @@ def test(options: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         return run([str(PYTHON), "-m", "pytest", *rest])
     skipped["THE EDITOR'S JAVASCRIPT CHECKS"] = find_javascript_tools()
-    say("all tests: about 14 minutes on two cores")
+    say("all tests: 11 to 15 minutes on two cores")
     if not options.slow:
         say("those marked slow are left out: python dev.py test --slow runs them, too")
     start = time.monotonic()
