@@ -19,8 +19,8 @@ ERRORS = """() => [...document.querySelectorAll('.comfy-error-report, [data-test
     .map(element => element.innerText.slice(0, 2000)).join('\\n')"""
 
 
-# Without a GPU the processor paints every frame, and a page that nobody looks at paints on. So frames come some 30 times a
-# second, and none while the page is asleep.
+# Without a GPU the processor paints every frame, and a page that nobody looks at paints on. So frames come some 30
+# times a second, and none while the page is asleep.
 SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window), due = new Map();
     let asleep, asked, last = 0;
     const ask = () => { if (asleep || asked || !due.size) return;
