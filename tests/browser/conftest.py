@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mos_tests.browser.chromium import FLAGS, find_chromium
-from mos_tests.browser.editor import RENDERERS, open_editor
+from mos_tests.browser.editor import RENDERERS, EditorPage
 from mos_tests.browser.front_end import SLEEPS
 from mos_tests.browser.named import MEANING, write_named_concept
 from mos_tests.host.runtime import find_host
@@ -112,10 +112,10 @@ def object_info(server):
 def desks(browser, server, object_info, concepts, loras):
     """A page in each renderer, side by side: what one has run the other finds in the host's cache. Where a subgraph is
     made or unpacked Nodes 2.0 of front end 1.32 may draw nothing more after that."""
-    opened = {renderer: open_editor(browser, server, renderer) for renderer in RENDERERS}
-    yield {renderer: next(page) for renderer, page in opened.items()}
-    for page in opened.values():
-        next(page, None)
+    opened = {renderer: EditorPage(browser, server, renderer) for renderer in RENDERERS}
+    yield opened
+    for desk in opened.values():
+        desk.close()
 
 
 @pytest.fixture(params=RENDERERS)

@@ -31,10 +31,11 @@ NOISE = (
 class EditorPage:
     """One page of the real front end with one MixOfShowRegions node."""
 
-    def __init__(self, browser, server, *, vue: bool):
-        self.server = server
+    def __init__(self, browser, server, renderer: str):
+        """renderer: one of RENDERERS."""
+        self.server, self.renderer = server, renderer
         self.problems: list[str] = []
-        server.post("/settings", {"Comfy.VueNodes.Enabled": vue, "Comfy.TutorialCompleted": True})
+        server.post("/settings", {"Comfy.VueNodes.Enabled": renderer == "nodes2", "Comfy.TutorialCompleted": True})
         self.context = browser.new_context(viewport=SCREEN)
         self.context.add_init_script(SLEEPER)
         self.page = self.context.new_page()
@@ -217,14 +218,6 @@ class EditorPage:
         newest = list(self.server.get("/history?max_items=1").values())[-1]
         entries = newest["outputs"]["3"]["images"]
         return [Image.open(io.BytesIO(self.server.image(entry))).convert("L").tobytes() for entry in entries]
-
-
-def open_editor(browser, server, renderer: str):
-    """For fixtures: a page in one of RENDERERS, closed at the end."""
-    opened = EditorPage(browser, server, vue=renderer == "nodes2")
-    opened.renderer = renderer
-    yield opened
-    opened.close()
 
 
 def document(regions: list, **more) -> str:

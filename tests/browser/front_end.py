@@ -26,7 +26,9 @@ SLEEPER = """(() => { const draw = window.requestAnimationFrame.bind(window), du
     const ask = () => { if (asleep || asked || !due.size) return;
         asked = true;
         setTimeout(() => draw(time => { asked = false;
-            const works = [...due.values()]; due.clear(); works.forEach(work => work(time)); ask() }), 25) };
+            const works = [...due.values()]; due.clear();
+            for (const work of works) try { work(time) } catch (error) { reportError(error) } // as the browser does
+            ask() }), 25) };
     window.requestAnimationFrame = (work) => { due.set(++last, work); ask(); return last };
     window.cancelAnimationFrame = (key) => { due.delete(key) };
     window.mosSleeps = (now) => { asleep = now; ask() };

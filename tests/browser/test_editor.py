@@ -343,9 +343,7 @@ def test_dragging_among_20_regions_spends_little_script_time(browser, server):
     assert median <= 8, sorted(times)
 
 
-@pytest.mark.parametrize("mouse", ["classic"], indirect=True)
 def test_fifty_editors_leave_nothing_behind(mouse):
-    """Mounted on the bare page, where no renderer has a part in it."""
     session = mouse.context.new_cdp_session(mouse.page)
     cycle = f"""async (times) => {{
         const {{mount}} = await import('/extensions/mixofshow/regions/mount.js');

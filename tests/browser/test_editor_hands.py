@@ -144,7 +144,7 @@ def test_the_page_speaks_chinese(browser, server):
         for name in ("en", "zh")
     )
     server.post("/settings", {"Comfy.Locale": "zh"})
-    opened = EditorPage(browser, server, vue=False)
+    opened = EditorPage(browser, server, "classic")
     try:
         opened.load([rectangle("a", 0.1, 0.2, 0.3, 0.4)])
         opened.click(0.2, 0.3)

@@ -163,7 +163,6 @@ class HostDenoiser:
         self._entries = entries  # keeps the tensors alive whose ids are the slots' keys
         self.clip = register_entries(self.clip, entries)
         self._tokens.clear()
-        self._told.cache_clear()
 
     def tokens(self, caption: str) -> dict[str, list]:
         """Per encoder the chunks of a caption; a token is an id, or (word, encoder) for a concept word."""

@@ -23,7 +23,7 @@ from mos_pack.nodes.place import MixOfShowPlace
 from mos_tests.host.builders import make_concept, tiny_plan
 from mos_tests.host.formats.test_load_concept import file_of
 from mos_tests.host.placing.test_routing import gap, regions, sample
-from mos_tests.host.runtime import ROOT
+from mos_tests.host.runtime import ROOT, find_host
 from safetensors.torch import save_file
 
 
@@ -197,7 +197,7 @@ def cli(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_comfyui_that_cannot_be_imported_is_named(tiny_sd15, tmp_path):
+def test_a_comfyui_that_cannot_be_imported_is_named(tiny_sd15, tmp_path, command_line):
     save_file(file_of("kohya", tiny_sd15, "sd15"), tmp_path / "lora.safetensors")
     broken = tmp_path / "ComfyUI"
     (broken / "comfy").mkdir(parents=True)
@@ -209,6 +209,8 @@ def test_a_comfyui_that_cannot_be_imported_is_named(tiny_sd15, tmp_path):
         code, _, error = cli("inspect", tmp_path / "lora.safetensors", "--comfyui", broken)
         assert code == 2 and "cannot be imported" in error and "Traceback" not in error, error
         assert str(broken / "requirements.txt") in error
+    code, out, error = command_line("inspect", tmp_path / "lora.safetensors", "--comfyui", find_host())
+    assert code == 0 and "rank 2" in out, error
 
 
 def test_the_command_line_says_what_is_not_used(tiny_sd15, tmp_path, command_line):
@@ -222,7 +224,7 @@ def test_the_command_line_says_what_is_not_used(tiny_sd15, tmp_path, command_lin
     save_file(tensors, tmp_path / "lora.safetensors")
     made = "--to", "concept", "--out", tmp_path / "made"
     for words in (("inspect", tmp_path / "lora.safetensors"), ("convert", tmp_path / "lora.safetensors", *made)):
-        code, out, error = command_line(*words)
+        code, out, error = command_line(*words, "--comfyui", find_host())
         assert code == 0, error
         assert "keys are not used" in out and "% of the file's norm, the first: lora_unet_down_blocks_9" in out
 

@@ -63,7 +63,7 @@ def compare(base, uses):
 
 
 WORK = {
-    "fuse": lambda base, uses, folder: fuse(base, uses, folder),
+    "fuse": fuse,
     "fuse in stages": lambda base, uses, folder: fuse(base, uses, folder, mode="staged", refine=1),
     "place": lambda base, uses, folder: place(base, (), "a cat", halves()),
     "place routed": lambda base, uses, folder: place(base, uses, "a cat", halves()),

@@ -157,8 +157,8 @@ def test_what_a_merge_of_models_brings_along_counts(base, uses):
         with pytest.raises(MixOfShowError, match="part of MODEL and CLIP already"):
             check_unapplied(*half, uses[:1], "Fuse")
         check_unapplied(*half, [make_use(base, "new", 3)], "Fuse")
-    nothing_of_it = ModelMergeSimple().merge(base.model, by_loader[0], 1.0)[0]
-    check_unapplied(nothing_of_it, base.clip, uses[:1], "Fuse")
+        nothing_of_it = ModelMergeSimple().merge(base.model, model, 1.0)[0]
+        check_unapplied(nothing_of_it, base.clip, uses[:1], "Fuse")
 
 
 def test_words_alone_are_never_applied(base, uses):
